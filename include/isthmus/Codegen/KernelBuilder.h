@@ -1,0 +1,122 @@
+//===- KernelBuilder.h - a short hand for writing kernels in MLIR -*- C++ -*-===//
+//
+// Kernels are functions over raw pointers with the fixed ABI
+//   void kernel(const Args *args, int64_t begin, int64_t end, void *scratch)
+// (runtime/include/isthmus/runtime/KernelABI.h). This class wraps OpBuilder so
+// that an emitter reads like the loop nest it writes.
+//
+//===----------------------------------------------------------------------===//
+#pragma once
+
+#include "isthmus/Target/TargetDescription.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/BuiltinOps.h"
+
+#include <functional>
+
+namespace isthmus {
+
+/// Outputs that stand side by side in a vector and in a packed weight. Fixed for
+/// all targets, so that sums have one order everywhere (docs/numerics.md).
+inline constexpr int64_t kLanes = 16;
+
+class KernelBuilder {
+public:
+  using Values = llvm::SmallVector<mlir::Value>;
+  using LoopBody = std::function<Values(mlir::Value, mlir::ValueRange)>;
+
+  /// Starts the function `name` at the end of `module`.
+  KernelBuilder(mlir::ModuleOp module, llvm::StringRef name,
+                const TargetDescription &target, mlir::Location loc);
+  /// Ends the function; nothing may be added after.
+  void finish();
+
+  const TargetDescription &target;
+  mlir::OpBuilder b;
+  mlir::Location loc;
+  mlir::Value begin, end, scratch;
+
+  // Arguments of the launch.
+  mlir::Value rowCount();              ///< i64: rows of the launch
+  mlir::Value operand(unsigned index); ///< pointer bound to operand `index`
+  mlir::Value stepField(unsigned index, bool isPointer); ///< field of StepRows
+
+  // Types.
+  mlir::Type i8() { return b.getI8Type(); }
+  mlir::Type i16() { return b.getI16Type(); }
+  mlir::Type i32() { return b.getI32Type(); }
+  mlir::Type i64() { return b.getI64Type(); }
+  mlir::Type f16() { return b.getF16Type(); }
+  mlir::Type f32() { return b.getF32Type(); }
+  mlir::Type f64() { return b.getF64Type(); }
+  mlir::VectorType vec(int64_t lanes, mlir::Type type) {
+    return mlir::VectorType::get({lanes}, type);
+  }
+
+  // Constants, of scalar or vector type.
+  mlir::Value cst(int64_t value);
+  mlir::Value cst(mlir::Type type, int64_t value);
+  mlir::Value fcst(mlir::Type type, double value);
+  mlir::Value zeros(int64_t lanes) { return fcst(vec(lanes, f32()), 0.0); }
+
+  // Integer arithmetic on i64 (addresses, counts).
+  mlir::Value add(mlir::Value a, mlir::Value b);
+  mlir::Value add(mlir::Value a, int64_t b);
+  mlir::Value sub(mlir::Value a, mlir::Value b);
+  mlir::Value mul(mlir::Value a, int64_t b);
+  mlir::Value mul(mlir::Value a, mlir::Value b);
+  mlir::Value div(mlir::Value a, int64_t b);
+  mlir::Value rem(mlir::Value a, int64_t b);
+  mlir::Value min(mlir::Value a, mlir::Value b);
+  mlir::Value max(mlir::Value a, mlir::Value b);
+  mlir::Value toI64(mlir::Value a); ///< sign-extends
+
+  // Float arithmetic, scalar or vector; no reassociation, no contraction.
+  mlir::Value fadd(mlir::Value a, mlir::Value b);
+  mlir::Value fsub(mlir::Value a, mlir::Value b);
+  mlir::Value fmul(mlir::Value a, mlir::Value b);
+  mlir::Value fdiv(mlir::Value a, mlir::Value b);
+  mlir::Value fma(mlir::Value a, mlir::Value b, mlir::Value c);
+  mlir::Value fmax(mlir::Value a, mlir::Value b);
+  mlir::Value splat(mlir::Value scalar, int64_t lanes);
+  mlir::Value extract(mlir::Value vector, int64_t lane);
+  mlir::Value slice(mlir::Value vector, int64_t first, int64_t lanes);
+  mlir::Value concat(mlir::Value low, mlir::Value high);
+  /// Sum or maximum of all lanes, as a fixed tree of halves.
+  mlir::Value reduceAdd(mlir::Value vector);
+  mlir::Value reduceMax(mlir::Value vector);
+  /// e^x per lane by a degree-6 polynomial; within 2 ulp, 0 never reached.
+  mlir::Value exp(mlir::Value x);
+  /// Calls an LLVM intrinsic by name.
+  mlir::Value intrinsic(llvm::StringRef name, mlir::Type result,
+                        mlir::ValueRange args);
+
+  // Memory. Offsets are in bytes.
+  mlir::Value ptr(mlir::Value base, mlir::Value offset);
+  mlir::Value ptr(mlir::Value base, int64_t offset);
+  mlir::Value load(mlir::Type type, mlir::Value base, int64_t offset = 0);
+  void store(mlir::Value value, mlir::Value base, int64_t offset = 0);
+
+  // Control flow.
+  Values loop(mlir::Value from, mlir::Value to, int64_t step, Values inits,
+              const LoopBody &body);
+  void loop(mlir::Value from, mlir::Value to, int64_t step,
+            const std::function<void(mlir::Value)> &body);
+  void ifElse(mlir::Value condition, const std::function<void()> &then,
+              const std::function<void()> &otherwise = nullptr);
+  mlir::Value lessThan(mlir::Value a, mlir::Value b); ///< i64, signed
+  mlir::Value equal(mlir::Value a, mlir::Value b);
+
+private:
+  mlir::func::FuncOp function;
+};
+
+/// Rounds up to a multiple.
+constexpr int64_t roundUp(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+} // namespace isthmus

@@ -1,0 +1,85 @@
+//===- Kernels.h - emitters, one for each kind of kernel --------*- C++ -*-===//
+//
+// Each emitter appends one function to a module of kernels. Operands are listed
+// in the order in which a launch binds them. Activations are rows of f32, each
+// row padded to 16 values; `qrows` are described at QRowsLayout.
+//
+//===----------------------------------------------------------------------===//
+#pragma once
+
+#include "isthmus/Codegen/KernelBuilder.h"
+#include "isthmus/Weights/PackedLayout.h"
+
+#include <optional>
+
+namespace isthmus {
+
+/// Bytes of one row of `features` f32 values.
+constexpr int64_t floatRowBytes(int64_t features) {
+  return roundUp(features * 4, 64);
+}
+
+/// One row of quantised activations:
+/// int8 [features], f32 scale [groups], int32 sum [groups].
+struct QRowsLayout {
+  int64_t features;
+  int64_t groups() const { return features / PackedLayout::kGroup; }
+  int64_t scaleOffset() const { return features; }
+  int64_t sumOffset() const { return features + 4 * groups(); }
+  int64_t rowBytes() const { return roundUp(features + 8 * groups(), 64); }
+};
+
+/// Operands: x, weight, [bias], [residual], y. One tile a panel of 16 outputs.
+struct LinearSpec {
+  PackedLayout weight;
+  bool bias = false, residual = false;
+};
+void emitLinear(KernelBuilder &k, const LinearSpec &spec);
+
+/// Operands: x, weight, y. One tile a row.
+struct NormSpec {
+  int64_t features;
+  double epsilon;
+  bool quantize; ///< y is qrows
+};
+void emitRMSNorm(KernelBuilder &k, const NormSpec &spec);
+
+/// Operands: gate, up, y. One tile a row.
+void emitSiluMul(KernelBuilder &k, int64_t features, bool quantize);
+
+/// Operands: x, y. One tile a row.
+void emitQuantizeRows(KernelBuilder &k, int64_t features);
+
+/// Operands: a, b, y. One tile a row.
+void emitAdd(KernelBuilder &k, int64_t features);
+
+/// Operands: x, y. One tile an output row.
+void emitSelectRows(KernelBuilder &k, int64_t features);
+
+/// Operands: table, y. One tile a row.
+void emitEmbedding(KernelBuilder &k, const PackedLayout &table);
+
+/// Operands: x, y. One tile a row.
+struct RotarySpec {
+  int64_t features, headDim;
+  double theta;
+};
+void emitRotary(KernelBuilder &k, const RotarySpec &spec);
+
+/// Geometry of attention over a paged cache. A page holds, for each key/value
+/// head, f32 keys [headDim][kPagePositions] and values [kPagePositions][headDim].
+struct AttentionSpec {
+  int64_t heads, kvHeads, headDim;
+  double scale;
+  std::optional<int64_t> sinks, window;
+
+  int64_t headBytes() const;  ///< bytes of one head in a page
+  int64_t pageBytes() const { return kvHeads * headBytes(); }
+  int64_t scratchBytes() const;
+};
+/// Operands: k, v, state. One tile a row.
+void emitAppendKV(KernelBuilder &k, const AttentionSpec &spec);
+/// Operands: q, state, y. One tile a row and key/value head.
+void emitAttention(KernelBuilder &k, const AttentionSpec &spec);
+
+} // namespace isthmus

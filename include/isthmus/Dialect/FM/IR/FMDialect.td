@@ -1,0 +1,87 @@
+//===- FMDialect.td - foundation-model dialect --------------*- tablegen -*-===//
+#ifndef ISTHMUS_DIALECT_FM_IR_FMDIALECT_TD
+#define ISTHMUS_DIALECT_FM_IR_FMDIALECT_TD
+
+include "mlir/IR/OpBase.td"
+include "mlir/IR/AttrTypeBase.td"
+include "mlir/IR/EnumAttr.td"
+
+def FM_Dialect : Dialect {
+  let name = "fm";
+  let cppNamespace = "::isthmus::fm";
+  let summary = "Foundation models at the grain at which they are optimised";
+  let description = [{
+    A model is a module of *blocks*, *parameters* and *programs*:
+
+    - an `fm.block` is one kind of block (embedding, decoder layer, head), written
+      once however many layers the model has;
+    - an `fm.param` is a weight: a symbol whose region, the *weight program*, says
+      where its bytes come from and what is done to them before they are stored;
+    - an `fm.program` is a chain of `fm.call`s that binds blocks to parameters and
+      to per-layer state.
+
+    Activations are tensors of shape `rows x features`: a row is one token of the
+    ragged batch of a step. What sequence and position a row belongs to stands in
+    the `!fm.rows` value, which only attention, rotary embedding and row selection
+    look at.
+  }];
+  let useDefaultTypePrinterParser = 1;
+}
+
+class FM_Type<string name, string typeMnemonic> : TypeDef<FM_Dialect, name> {
+  let mnemonic = typeMnemonic;
+}
+
+def FM_FormatF32 : I32EnumAttrCase<"F32", 0, "f32">;
+def FM_FormatF16 : I32EnumAttrCase<"F16", 1, "f16">;
+def FM_FormatInt8 : I32EnumAttrCase<"Int8", 2, "int8">;
+def FM_FormatInt4 : I32EnumAttrCase<"Int4", 3, "int4">;
+def FM_WeightFormat : I32EnumAttr<"WeightFormat", "how a weight's values are stored",
+    [FM_FormatF32, FM_FormatF16, FM_FormatInt8, FM_FormatInt4]> {
+  let cppNamespace = "::isthmus::fm";
+}
+
+def FM_WeightType : FM_Type<"Weight", "weight"> {
+  let summary = "a weight matrix (outputs x inputs) or vector";
+  let description = [{
+    `format` is f32, f16, int8 or int4. The integer formats are symmetric and
+    quantised in groups of `group` consecutive inputs with one f16 scale a group:
+    `value = scale * q`, with q in [-127, 127] for int8 and [-8, 7] for int4.
+
+    ```mlir
+    !fm.weight<[576, 1536], int4, group = 32>
+    !fm.weight<[576], f32>
+    ```
+  }];
+  let parameters = (ins ArrayRefParameter<"int64_t">:$shape,
+                        EnumParameter<FM_WeightFormat>:$format,
+                        DefaultValuedParameter<"int64_t", "0">:$group);
+  let assemblyFormat = "`<` `[` $shape `]` `,` $format (`,` `group` `=` $group^)? `>`";
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    bool isQuantized() const {
+      return getFormat() == WeightFormat::Int8 || getFormat() == WeightFormat::Int4;
+    }
+  }];
+}
+
+def FM_QRowsType : FM_Type<"QRows", "qrows"> {
+  let summary = "rows of activations quantised to int8 in groups";
+  let description = [{
+    Each row holds `features` int8 values and, for each group of `group` of them,
+    an f32 scale and the int32 sum of the group's values. Scales depend on the row
+    alone, never on the batch (`docs/numerics.md`).
+  }];
+  let parameters = (ins "int64_t":$features, "int64_t":$group);
+  let assemblyFormat = "`<` $features `,` `group` `=` $group `>`";
+}
+
+def FM_RowsType : FM_Type<"Rows", "rows"> {
+  let summary = "what each row of the step is: its sequence, position, and whether its logits are wanted";
+}
+
+def FM_StateType : FM_Type<"State", "state"> {
+  let summary = "per-layer state of the sequences in the step; the paged KV cache is one kind";
+}
+
+#endif

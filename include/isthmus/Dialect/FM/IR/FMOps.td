@@ -1,0 +1,272 @@
+//===- FMOps.td - operators of the fm dialect ---------------*- tablegen -*-===//
+#ifndef ISTHMUS_DIALECT_FM_IR_FMOPS_TD
+#define ISTHMUS_DIALECT_FM_IR_FMOPS_TD
+
+include "isthmus/Dialect/FM/IR/FMDialect.td"
+include "mlir/Interfaces/FunctionInterfaces.td"
+include "mlir/Interfaces/InferTypeOpInterface.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+include "mlir/IR/SymbolInterfaces.td"
+
+class FM_Op<string opMnemonic, list<Trait> traits = []> : Op<FM_Dialect, opMnemonic, traits>;
+
+def FM_Activation : AnyTypeOf<[2DTensorOf<[F32]>, FM_QRowsType],
+    "rows of f32 or of grouped int8">;
+def FM_Float : 2DTensorOf<[F32]>;
+
+//===----------------------------------------------------------------------===//
+// Module level
+//===----------------------------------------------------------------------===//
+
+class FM_FunctionLike<string opMnemonic, list<Trait> traits = []> : FM_Op<opMnemonic,
+    !listconcat([Symbol, FunctionOpInterface, IsolatedFromAbove,
+                 SingleBlock], traits)> {
+  let arguments = (ins SymbolNameAttr:$sym_name,
+                       TypeAttrOf<FunctionType>:$function_type,
+                       OptionalAttr<DictArrayAttr>:$arg_attrs,
+                       OptionalAttr<DictArrayAttr>:$res_attrs);
+  let regions = (region AnyRegion:$body);
+  let hasCustomAssemblyFormat = 1;
+  let extraClassDeclaration = [{
+    ::llvm::ArrayRef<::mlir::Type> getArgumentTypes() { return getFunctionType().getInputs(); }
+    ::llvm::ArrayRef<::mlir::Type> getResultTypes() { return getFunctionType().getResults(); }
+    ::mlir::Region *getCallableRegion() { return &getBody(); }
+  }];
+}
+
+def FM_BlockOp : FM_FunctionLike<"block"> {
+  let summary = "one kind of block of a model";
+  let description = [{
+    Arguments come in this order: activations, `!fm.rows`, `!fm.state` (if the
+    block keeps state), then `!fm.weight`s. Calls bind the weights to parameters,
+    so that all layers of one kind share the block and, later, its kernels.
+  }];
+}
+
+def FM_ProgramOp : FM_FunctionLike<"program"> {
+  let summary = "a chain of block calls: what one step of the model computes";
+  let description = [{
+    A model may have several programs (towers, a draft model, an embedder). The
+    attributes that a runtime needs (`fm.context_length`, `fm.vocab_size`) stand on
+    the operation.
+  }];
+}
+
+def FM_ReturnOp : FM_Op<"return", [Pure, Terminator, ParentOneOf<["BlockOp", "ProgramOp"]>]> {
+  let summary = "ends a block or a program";
+  let arguments = (ins Variadic<AnyType>:$operands);
+  let assemblyFormat = "($operands^ `:` type($operands))? attr-dict";
+  let hasVerifier = 1;
+}
+
+def FM_CallOp : FM_Op<"call", [DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "runs a block with given parameters and state";
+  let description = [{
+    ```mlir
+    %2 = fm.call @layer(%1, %rows) state 0 params [@l0.norm, @l0.q] on @board
+        : (tensor<?x576xf32>, !fm.rows) -> tensor<?x576xf32>
+    ```
+    `state` numbers the layer's state (its KV cache). `on` is set by the
+    partitioner: the `topo.device` that runs the call.
+  }];
+  let arguments = (ins FlatSymbolRefAttr:$callee, Variadic<AnyType>:$inputs,
+                       TypedArrayAttrBase<FlatSymbolRefAttr, "parameter symbols">:$params,
+                       OptionalAttr<I64Attr>:$state,
+                       OptionalAttr<FlatSymbolRefAttr>:$device);
+  let results = (outs AnyType:$result);
+  let assemblyFormat = [{
+    $callee `(` $inputs `)` (`state` $state^)? `params` $params (`on` $device^)?
+    attr-dict `:` functional-type($inputs, $result)
+  }];
+}
+
+//===----------------------------------------------------------------------===//
+// Weight programs
+//===----------------------------------------------------------------------===//
+
+def FM_ParamOp : FM_Op<"param", [Symbol, IsolatedFromAbove, SingleBlock]> {
+  let summary = "a parameter: a symbol, its stored type, and the program that makes it";
+  let description = [{
+    Weights never become constants of the IR. The region is executed at compile
+    time in blocks of rows, streaming from the mapped source into the bundle.
+
+    ```mlir
+    fm.param @l0.q : !fm.weight<[576, 576], int4, group = 32> {
+      %0 = fm.source "model.gguf" at 1024 as "q4_1" : !fm.weight<[576, 576], f32>
+      %1 = fm.unpermute_rows %0 {heads = 9 : i64} : !fm.weight<[576, 576], f32>
+      %2 = fm.quantize %1 : !fm.weight<[576, 576], f32> -> !fm.weight<[576, 576], int4, group = 32>
+      fm.yield %2 : !fm.weight<[576, 576], int4, group = 32>
+    }
+    ```
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, TypeAttrOf<FM_WeightType>:$type);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = "$sym_name `:` $type attr-dict-with-keyword $body";
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    WeightType getWeightType() { return ::llvm::cast<WeightType>(getType()); }
+  }];
+}
+
+def FM_SourceOp : FM_Op<"source", [Pure]> {
+  let summary = "the bytes of a checkpoint tensor, as f32 values";
+  let description = [{
+    `dtype` names the stored format as GGUF or safetensors does in lower case: f32,
+    f16, bf16, q8_0, q4_0, q4_1, q5_0, q4_k, q5_k, q6_k. The special file `<seed>`
+    generates values from the seed given as `offset` (for shapes whose weights are
+    not at hand).
+  }];
+  let arguments = (ins StrAttr:$file, I64Attr:$offset, StrAttr:$dtype);
+  let results = (outs FM_WeightType:$result);
+  let assemblyFormat = "$file `at` $offset `as` $dtype attr-dict `:` type($result)";
+  let hasVerifier = 1;
+}
+
+def FM_UnpermuteRowsOp : FM_Op<"unpermute_rows", [Pure, SameOperandsAndResultType]> {
+  let summary = "undoes the row order in which GGUF stores query and key projections";
+  let description = [{
+    llama.cpp's converter interleaves the two halves of each head so that rotary
+    pairs are neighbours. Row `h*D + 2*i + j` of the source is row `h*D + j*D/2 + i`
+    of the result (D the head size), the order `fm.rotary` expects.
+  }];
+  let arguments = (ins FM_WeightType:$source, I64Attr:$heads);
+  let results = (outs FM_WeightType:$result);
+  let assemblyFormat = "$source attr-dict `:` type($result)";
+  let hasVerifier = 1;
+}
+
+def FM_PruneOp : FM_Op<"prune", [Pure, SameOperandsAndResultType]> {
+  let summary = "sets the weights of least magnitude to zero";
+  let description = [{
+    `pattern` is "2:4" (of four consecutive inputs the two largest stay) or
+    "unstructured" (in each output row the fraction `sparsity` goes).
+  }];
+  let arguments = (ins FM_WeightType:$source, StrAttr:$pattern,
+                       DefaultValuedAttr<F64Attr, "0.5">:$sparsity);
+  let results = (outs FM_WeightType:$result);
+  let assemblyFormat = "$source $pattern attr-dict `:` type($result)";
+  let hasVerifier = 1;
+}
+
+def FM_QuantizeOp : FM_Op<"quantize", [Pure]> {
+  let summary = "rounds a weight to the result's format";
+  let description = [{
+    f16 rounds to nearest even. The integer formats choose, for each group, the
+    scale of least squared error among a fixed set of candidates around the one
+    that maps the largest magnitude to the end of the range, and round to nearest.
+  }];
+  let arguments = (ins FM_WeightType:$source);
+  let results = (outs FM_WeightType:$result);
+  let assemblyFormat = "$source attr-dict `:` type($source) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+def FM_YieldOp : FM_Op<"yield", [Pure, Terminator, HasParent<"ParamOp">]> {
+  let summary = "ends a weight program";
+  let arguments = (ins FM_WeightType:$value);
+  let assemblyFormat = "$value attr-dict `:` type($value)";
+}
+
+//===----------------------------------------------------------------------===//
+// Operators
+//===----------------------------------------------------------------------===//
+
+def FM_EmbeddingOp : FM_Op<"embedding", [Pure]> {
+  let summary = "looks up the row of each token id";
+  let arguments = (ins 1DTensorOf<[I32]>:$ids, FM_WeightType:$table);
+  let results = (outs FM_Float:$result);
+  let assemblyFormat = "$ids `,` $table attr-dict `:` type($ids) `,` type($table) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+def FM_LinearOp : FM_Op<"linear", [Pure, AttrSizedOperandSegments]> {
+  let summary = "x * W^T, plus an optional bias, plus an optional residual";
+  let description = [{
+    Sums run over the inputs in ascending order with one accumulator an output. With
+    a quantised weight the input is `!fm.qrows` of the same group: products are
+    exact in int32 within a group and added to the f32 accumulator group by group.
+  }];
+  let arguments = (ins FM_Activation:$x, FM_WeightType:$weight,
+                       Optional<FM_WeightType>:$bias, Optional<FM_Float>:$residual);
+  let results = (outs FM_Float:$result);
+  let assemblyFormat = [{
+    $x `,` $weight (`bias` $bias^)? (`residual` $residual^)? attr-dict
+    `:` type($x) `,` type($weight) (`bias` type($bias)^)? (`residual` type($residual)^)? `->` type($result)
+  }];
+  let hasVerifier = 1;
+}
+
+def FM_AddOp : FM_Op<"add", [Pure, SameOperandsAndResultType, Commutative]> {
+  let summary = "elementwise sum";
+  let arguments = (ins FM_Float:$lhs, FM_Float:$rhs);
+  let results = (outs FM_Float:$result);
+  let assemblyFormat = "$lhs `,` $rhs attr-dict `:` type($result)";
+  let hasCanonicalizer = 1;
+}
+
+def FM_RMSNormOp : FM_Op<"rms_norm", [Pure]> {
+  let summary = "x / sqrt(mean(x^2) + epsilon) * weight (arXiv:1910.07467)";
+  let arguments = (ins FM_Float:$x, FM_WeightType:$weight, F64Attr:$epsilon);
+  let results = (outs FM_Activation:$result);
+  let assemblyFormat = "$x `,` $weight attr-dict `:` type($x) `,` type($weight) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+def FM_QuantizeRowsOp : FM_Op<"quantize_rows", [Pure]> {
+  let summary = "quantises each row to int8 in groups";
+  let description = [{
+    scale = max|x| / 127 over the group, q = round-half-even(x * (127 / max|x|)); a
+    group of zeros (max|x| at most 1e-30) gets q = 0. Folds into the producer where that can write `!fm.qrows`.
+  }];
+  let arguments = (ins FM_Float:$x);
+  let results = (outs FM_QRowsType:$result);
+  let assemblyFormat = "$x attr-dict `:` type($x) `->` type($result)";
+  let hasVerifier = 1;
+  let hasCanonicalizer = 1;
+}
+
+def FM_RotaryOp : FM_Op<"rotary", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "rotary position embedding (arXiv:2104.09864), halves rotated";
+  let description = [{
+    For each head of size D and i < D/2: the pair (x[i], x[i + D/2]) is rotated by
+    position * theta^(-2i/D).
+  }];
+  let arguments = (ins FM_Float:$x, FM_RowsType:$rows, I64Attr:$head_dim, F64Attr:$theta);
+  let results = (outs FM_Float:$result);
+  let assemblyFormat = "$x `,` $rows attr-dict `:` type($x)";
+  let hasVerifier = 1;
+}
+
+def FM_AttentionOp : FM_Op<"attention", [AllTypesMatch<["k", "v"]>, MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "appends keys and values to the cache and attends causally";
+  let description = [{
+    Grouped-query attention: query head h reads key/value head h * kv_heads / heads.
+    Keys are stored after rotary embedding at absolute positions. With `window` a
+    row sees the first `sinks` positions and the last `window` ones
+    (arXiv:2309.17453); without, all positions up to its own.
+  }];
+  let arguments = (ins FM_Float:$q, FM_Float:$k, FM_Float:$v, FM_RowsType:$rows,
+                       FM_StateType:$state, I64Attr:$heads, I64Attr:$kv_heads,
+                       F64Attr:$scale, OptionalAttr<I64Attr>:$sinks,
+                       OptionalAttr<I64Attr>:$window);
+  let results = (outs FM_Float:$result);
+  let assemblyFormat = "$q `,` $k `,` $v `,` $rows `,` $state attr-dict `:` type($q) `,` type($k) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+def FM_SiluMulOp : FM_Op<"silu_mul", [Pure, AllTypesMatch<["gate", "up"]>]> {
+  let summary = "gate * sigmoid(gate) * up, the gated unit of Llama's feed-forward (arXiv:2002.05202)";
+  let arguments = (ins FM_Float:$gate, FM_Float:$up);
+  let results = (outs FM_Activation:$result);
+  let assemblyFormat = "$gate `,` $up attr-dict `:` type($gate) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+def FM_SelectRowsOp : FM_Op<"select_rows", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "keeps the rows whose logits are wanted";
+  let arguments = (ins FM_Float:$x, FM_RowsType:$rows);
+  let results = (outs FM_Float:$result);
+  let assemblyFormat = "$x `,` $rows attr-dict `:` type($x)";
+}
+
+#endif

@@ -1,0 +1,59 @@
+//===- Passes.td - passes over the fm dialect ---------------*- tablegen -*-===//
+#ifndef ISTHMUS_DIALECT_FM_TRANSFORMS_PASSES_TD
+#define ISTHMUS_DIALECT_FM_TRANSFORMS_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+def QuantizeWeights : Pass<"fm-quantize-weights", "::mlir::ModuleOp"> {
+  let summary = "Store matrices in f16, int8 or int4";
+  let description = [{
+    Appends `fm.quantize` to the weight program of every matrix that a block uses
+    in `fm.linear` or `fm.embedding`, retypes the blocks, and puts
+    `fm.quantize_rows` before each linear whose weight became an integer one.
+
+    With int4, tables that `fm.embedding` reads and the matrix of the output head
+    are kept in int8: they are the tensors whose error shows most in the logits.
+
+    ```mlir
+    %y = fm.linear %x, %w : tensor<?x64xf32>, !fm.weight<[32, 64], f32> -> tensor<?x32xf32>
+    // becomes
+    %q = fm.quantize_rows %x : tensor<?x64xf32> -> !fm.qrows<64, group = 32>
+    %y = fm.linear %q, %w : !fm.qrows<64, group = 32>, !fm.weight<[32, 64], int4, group = 32> -> tensor<?x32xf32>
+    ```
+  }];
+  let options = [
+    Option<"format", "format", "std::string", "\"int8\"", "f16, int8 or int4">,
+    Option<"group", "group", "int64_t", "32", "inputs that share a scale">
+  ];
+  let statistics = [Statistic<"numQuantized", "quantized", "parameters quantised">];
+}
+
+def PruneWeights : Pass<"fm-prune-weights", "::mlir::ModuleOp"> {
+  let summary = "Set the weights of least magnitude to zero";
+  let description = [{
+    Appends `fm.prune` to the weight program of every matrix used by `fm.linear` in
+    a block that keeps state (a decoder layer); embedding and head stay whole.
+    Magnitude pruning without data or fine-tuning: see what it costs with
+    `isthmus eval`.
+  }];
+  let options = [
+    Option<"pattern", "pattern", "std::string", "\"2:4\"", "2:4 or unstructured">,
+    Option<"sparsity", "sparsity", "double", "0.5", "fraction pruned by 'unstructured'">
+  ];
+  let statistics = [Statistic<"numPruned", "pruned", "parameters pruned">];
+}
+
+def LimitKV : Pass<"fm-limit-kv", "::mlir::ModuleOp"> {
+  let summary = "Attend to the first positions and a window only";
+  let description = [{
+    Gives every `fm.attention` a budget of cached positions: `sinks` positions from
+    the beginning and a window over the last `budget - sinks` (attention sinks,
+    arXiv:2309.17453).
+  }];
+  let options = [
+    Option<"budget", "budget", "int64_t", "0", "cached positions a sequence may use">,
+    Option<"sinks", "sinks", "int64_t", "4", "positions kept from the beginning">
+  ];
+}
+
+#endif

@@ -1,0 +1,84 @@
+//===- SchedOps.td - what the runtime executes --------------*- tablegen -*-===//
+#ifndef ISTHMUS_DIALECT_SCHED_IR_SCHEDOPS_TD
+#define ISTHMUS_DIALECT_SCHED_IR_SCHEDOPS_TD
+
+include "mlir/IR/OpBase.td"
+include "mlir/IR/AttrTypeBase.td"
+include "mlir/IR/EnumAttr.td"
+include "mlir/IR/SymbolInterfaces.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+
+def Sched_Dialect : Dialect {
+  let name = "sched";
+  let cppNamespace = "::isthmus::sched";
+  let summary = "Schedule templates: launches over named buffers";
+  let description = [{
+    One `sched.template` a kind of block. It translates one-to-one to the bundle's
+    `Template` message; the linker (MLIR-free, `runtime/`) strings templates
+    together along a plan and lays out memory.
+  }];
+  let useDefaultTypePrinterParser = 1;
+}
+
+class Sched_Op<string opMnemonic, list<Trait> traits = []> : Op<Sched_Dialect, opMnemonic, traits>;
+class Sched_Type<string name, string typeMnemonic> : TypeDef<Sched_Dialect, name> {
+  let mnemonic = typeMnemonic;
+}
+
+def Sched_RowKind : I32EnumAttr<"RowKind", "which rows of the step a buffer or launch has",
+    [I32EnumAttrCase<"Tokens", 0, "tokens">, I32EnumAttrCase<"Outputs", 1, "outputs">]> {
+  let cppNamespace = "::isthmus::sched";
+}
+
+def Sched_BufferType : Sched_Type<"Buffer", "buffer"> {
+  let summary = "activation memory: `rowBytes` for each row of the kind";
+  let parameters = (ins "int64_t":$rowBytes, EnumParameter<Sched_RowKind>:$rows);
+  let assemblyFormat = "`<` $rowBytes `,` $rows `>`";
+}
+def Sched_WeightType : Sched_Type<"Weight", "weight"> {
+  let summary = "a packed weight, bound by the call";
+}
+def Sched_StateType : Sched_Type<"State", "state"> {
+  let summary = "state of one layer, bound by the call";
+}
+
+def Sched_TemplateOp : Sched_Op<"template", [Symbol, IsolatedFromAbove, NoTerminator, SingleBlock]> {
+  let summary = "the launches of one kind of block";
+  let description = [{
+    The entry block's arguments are: the input buffer (absent in the first block of
+    a program, whose input is the step's token ids), the output buffer, the weights
+    in the order of the block's parameters, and the state if it keeps one.
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = "$sym_name attr-dict-with-keyword $body";
+}
+
+def Sched_BufferOp : Sched_Op<"buffer", [Pure, HasParent<"TemplateOp">]> {
+  let summary = "a temporary of the template; the linker gives it an address";
+  let results = (outs Sched_BufferType:$result);
+  let assemblyFormat = "attr-dict `:` type($result)";
+  let hasVerifier = 1;
+}
+
+def Sched_LaunchOp : Sched_Op<"launch", [HasParent<"TemplateOp">]> {
+  let summary = "runs a kernel over its tiles";
+  let description = [{
+    `tiles` is the number of tiles, multiplied by the number of rows if `per_row`.
+    With `wait` all earlier launches are complete before this one starts. `scratch`
+    is the private memory, in bytes, that each thread hands to the kernel.
+
+    The kernel's symbol names a function with the ABI of `docs/bundle-format.md`:
+    `void(const Args *, int64_t tileBegin, int64_t tileEnd, void *scratch)`.
+  }];
+  let arguments = (ins FlatSymbolRefAttr:$kernel, Variadic<AnyType>:$operands_,
+                       I64Attr:$tiles, UnitAttr:$per_row, Sched_RowKind:$rows,
+                       UnitAttr:$wait, DefaultValuedAttr<I64Attr, "0">:$scratch);
+  let assemblyFormat = [{
+    $kernel `(` $operands_ `)` `tiles` $tiles (`per_row` $per_row^)? `over` $rows
+    (`wait` $wait^)? attr-dict `:` type($operands_)
+  }];
+  let hasVerifier = 1;
+}
+
+#endif

@@ -1,0 +1,36 @@
+//===- Compile.h - from a model file to a bundle ----------------*- C++ -*-===//
+#pragma once
+
+#include "isthmus/Driver/Topology.h"
+#include "isthmus/Import/Checkpoint.h"
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+
+namespace isthmus {
+
+struct CompileOptions {
+  std::string weights = "int4"; ///< f32, f16, int8, int4
+  std::string prune;            ///< "", "2:4" or "unstructured"
+  double sparsity = 0.5;
+  int64_t kvBudget = 0;        ///< 0: all positions are kept
+  uint64_t contextTokens = 0;  ///< KV cache to plan for; 0: min(model's, 4096)
+  unsigned threads = 0;        ///< for weights; 0: all processors
+  std::string dumpIR;          ///< file for the module before kernels; "" none
+  /// Called with a stage ("weights") and a fraction from 0 to 1.
+  std::function<void(const std::string &stage, double fraction)> progress;
+};
+
+struct CompileReport {
+  double seconds = 0, weightSeconds = 0;
+  uint64_t bundleBytes = 0, peakResidentBytes = 0;
+};
+
+/// Compiles `checkpoint` for `topology` into `output`. Throws rt::Error.
+CompileReport compile(const import::Checkpoint &checkpoint,
+                      const Topology &topology, const CompileOptions &options,
+                      const std::filesystem::path &output);
+
+} // namespace isthmus

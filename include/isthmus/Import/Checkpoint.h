@@ -1,0 +1,85 @@
+//===- Checkpoint.h - what a model file says, checked -----------*- C++ -*-===//
+//
+// Readers of model files, free of MLIR: they map files, believe nothing in them,
+// and give names, shapes and places of tensors. All throw rt::Error.
+//
+//===----------------------------------------------------------------------===//
+#pragma once
+
+#include "isthmus/runtime/MappedFile.h"
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace isthmus::import {
+
+/// Format in which a tensor's values are stored.
+enum class DType { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q4_K, Q5_K, Q6_K };
+
+/// Lower-case name, as `fm.source` writes it.
+std::string_view nameOf(DType dtype);
+std::optional<DType> parseDType(std::string_view name);
+/// Values in one block of the format (1 for plain ones) and its bytes.
+struct BlockSize {
+  uint64_t values, bytes;
+};
+BlockSize blockSizeOf(DType dtype);
+
+struct Tensor {
+  std::string file; ///< path of the file that holds the values
+  uint64_t offset;  ///< bytes from the start of the file
+  uint64_t bytes;
+  DType dtype;
+  std::vector<int64_t> shape; ///< outermost first: outputs, inputs
+};
+
+struct Config {
+  std::string name, architecture;
+  int64_t layers = 0, hidden = 0, feedForward = 0, vocab = 0;
+  int64_t heads = 0, kvHeads = 0, headDim = 0, contextLength = 0;
+  double ropeTheta = 10000, normEpsilon = 1e-5;
+};
+
+struct TokenizerFiles {
+  std::string json; ///< tokenizer.json; empty if the checkpoint has none
+  std::string chatTemplate;
+  int32_t bos = -1;
+  std::vector<uint32_t> eos;
+  bool addBos = false;
+};
+
+struct Checkpoint {
+  Config config;
+  TokenizerFiles tokenizer;
+  /// By Hugging Face name ("model.layers.0.self_attn.q_proj.weight").
+  std::map<std::string, Tensor> tensors;
+  /// Query and key rows are in llama.cpp's interleaved order.
+  bool interleavedRotary = false;
+};
+
+/// Opens a GGUF file or a Hugging Face folder.
+Checkpoint openCheckpoint(const std::filesystem::path &path);
+
+Checkpoint readGGUF(const std::filesystem::path &path);
+Checkpoint readHuggingFace(const std::filesystem::path &folder);
+
+/// Reads the header of one safetensors file and adds its tensors.
+void readSafetensors(const std::filesystem::path &path,
+                     std::map<std::string, Tensor> &tensors);
+
+/// Checks that a tensor's place holds exactly its shape; returns the bytes.
+uint64_t checkedBytes(const std::string &where, const std::vector<int64_t> &shape,
+                      DType dtype);
+
+/// Throws if the byte ranges of tensors of one file overlap.
+void rejectOverlaps(const std::string &file,
+                    const std::map<std::string, Tensor> &tensors);
+
+/// Checks sizes that an architecture description relies on.
+void checkConfig(const std::string &where, const Config &config);
+
+} // namespace isthmus::import

@@ -1,0 +1,46 @@
+//===- TargetDescription.h - what a kernel generator must know --*- C++ -*-===//
+//
+// The one place that describes an instruction set. Passes and kernel emitters ask
+// this description; none of them names an instruction set itself. See
+// docs/add-a-target.md.
+//
+//===----------------------------------------------------------------------===//
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace isthmus {
+
+/// How four neighbouring int8 products are summed into an int32 lane.
+enum class DotProduct {
+  Portable,   ///< widen, multiply, add
+  Avx2Madd,   ///< vpmaddubsw + vpmaddwd, signs moved to avoid saturation
+  Avx512Vnni, ///< vpdpbusd, unsigned weights with a correction
+  NeonDot,    ///< sdot
+};
+
+struct TargetDescription {
+  std::string name;     ///< what users and topology files write
+  std::string triple;   ///< LLVM target triple
+  std::string cpu;      ///< LLVM CPU name
+  std::string features; ///< LLVM feature string
+  /// Features that the runtime checks before it loads a kernel (the names of
+  /// /proc/cpuinfo).
+  std::string requiredCpuFlags;
+  DotProduct dot;
+  int floatRows; ///< rows of 16 f32 accumulators that fit the registers
+  int dotRows;   ///< rows of 16 int32 accumulators beside unpacked weights
+};
+
+/// All targets, the preferred ones of an architecture first.
+std::span<const TargetDescription> allTargets();
+
+/// Returns the target called `name`, or nullptr.
+const TargetDescription *findTarget(std::string_view name);
+
+/// Returns the best target that this machine can run.
+const TargetDescription &hostTarget();
+
+} // namespace isthmus

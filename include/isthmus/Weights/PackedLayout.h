@@ -1,0 +1,55 @@
+//===- PackedLayout.h - how a weight lies in a bundle -----------*- C++ -*-===//
+//
+// One layout per format, read by every regime (one token, few, many). Matrices
+// are cut into panels of 16 outputs; outputs stand across vector lanes.
+//
+//   f32, f16   panel: [inputs][16]
+//   int8       panel: [inputs / 32] blocks of { int8 [8][16][4], f16 scale [16] }
+//              byte [c][o][i] is input 4c + i of output o
+//   int4       panel: [inputs / 32] blocks of { uint8 [4][16][4], f16 scale [16] }
+//              the low nibble of byte [c][o][i] is input 4c + i, the high nibble
+//              input 16 + 4c + i; a nibble is the value plus 8
+//
+// Outputs beyond the last are zero. Vectors are f32, padded to 16 values.
+//
+//===----------------------------------------------------------------------===//
+#pragma once
+
+#include <cstdint>
+
+namespace isthmus {
+
+enum class PackedFormat : uint8_t { F32, F16, Int8, Int4 };
+
+struct PackedLayout {
+  static constexpr int64_t kPanel = 16; ///< outputs in a panel
+  static constexpr int64_t kGroup = 32; ///< inputs that share a scale
+
+  PackedFormat format;
+  int64_t outputs;
+  int64_t inputs; ///< 0 for a vector
+
+  int64_t panels() const { return (outputs + kPanel - 1) / kPanel; }
+  /// Bytes of one block of an integer format.
+  int64_t blockBytes() const {
+    return kPanel * kGroup / (format == PackedFormat::Int4 ? 2 : 1) +
+           kPanel * 2;
+  }
+  int64_t panelBytes() const {
+    if (inputs == 0)
+      return kPanel * 4;
+    switch (format) {
+    case PackedFormat::F32:
+      return inputs * kPanel * 4;
+    case PackedFormat::F16:
+      return inputs * kPanel * 2;
+    case PackedFormat::Int8:
+    case PackedFormat::Int4:
+      return inputs / kGroup * blockBytes();
+    }
+    return 0;
+  }
+  int64_t bytes() const { return panels() * panelBytes(); }
+};
+
+} // namespace isthmus

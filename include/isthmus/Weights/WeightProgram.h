@@ -1,0 +1,50 @@
+//===- WeightProgram.h - executes the region of an fm.param -----*- C++ -*-===//
+#pragma once
+
+#include "isthmus/Dialect/FM/IR/FM.h"
+#include "isthmus/Import/Checkpoint.h"
+#include "isthmus/Weights/PackedLayout.h"
+
+#include <functional>
+#include <map>
+#include <span>
+
+namespace isthmus::weights {
+
+/// Mapped source files, shared by all programs of a compilation.
+class Sources {
+public:
+  const rt::MappedFile &open(const std::string &path);
+
+private:
+  std::map<std::string, rt::MappedFile> files;
+};
+
+/// The program of one parameter, ready to run row by row. Source pages are
+/// released behind the stream, so that resident memory follows a block.
+class WeightProgram {
+public:
+  /// Reads the region. Fails with a diagnostic on operators it does not know.
+  static mlir::FailureOr<WeightProgram> build(fm::ParamOp param,
+                                              Sources &sources);
+
+  const PackedLayout &layout() const { return packed; }
+
+  /// Runs the whole program on `threads` threads and hands the packed bytes to
+  /// `write` in order.
+  void run(unsigned threads,
+           const std::function<void(std::span<const std::byte>)> &write) const;
+
+  /// Computes the f32 values of one row (one output) before packing.
+  void computeRow(int64_t row, std::span<float> out) const;
+
+private:
+  using RowOp = std::function<void(std::span<float>)>;
+  PackedLayout packed;
+  int64_t rows = 0, width = 0; ///< of the source; vectors have one row
+  std::function<void(int64_t row, std::span<float>)> source;
+  std::function<void(int64_t first, int64_t count)> release;
+  std::vector<RowOp> rowOps;
+};
+
+} // namespace isthmus::weights

@@ -1,0 +1,252 @@
+//===- KernelBuilder.cpp - a short hand for writing kernels in MLIR -------===//
+#include "isthmus/Codegen/KernelBuilder.h"
+
+#include "isthmus/runtime/KernelABI.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+
+using namespace mlir;
+using namespace isthmus;
+
+KernelBuilder::KernelBuilder(ModuleOp module, StringRef name,
+                             const TargetDescription &target, Location loc)
+    : target(target), b(module.getContext()), loc(loc) {
+  b.setInsertionPointToEnd(module.getBody());
+  Type pointer = LLVM::LLVMPointerType::get(b.getContext());
+  function = func::FuncOp::create(
+      b, loc, name,
+      b.getFunctionType({pointer, b.getI64Type(), b.getI64Type(), pointer},
+                        {}));
+  Block *entry = function.addEntryBlock();
+  b.setInsertionPointToStart(entry);
+  begin = entry->getArgument(1);
+  end = entry->getArgument(2);
+  scratch = entry->getArgument(3);
+}
+
+void KernelBuilder::finish() { func::ReturnOp::create(b, loc); }
+
+Value KernelBuilder::rowCount() {
+  return load(i64(), function.getArgument(0), offsetof(rt::Args, rowCount));
+}
+
+Value KernelBuilder::operand(unsigned index) {
+  return load(LLVM::LLVMPointerType::get(b.getContext()),
+              function.getArgument(0),
+              offsetof(rt::Args, operands) + sizeof(void *) * index);
+}
+
+Value KernelBuilder::stepField(unsigned index, bool isPointer) {
+  Type pointer = LLVM::LLVMPointerType::get(b.getContext());
+  Value step =
+      load(pointer, function.getArgument(0), offsetof(rt::Args, step));
+  return load(isPointer ? pointer : i64(), step, 8 * index);
+}
+
+//===----------------------------------------------------------------------===//
+// Constants and arithmetic
+//===----------------------------------------------------------------------===//
+
+Value KernelBuilder::cst(int64_t value) { return cst(i64(), value); }
+
+Value KernelBuilder::cst(Type type, int64_t value) {
+  Attribute scalar = b.getIntegerAttr(getElementTypeOrSelf(type), value);
+  if (auto vector = dyn_cast<VectorType>(type))
+    return arith::ConstantOp::create(b, loc,
+                                     DenseElementsAttr::get(vector, scalar));
+  return arith::ConstantOp::create(b, loc, cast<TypedAttr>(scalar));
+}
+
+Value KernelBuilder::fcst(Type type, double value) {
+  Attribute scalar = b.getFloatAttr(getElementTypeOrSelf(type), value);
+  if (auto vector = dyn_cast<VectorType>(type))
+    return arith::ConstantOp::create(b, loc,
+                                     DenseElementsAttr::get(vector, scalar));
+  return arith::ConstantOp::create(b, loc, cast<TypedAttr>(scalar));
+}
+
+Value KernelBuilder::add(Value x, Value y) {
+  return arith::AddIOp::create(b, loc, x, y);
+}
+Value KernelBuilder::add(Value x, int64_t y) { return add(x, cst(y)); }
+Value KernelBuilder::sub(Value x, Value y) {
+  return arith::SubIOp::create(b, loc, x, y);
+}
+Value KernelBuilder::mul(Value x, int64_t y) { return mul(x, cst(y)); }
+Value KernelBuilder::mul(Value x, Value y) {
+  return arith::MulIOp::create(b, loc, x, y);
+}
+Value KernelBuilder::div(Value x, int64_t y) {
+  return arith::DivUIOp::create(b, loc, x, cst(y));
+}
+Value KernelBuilder::rem(Value x, int64_t y) {
+  return arith::RemUIOp::create(b, loc, x, cst(y));
+}
+Value KernelBuilder::min(Value x, Value y) {
+  return arith::MinSIOp::create(b, loc, x, y);
+}
+Value KernelBuilder::max(Value x, Value y) {
+  return arith::MaxSIOp::create(b, loc, x, y);
+}
+Value KernelBuilder::toI64(Value x) {
+  return arith::ExtSIOp::create(b, loc, i64(), x);
+}
+Value KernelBuilder::fadd(Value x, Value y) {
+  return arith::AddFOp::create(b, loc, x, y);
+}
+Value KernelBuilder::fsub(Value x, Value y) {
+  return arith::SubFOp::create(b, loc, x, y);
+}
+Value KernelBuilder::fmul(Value x, Value y) {
+  return arith::MulFOp::create(b, loc, x, y);
+}
+Value KernelBuilder::fdiv(Value x, Value y) {
+  return arith::DivFOp::create(b, loc, x, y);
+}
+Value KernelBuilder::fma(Value x, Value y, Value z) {
+  return math::FmaOp::create(b, loc, x, y, z);
+}
+Value KernelBuilder::fmax(Value x, Value y) {
+  // Not maximumf: x86 needs several instructions for its NaN and zero rules.
+  Value greater =
+      arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OGT, x, y);
+  return arith::SelectOp::create(b, loc, greater, x, y);
+}
+Value KernelBuilder::splat(Value scalar, int64_t lanes) {
+  return vector::BroadcastOp::create(b, loc, vec(lanes, scalar.getType()),
+                                     scalar);
+}
+Value KernelBuilder::extract(Value vector, int64_t lane) {
+  return vector::ExtractOp::create(b, loc, vector, lane);
+}
+Value KernelBuilder::slice(Value vector, int64_t first, int64_t lanes) {
+  SmallVector<int64_t> mask;
+  for (int64_t i = 0; i < lanes; ++i)
+    mask.push_back(first + i);
+  return vector::ShuffleOp::create(b, loc, vector, vector, mask);
+}
+Value KernelBuilder::concat(Value low, Value high) {
+  int64_t lanes = cast<VectorType>(low.getType()).getNumElements() * 2;
+  SmallVector<int64_t> mask;
+  for (int64_t i = 0; i < lanes; ++i)
+    mask.push_back(i);
+  return vector::ShuffleOp::create(b, loc, low, high, mask);
+}
+
+Value KernelBuilder::reduceAdd(Value vector) {
+  for (int64_t n = cast<VectorType>(vector.getType()).getNumElements() / 2;
+       n >= 1; n /= 2)
+    vector = fadd(slice(vector, 0, n), slice(vector, n, n));
+  return extract(vector, 0);
+}
+
+Value KernelBuilder::reduceMax(Value vector) {
+  for (int64_t n = cast<VectorType>(vector.getType()).getNumElements() / 2;
+       n >= 1; n /= 2)
+    vector = fmax(slice(vector, 0, n), slice(vector, n, n));
+  return extract(vector, 0);
+}
+
+Value KernelBuilder::exp(Value x) {
+  Type type = x.getType();
+  int64_t lanes = cast<VectorType>(type).getNumElements();
+  auto c = [&](double value) { return fcst(type, value); };
+  x = fmax(x, c(-87.0));
+  Value below = arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OLT, x,
+                                      c(88.0));
+  x = arith::SelectOp::create(b, loc, below, x, c(88.0));
+  // x = n ln2 + r with ln2 in two parts (Cody and Waite), |r| <= ln2 / 2.
+  Value n = math::RoundEvenOp::create(b, loc, fmul(x, c(1.44269504088896341)));
+  Value r = fma(n, c(-0.693359375), x);
+  r = fma(n, c(2.12194440e-4), r);
+  // Polynomial of Cephes' expf.
+  Value p = c(1.9875691500e-4);
+  for (double k : {1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2,
+                   1.6666665459e-1, 5.0000001201e-1})
+    p = fma(p, r, c(k));
+  p = fadd(fma(p, fmul(r, r), r), c(1.0));
+  Value exponent =
+      arith::FPToSIOp::create(b, loc, vec(lanes, i32()), n);
+  exponent = arith::ShLIOp::create(b, loc, exponent,
+                                   cst(vec(lanes, i32()), 23));
+  Value bits = arith::BitcastOp::create(b, loc, vec(lanes, i32()), p);
+  return arith::BitcastOp::create(b, loc, type, add(bits, exponent));
+}
+
+Value KernelBuilder::intrinsic(StringRef name, Type result, ValueRange args) {
+  return LLVM::CallIntrinsicOp::create(b, loc, result, b.getStringAttr(name),
+                                       args)
+      .getResult(0);
+}
+
+//===----------------------------------------------------------------------===//
+// Memory and control flow
+//===----------------------------------------------------------------------===//
+
+Value KernelBuilder::ptr(Value base, Value offset) {
+  return LLVM::GEPOp::create(b, loc, base.getType(), i8(), base,
+                             ArrayRef<LLVM::GEPArg>{offset});
+}
+Value KernelBuilder::ptr(Value base, int64_t offset) {
+  return offset == 0 ? base : ptr(base, cst(offset));
+}
+Value KernelBuilder::load(Type type, Value base, int64_t offset) {
+  unsigned align = getElementTypeOrSelf(type).isIntOrFloat()
+                       ? getElementTypeOrSelf(type).getIntOrFloatBitWidth() / 8
+                       : 8;
+  return LLVM::LoadOp::create(b, loc, type, ptr(base, offset), align);
+}
+void KernelBuilder::store(Value value, Value base, int64_t offset) {
+  unsigned align =
+      getElementTypeOrSelf(value.getType()).getIntOrFloatBitWidth() / 8;
+  LLVM::StoreOp::create(b, loc, value, ptr(base, offset), align);
+}
+
+KernelBuilder::Values KernelBuilder::loop(Value from, Value to, int64_t step,
+                                          Values inits, const LoopBody &body) {
+  auto op = scf::ForOp::create(
+      b, loc, from, to, cst(step), inits,
+      [&](OpBuilder &inner, Location, Value iv, ValueRange state) {
+        OpBuilder saved = b;
+        b = inner;
+        Values results = body(iv, state);
+        scf::YieldOp::create(b, loc, results);
+        b = saved;
+      });
+  return Values(op.getResults());
+}
+
+void KernelBuilder::loop(Value from, Value to, int64_t step,
+                         const std::function<void(Value)> &body) {
+  loop(from, to, step, {}, [&](Value iv, ValueRange) {
+    body(iv);
+    return Values{};
+  });
+}
+
+void KernelBuilder::ifElse(Value condition, const std::function<void()> &then,
+                           const std::function<void()> &otherwise) {
+  auto region = [&](const std::function<void()> &body) {
+    return [&](OpBuilder &inner, Location) {
+      OpBuilder saved = b;
+      b = inner;
+      body();
+      scf::YieldOp::create(b, loc);
+      b = saved;
+    };
+  };
+  if (otherwise)
+    scf::IfOp::create(b, loc, condition, region(then), region(otherwise));
+  else
+    scf::IfOp::create(b, loc, condition, region(then));
+}
+
+Value KernelBuilder::lessThan(Value x, Value y) {
+  return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, x, y);
+}
+Value KernelBuilder::equal(Value x, Value y) {
+  return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, x, y);
+}

@@ -1,0 +1,176 @@
+//===- DotProducts.cpp - the instruction-set part of integer products -----===//
+//
+// Adding an instruction set means adding one function here and one entry to the
+// table in lib/Target. All of them give the same integers.
+//
+//===----------------------------------------------------------------------===//
+#include "DotProducts.h"
+
+#include "isthmus/Weights/PackedLayout.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+
+using namespace mlir;
+using namespace isthmus;
+
+namespace {
+using Values = KernelBuilder::Values;
+
+/// Walks over the block's chunks of 4 inputs x 16 outputs and hands each piece
+/// of `width` bytes (width / 4 outputs) to `use(piece, bytes, quad)`; bytes are
+/// nibbles 0..15 for int4, signed values for int8, and `quad` is which group of
+/// four inputs they belong to.
+template <typename Use>
+void forEachPiece(KernelBuilder &k, Value block, bool int4, int64_t width,
+                  Use use) {
+  VectorType bytes = k.vec(width, k.i8());
+  for (int64_t chunk = 0; chunk < (int4 ? 4 : 8); ++chunk) {
+    for (int64_t piece = 0; piece < 64 / width; ++piece) {
+      Value v = k.load(bytes, block, chunk * 64 + piece * width);
+      if (!int4) {
+        use(piece, v, chunk);
+        continue;
+      }
+      use(piece, arith::AndIOp::create(k.b, k.loc, v, k.cst(bytes, 15)), chunk);
+      use(piece, arith::ShRUIOp::create(k.b, k.loc, v, k.cst(bytes, 4)),
+          chunk + 4);
+    }
+  }
+}
+
+/// The four inputs of `quad`, repeated over `width` bytes.
+Value broadcastQuad(KernelBuilder &k, Value row, int64_t quad, int64_t width) {
+  Value four = k.splat(k.load(k.i32(), row, quad * 4), width / 4);
+  return vector::BitCastOp::create(k.b, k.loc, k.vec(width, k.i8()), four);
+}
+
+Value negate(KernelBuilder &k, Value sum, int64_t zeroPoint) {
+  Value scaled = arith::MulIOp::create(k.b, k.loc, sum,
+                                       k.cst(k.i32(), -zeroPoint));
+  return k.splat(scaled, kLanes);
+}
+
+/// vpmaddubsw multiplies unsigned by signed bytes and adds pairs with 16-bit
+/// saturation. Nibbles cannot saturate: 8 pairs of 15 * 127 stay below 2^15, so a
+/// whole block is summed in 16 bits. For int8 the weight's sign moves to the
+/// activation: |w| * (sign(w) x), at most 2 * 127 * 127 < 2^15.
+Values dotAvx2(KernelBuilder &k, Value block, bool int4, const Values &rows,
+               const Values &sums) {
+  VectorType words = k.vec(16, k.i16()), ints = k.vec(8, k.i32());
+  Values acc(rows.size() * 2,
+             int4 ? k.cst(words, 0) : k.cst(ints, 0));
+  Value ones = k.cst(words, 1);
+  auto widen = [&](Value v) {
+    return k.intrinsic("llvm.x86.avx2.pmadd.wd", ints, {v, ones});
+  };
+  forEachPiece(k, block, int4, 32, [&](int64_t half, Value w, int64_t quad) {
+    Value magnitude =
+        int4 ? w
+             : LLVM::CallIntrinsicOp::create(
+                   k.b, k.loc, w.getType(), k.b.getStringAttr("llvm.abs"),
+                   ValueRange{w, arith::ConstantOp::create(
+                                     k.b, k.loc, k.b.getBoolAttr(false))})
+                   .getResult(0);
+    for (auto [r, row] : llvm::enumerate(rows)) {
+      Value x = broadcastQuad(k, row, quad, 32);
+      if (!int4)
+        x = k.intrinsic("llvm.x86.avx2.psign.b", x.getType(), {x, w});
+      Value pairs = k.intrinsic("llvm.x86.avx2.pmadd.ub.sw", words,
+                                {magnitude, x});
+      Value &sum = acc[2 * r + half];
+      sum = k.add(sum, int4 ? pairs : widen(pairs));
+    }
+  });
+  Values dots;
+  for (auto [r, row] : llvm::enumerate(rows)) {
+    Value low = acc[2 * r], high = acc[2 * r + 1];
+    if (int4) {
+      low = widen(low);
+      high = widen(high);
+    }
+    Value dot = k.concat(low, high);
+    dots.push_back(int4 ? k.add(dot, negate(k, sums[r], 8)) : dot);
+  }
+  return dots;
+}
+
+/// vpdpbusd wants unsigned weights: int8 gets 128 added (a flipped sign bit) and
+/// 128 * sum(x) taken off again.
+Values dotAvx512Vnni(KernelBuilder &k, Value block, bool int4,
+                     const Values &rows, const Values &sums) {
+  VectorType ints = k.vec(kLanes, k.i32());
+  Values acc;
+  for (Value sum : sums)
+    acc.push_back(negate(k, sum, int4 ? 8 : 128));
+  forEachPiece(k, block, int4, 64, [&](int64_t, Value w, int64_t quad) {
+    if (!int4)
+      w = arith::XOrIOp::create(k.b, k.loc, w, k.cst(w.getType(), -128));
+    for (auto [r, row] : llvm::enumerate(rows))
+      acc[r] = k.intrinsic("llvm.x86.avx512.vpdpbusd.512", ints,
+                           {acc[r], w, broadcastQuad(k, row, quad, 64)});
+  });
+  return acc;
+}
+
+Values dotNeon(KernelBuilder &k, Value block, bool int4, const Values &rows,
+               const Values &sums) {
+  VectorType ints = k.vec(4, k.i32());
+  Values acc(rows.size() * 4, k.cst(ints, 0));
+  forEachPiece(k, block, int4, 16, [&](int64_t piece, Value w, int64_t quad) {
+    for (auto [r, row] : llvm::enumerate(rows)) {
+      Value &sum = acc[4 * r + piece];
+      sum = k.intrinsic("llvm.aarch64.neon.sdot", ints,
+                        {sum, w, broadcastQuad(k, row, quad, 16)});
+    }
+  });
+  Values dots;
+  for (auto [r, row] : llvm::enumerate(rows)) {
+    Value dot = k.concat(k.concat(acc[4 * r], acc[4 * r + 1]),
+                         k.concat(acc[4 * r + 2], acc[4 * r + 3]));
+    dots.push_back(int4 ? k.add(dot, negate(k, sums[r], 8)) : dot);
+  }
+  return dots;
+}
+
+Values dotPortable(KernelBuilder &k, Value block, bool int4, const Values &rows,
+                   const Values &sums) {
+  VectorType wide = k.vec(64, k.i32());
+  Values acc;
+  for (Value sum : sums)
+    acc.push_back(int4 ? negate(k, sum, 8)
+                       : k.cst(k.vec(kLanes, k.i32()), 0));
+  auto extend = [&](Value v) {
+    return arith::ExtSIOp::create(k.b, k.loc, wide, v);
+  };
+  forEachPiece(k, block, int4, 64, [&](int64_t, Value w, int64_t quad) {
+    for (auto [r, row] : llvm::enumerate(rows)) {
+      Value products = arith::MulIOp::create(
+          k.b, k.loc, extend(w), extend(broadcastQuad(k, row, quad, 64)));
+      for (int64_t i = 0; i < 4; ++i) {
+        SmallVector<int64_t> every4th;
+        for (int64_t lane = 0; lane < kLanes; ++lane)
+          every4th.push_back(4 * lane + i);
+        acc[r] = k.add(acc[r], vector::ShuffleOp::create(
+                                   k.b, k.loc, products, products, every4th));
+      }
+    }
+  });
+  return acc;
+}
+} // namespace
+
+Values isthmus::emitGroupDot(KernelBuilder &k, Value block, bool int4,
+                             const Values &rows, const Values &sums) {
+  switch (k.target.dot) {
+  case DotProduct::Avx2Madd:
+    return dotAvx2(k, block, int4, rows, sums);
+  case DotProduct::Avx512Vnni:
+    return dotAvx512Vnni(k, block, int4, rows, sums);
+  case DotProduct::NeonDot:
+    return dotNeon(k, block, int4, rows, sums);
+  case DotProduct::Portable:
+    return dotPortable(k, block, int4, rows, sums);
+  }
+  llvm_unreachable("unknown dot product");
+}

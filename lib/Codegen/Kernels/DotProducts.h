@@ -1,0 +1,19 @@
+//===- DotProducts.h - the instruction-set part of integer products -*- C++ -*-===//
+#pragma once
+
+#include "isthmus/Codegen/KernelBuilder.h"
+
+namespace isthmus {
+
+/// Emits the exact int32 dot products of one 32-input block of a packed int8 or
+/// int4 weight (16 outputs, `PackedLayout.h`) with one group of each row.
+///
+/// \param block pointer to the weight block.
+/// \param rows  for each row, a pointer to its 32 int8 values.
+/// \param sums  for each row, the i32 sum of those values.
+/// \returns for each row, vector<16xi32>.
+KernelBuilder::Values emitGroupDot(KernelBuilder &k, mlir::Value block,
+                                   bool int4, const KernelBuilder::Values &rows,
+                                   const KernelBuilder::Values &sums);
+
+} // namespace isthmus

@@ -1,0 +1,210 @@
+//===- RowWise.cpp - kernels that work on one row at a time ---------------===//
+#include "isthmus/Codegen/Kernels.h"
+#include "isthmus/runtime/KernelABI.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+
+#include <array>
+
+using namespace mlir;
+using namespace isthmus;
+
+/// Runs `body(row)` for each tile of the launch.
+static void forEachRow(KernelBuilder &k,
+                       const std::function<void(Value)> &body) {
+  k.loop(k.begin, k.end, 1, body);
+}
+
+static Value rowPtr(KernelBuilder &k, Value base, Value row, int64_t rowBytes) {
+  return k.ptr(base, k.mul(row, rowBytes));
+}
+
+/// Quantises the 32 values `low`, `high` of group `group` into a qrows row.
+static void storeGroup(KernelBuilder &k, Value row, Value group,
+                       const QRowsLayout &layout, Value low, Value high) {
+  VectorType ints = k.vec(kLanes, k.i32());
+  auto abs = [&](Value v) { return math::AbsFOp::create(k.b, k.loc, v); };
+  Value largest = k.reduceMax(k.fmax(abs(low), abs(high)));
+  Value scale = k.fmul(largest, k.fcst(k.f32(), 1.0 / 127.0));
+  // A group of zeros (or of values so small that 127 / max overflows) gets the
+  // factor 0.
+  Value usable = arith::CmpFOp::create(k.b, k.loc, arith::CmpFPredicate::OGT,
+                                       largest, k.fcst(k.f32(), 1e-30));
+  Value factor = arith::SelectOp::create(
+      k.b, k.loc, usable, k.fdiv(k.fcst(k.f32(), 127.0), largest),
+      k.fcst(k.f32(), 0.0));
+  Value factors = k.splat(factor, kLanes);
+  Value at = k.ptr(row, k.mul(group, PackedLayout::kGroup));
+  Value sum;
+  for (auto [i, v] : llvm::enumerate(std::array{low, high})) {
+    Value rounded = math::RoundEvenOp::create(k.b, k.loc, k.fmul(v, factors));
+    Value q = arith::FPToSIOp::create(k.b, k.loc, ints, rounded);
+    sum = sum ? k.add(sum, q) : q;
+    k.store(arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i8()), q), at,
+            i * kLanes);
+  }
+  Value total = vector::ReductionOp::create(
+      k.b, k.loc, vector::CombiningKind::ADD, sum);
+  Value entry = k.ptr(row, k.mul(group, 4));
+  k.store(scale, entry, layout.scaleOffset());
+  k.store(total, entry, layout.sumOffset());
+}
+
+/// Writes a row of results, value by value or quantised. `compute(offset)`
+/// gives 16 values at byte `offset` of an f32 row.
+static void writeRow(KernelBuilder &k, Value y, Value row, int64_t features,
+                     bool quantize,
+                     const std::function<Value(Value)> &compute) {
+  if (!quantize) {
+    Value out = rowPtr(k, y, row, floatRowBytes(features));
+    k.loop(k.cst(0), k.cst(features * 4), kLanes * 4, [&](Value offset) {
+      k.store(compute(offset), k.ptr(out, offset));
+    });
+    return;
+  }
+  QRowsLayout layout{features};
+  Value out = rowPtr(k, y, row, layout.rowBytes());
+  k.loop(k.cst(0), k.cst(layout.groups()), 1, [&](Value group) {
+    Value offset = k.mul(group, PackedLayout::kGroup * 4);
+    Value low = compute(offset);
+    Value high = compute(k.add(offset, kLanes * 4));
+    storeGroup(k, out, group, layout, low, high);
+  });
+}
+
+void isthmus::emitRMSNorm(KernelBuilder &k, const NormSpec &spec) {
+  Value x = k.operand(0), weight = k.operand(1), y = k.operand(2);
+  VectorType lanes = k.vec(kLanes, k.f32());
+  forEachRow(k, [&](Value row) {
+    Value in = rowPtr(k, x, row, floatRowBytes(spec.features));
+    Value squares =
+        k.loop(k.cst(0), k.cst(spec.features * 4), kLanes * 4,
+               {k.zeros(kLanes)},
+               [&](Value offset, ValueRange state) -> KernelBuilder::Values {
+                 Value v = k.load(lanes, k.ptr(in, offset));
+                 return {k.fma(v, v, state[0])};
+               })[0];
+    Value mean = k.fdiv(k.reduceAdd(squares),
+                        k.fcst(k.f32(), double(spec.features)));
+    Value root = math::SqrtOp::create(
+        k.b, k.loc, k.fadd(mean, k.fcst(k.f32(), spec.epsilon)));
+    Value inverse =
+        k.splat(k.fdiv(k.fcst(k.f32(), 1.0), root), kLanes);
+    writeRow(k, y, row, spec.features, spec.quantize, [&](Value offset) {
+      Value v = k.fmul(k.load(lanes, k.ptr(in, offset)), inverse);
+      return k.fmul(v, k.load(lanes, k.ptr(weight, offset)));
+    });
+  });
+}
+
+void isthmus::emitSiluMul(KernelBuilder &k, int64_t features, bool quantize) {
+  Value gate = k.operand(0), up = k.operand(1), y = k.operand(2);
+  VectorType lanes = k.vec(kLanes, k.f32());
+  forEachRow(k, [&](Value row) {
+    Value g = rowPtr(k, gate, row, floatRowBytes(features));
+    Value u = rowPtr(k, up, row, floatRowBytes(features));
+    writeRow(k, y, row, features, quantize, [&](Value offset) {
+      Value v = k.load(lanes, k.ptr(g, offset));
+      Value negated = arith::NegFOp::create(k.b, k.loc, v);
+      Value sigmoid =
+          k.fdiv(v, k.fadd(k.fcst(lanes, 1.0), k.exp(negated)));
+      return k.fmul(sigmoid, k.load(lanes, k.ptr(u, offset)));
+    });
+  });
+}
+
+void isthmus::emitQuantizeRows(KernelBuilder &k, int64_t features) {
+  Value x = k.operand(0), y = k.operand(1);
+  forEachRow(k, [&](Value row) {
+    Value in = rowPtr(k, x, row, floatRowBytes(features));
+    writeRow(k, y, row, features, /*quantize=*/true, [&](Value offset) {
+      return k.load(k.vec(kLanes, k.f32()), k.ptr(in, offset));
+    });
+  });
+}
+
+void isthmus::emitAdd(KernelBuilder &k, int64_t features) {
+  Value a = k.operand(0), b = k.operand(1), y = k.operand(2);
+  VectorType lanes = k.vec(kLanes, k.f32());
+  forEachRow(k, [&](Value row) {
+    Value left = rowPtr(k, a, row, floatRowBytes(features));
+    Value right = rowPtr(k, b, row, floatRowBytes(features));
+    writeRow(k, y, row, features, /*quantize=*/false, [&](Value offset) {
+      return k.fadd(k.load(lanes, k.ptr(left, offset)),
+                    k.load(lanes, k.ptr(right, offset)));
+    });
+  });
+}
+
+void isthmus::emitSelectRows(KernelBuilder &k, int64_t features) {
+  Value x = k.operand(0), y = k.operand(1);
+  Value outputRows = k.stepField(rt::kStepOutputRows, /*isPointer=*/true);
+  forEachRow(k, [&](Value row) {
+    Value source = k.toI64(k.load(k.i32(), rowPtr(k, outputRows, row, 4)));
+    Value in = rowPtr(k, x, source, floatRowBytes(features));
+    writeRow(k, y, row, features, /*quantize=*/false, [&](Value offset) {
+      return k.load(k.vec(kLanes, k.f32()), k.ptr(in, offset));
+    });
+  });
+}
+
+void isthmus::emitEmbedding(KernelBuilder &k, const PackedLayout &table) {
+  Value weights = k.operand(0), y = k.operand(1);
+  Value ids = k.stepField(rt::kStepIds, /*isPointer=*/true);
+  forEachRow(k, [&](Value row) {
+    Value id = k.toI64(k.load(k.i32(), rowPtr(k, ids, row, 4)));
+    Value panel =
+        rowPtr(k, weights, k.div(id, PackedLayout::kPanel), table.panelBytes());
+    Value lane = k.rem(id, PackedLayout::kPanel);
+    Value out = rowPtr(k, y, row, floatRowBytes(table.inputs));
+    // A table row lies across the panel; a lookup gathers it value by value.
+    k.loop(k.cst(0), k.cst(table.inputs), 1, [&](Value i) {
+      Value value;
+      switch (table.format) {
+      case PackedFormat::F32:
+      case PackedFormat::F16: {
+        bool half = table.format == PackedFormat::F16;
+        Value at = k.ptr(panel, k.mul(k.add(k.mul(i, kLanes), lane),
+                                      half ? 2 : 4));
+        value = k.load(half ? k.f16() : k.f32(), at);
+        if (half)
+          value = arith::ExtFOp::create(k.b, k.loc, k.f32(), value);
+        break;
+      }
+      case PackedFormat::Int8:
+      case PackedFormat::Int4: {
+        bool int4 = table.format == PackedFormat::Int4;
+        Value block = rowPtr(k, panel, k.div(i, PackedLayout::kGroup),
+                             table.blockBytes());
+        Value j = k.rem(i, PackedLayout::kGroup);
+        Value inBlock = int4 ? k.rem(j, 16) : j;
+        Value byte = k.load(
+            k.i8(), k.ptr(block, k.add(k.mul(k.div(inBlock, 4), 64),
+                                       k.add(k.mul(lane, 4),
+                                             k.rem(inBlock, 4)))));
+        Value integer = arith::ExtSIOp::create(k.b, k.loc, k.i32(), byte);
+        if (int4) {
+          Value shift = arith::TruncIOp::create(k.b, k.loc, k.i32(),
+                                                k.mul(k.div(j, 16), 4));
+          integer = arith::AndIOp::create(
+              k.b, k.loc,
+              arith::ShRUIOp::create(k.b, k.loc, integer, shift),
+              k.cst(k.i32(), 15));
+          integer = arith::SubIOp::create(k.b, k.loc, integer,
+                                          k.cst(k.i32(), 8));
+        }
+        Value scale =
+            k.load(k.f16(), k.ptr(block, k.mul(lane, 2)),
+                   table.blockBytes() - kLanes * 2);
+        value = k.fmul(
+            arith::SIToFPOp::create(k.b, k.loc, k.f32(), integer),
+            arith::ExtFOp::create(k.b, k.loc, k.f32(), scale));
+        break;
+      }
+      }
+      k.store(value, k.ptr(out, k.mul(i, 4)));
+    });
+  });
+}

@@ -1,0 +1,348 @@
+//===- FMToSched.cpp - convert-fm-to-sched --------------------------------===//
+#include "isthmus/Codegen/Kernels.h"
+#include "isthmus/Conversion/Passes.h"
+#include "isthmus/Dialect/FM/IR/FM.h"
+#include "isthmus/Dialect/Sched/IR/Sched.h"
+#include "isthmus/Target/TargetDescription.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "llvm/ADT/SmallPtrSet.h"
+#include "llvm/ADT/TypeSwitch.h"
+#include "llvm/Support/FormatVariadic.h"
+
+namespace isthmus {
+#define GEN_PASS_DEF_CONVERTFMTOSCHED
+#include "isthmus/Conversion/Passes.h.inc"
+} // namespace isthmus
+
+using namespace mlir;
+using namespace isthmus;
+
+namespace {
+
+PackedLayout layoutOf(fm::WeightType type) {
+  // The two enumerations list the formats in the same order.
+  return {static_cast<PackedFormat>(type.getFormat()), type.getShape()[0],
+          type.getShape().size() == 2 ? type.getShape()[1] : 0};
+}
+
+std::string describe(const PackedLayout &layout) {
+  return llvm::formatv(
+      "{0}_{1}x{2}",
+      fm::stringifyWeightFormat(static_cast<fm::WeightFormat>(layout.format)),
+      layout.outputs, layout.inputs);
+}
+
+/// Converts one block. Buffers, launches and barriers follow the order of the
+/// block's operators.
+class BlockConverter {
+public:
+  BlockConverter(fm::BlockOp block, ModuleOp schedule, ModuleOp kernels,
+                 const TargetDescription &target)
+      : block(block), schedule(schedule), kernels(kernels), target(target),
+        builder(block.getContext()) {}
+
+  LogicalResult convert() {
+    builder.setInsertionPointToEnd(schedule.getBody());
+    auto op = sched::TemplateOp::create(builder, block.getLoc(),
+                                        block.getSymName());
+    Block &body = op.getBody().emplaceBlock();
+    builder.setInsertionPointToStart(&body);
+    if (failed(mapArguments(body)))
+      return failure();
+    for (Operation &inner : block.getBody().front().without_terminator())
+      if (failed(convertOp(inner)))
+        return failure();
+    if (kvPageBytes)
+      op->setAttr("kv_page_bytes", builder.getI64IntegerAttr(kvPageBytes));
+    return success();
+  }
+
+private:
+  fm::BlockOp block;
+  ModuleOp schedule, kernels;
+  const TargetDescription &target;
+  OpBuilder builder;
+  llvm::DenseMap<Value, Value> mapping;
+  /// Values that launches since the last barrier read or write.
+  llvm::SmallPtrSet<void *, 8> written;
+  bool firstLaunch = true;
+  int64_t kvPageBytes = 0;
+
+  sched::BufferType bufferType(Type type, sched::RowKind rows) {
+    int64_t bytes = isa<fm::QRowsType>(type)
+                        ? QRowsLayout{fm::getFeatures(type)}.rowBytes()
+                        : floatRowBytes(fm::getFeatures(type));
+    return sched::BufferType::get(builder.getContext(), bytes, rows);
+  }
+
+  sched::RowKind rowsOf(Value value) {
+    return cast<sched::BufferType>(mapping.lookup(value).getType()).getRows();
+  }
+
+  LogicalResult mapArguments(Block &body) {
+    MLIRContext *context = builder.getContext();
+    auto result = cast<fm::ReturnOp>(block.getBody().front().getTerminator())
+                      .getOperand(0);
+    for (BlockArgument argument : block.getBody().getArguments()) {
+      Type type = argument.getType();
+      Type mapped;
+      if (isa<RankedTensorType>(type) && !isIds(argument))
+        mapped = bufferType(type, sched::RowKind::Tokens);
+      else if (isa<fm::WeightType>(type))
+        mapped = sched::WeightType::get(context);
+      else if (isa<fm::StateType>(type))
+        mapped = sched::StateType::get(context);
+      else
+        continue; // ids and rows come with the step
+      if (isa<fm::StateType>(type))
+        continue;
+      mapping[argument] = body.addArgument(mapped, argument.getLoc());
+      if (auto weight = dyn_cast<fm::WeightType>(type))
+        if (weight.isQuantized() && weight.getGroup() != PackedLayout::kGroup)
+          return block.emitError("kernels take groups of ")
+                 << PackedLayout::kGroup << " inputs, '" << block.getSymName()
+                 << "' has " << weight.getGroup();
+    }
+    // The output buffer comes after the input and before the weights; rows of
+    // kind `outputs` if they were selected on the way.
+    unsigned position = 0;
+    while (position < body.getNumArguments() &&
+           isa<sched::BufferType>(body.getArgument(position).getType()))
+      ++position;
+    bool selects = !block.getOps<fm::SelectRowsOp>().empty();
+    mapping[result] = body.insertArgument(
+        position,
+        bufferType(result.getType(), selects ? sched::RowKind::Outputs
+                                             : sched::RowKind::Tokens),
+        result.getLoc());
+    for (BlockArgument argument : block.getBody().getArguments())
+      if (isa<fm::StateType>(argument.getType()))
+        mapping[argument] = body.addArgument(
+            sched::StateType::get(builder.getContext()), argument.getLoc());
+    return success();
+  }
+
+  static bool isIds(Value value) {
+    auto type = dyn_cast<RankedTensorType>(value.getType());
+    return type && type.getElementType().isInteger(32);
+  }
+
+  /// The buffer that holds an operator's result.
+  Value resultBuffer(Value result, sched::RowKind rows) {
+    Value &buffer = mapping[result];
+    if (!buffer)
+      buffer = sched::BufferOp::create(builder, result.getLoc(),
+                                       bufferType(result.getType(), rows));
+    return buffer;
+  }
+
+  void launch(Location loc, StringRef kernel, ValueRange operands,
+              unsigned writtenOperand, int64_t tiles, bool perRow,
+              sched::RowKind rows, int64_t scratch = 0) {
+    bool wait = firstLaunch;
+    for (Value operand : operands)
+      wait |= written.contains(operand.getAsOpaquePointer());
+    if (wait)
+      written.clear();
+    firstLaunch = false;
+    written.insert(operands[writtenOperand].getAsOpaquePointer());
+    sched::LaunchOp::create(builder, loc, kernel, operands, tiles, perRow, rows,
+                            wait, scratch);
+  }
+
+  /// Emits the kernel `name` unless an equal one exists already.
+  void kernel(StringRef name, Location loc,
+              llvm::function_ref<void(KernelBuilder &)> emit) {
+    if (kernels.lookupSymbol(name))
+      return;
+    KernelBuilder k(kernels, name, target, loc);
+    emit(k);
+    k.finish();
+  }
+
+  LogicalResult checkLanes(Operation &op, int64_t size, StringRef what) {
+    if (size % kLanes == 0)
+      return success();
+    return op.emitError() << what << " of " << size
+                          << " is not a multiple of " << kLanes
+                          << ", which the kernels need";
+  }
+
+  LogicalResult convertOp(Operation &op) {
+    return llvm::TypeSwitch<Operation &, LogicalResult>(op)
+        .Case<fm::EmbeddingOp, fm::LinearOp, fm::AddOp, fm::RMSNormOp,
+              fm::QuantizeRowsOp, fm::RotaryOp, fm::AttentionOp, fm::SiluMulOp,
+              fm::SelectRowsOp>([&](auto typed) { return convert(typed); })
+        .Default([](Operation &other) {
+          return other.emitError("has no kernel; see docs/add-an-operator.md");
+        });
+  }
+
+  LogicalResult convert(fm::EmbeddingOp op) {
+    PackedLayout table = layoutOf(op.getTable().getType());
+    std::string name = "embedding_" + describe(table);
+    kernel(name, op.getLoc(), [&](auto &k) { emitEmbedding(k, table); });
+    Value y = resultBuffer(op, sched::RowKind::Tokens);
+    launch(op.getLoc(), name, {mapping.lookup(op.getTable()), y}, 1, 1, true,
+           sched::RowKind::Tokens);
+    return success();
+  }
+
+  LogicalResult convert(fm::LinearOp op) {
+    LinearSpec spec{layoutOf(op.getWeight().getType()), bool(op.getBias()),
+                    bool(op.getResidual())};
+    std::string name = "linear_" + describe(spec.weight);
+    SmallVector<Value> operands{mapping.lookup(op.getX()),
+                                mapping.lookup(op.getWeight())};
+    if (spec.bias) {
+      name += "_bias";
+      operands.push_back(mapping.lookup(op.getBias()));
+    }
+    if (spec.residual) {
+      name += "_residual";
+      operands.push_back(mapping.lookup(op.getResidual()));
+    }
+    kernel(name, op.getLoc(), [&](auto &k) { emitLinear(k, spec); });
+    sched::RowKind rows = rowsOf(op.getX());
+    operands.push_back(resultBuffer(op, rows));
+    launch(op.getLoc(), name, operands, operands.size() - 1,
+           spec.weight.panels(), false, rows);
+    return success();
+  }
+
+  LogicalResult convert(fm::RMSNormOp op) {
+    NormSpec spec{fm::getFeatures(op.getX().getType()),
+                  op.getEpsilon().convertToDouble(),
+                  isa<fm::QRowsType>(op.getType())};
+    if (failed(checkLanes(*op, spec.features, "width")))
+      return failure();
+    std::string name = llvm::formatv("rms_norm_{0}_{1:e}{2}", spec.features,
+                                     spec.epsilon, spec.quantize ? "_q" : "");
+    for (char &c : name)
+      if (c == '-' || c == '+' || c == '.')
+        c = '_';
+    kernel(name, op.getLoc(), [&](auto &k) { emitRMSNorm(k, spec); });
+    rowWise(op, name, {op.getX(), op.getWeight()});
+    return success();
+  }
+
+  LogicalResult convert(fm::SiluMulOp op) {
+    int64_t features = fm::getFeatures(op.getGate().getType());
+    bool quantize = isa<fm::QRowsType>(op.getType());
+    if (failed(checkLanes(*op, features, "width")))
+      return failure();
+    std::string name =
+        llvm::formatv("silu_mul_{0}{1}", features, quantize ? "_q" : "");
+    kernel(name, op.getLoc(),
+           [&](auto &k) { emitSiluMul(k, features, quantize); });
+    rowWise(op, name, {op.getGate(), op.getUp()});
+    return success();
+  }
+
+  LogicalResult convert(fm::QuantizeRowsOp op) {
+    int64_t features = fm::getFeatures(op.getX().getType());
+    std::string name = llvm::formatv("quantize_rows_{0}", features);
+    kernel(name, op.getLoc(), [&](auto &k) { emitQuantizeRows(k, features); });
+    rowWise(op, name, {op.getX()});
+    return success();
+  }
+
+  LogicalResult convert(fm::AddOp op) {
+    int64_t features = fm::getFeatures(op.getType());
+    std::string name = llvm::formatv("add_{0}", features);
+    kernel(name, op.getLoc(), [&](auto &k) { emitAdd(k, features); });
+    rowWise(op, name, {op.getLhs(), op.getRhs()});
+    return success();
+  }
+
+  LogicalResult convert(fm::RotaryOp op) {
+    RotarySpec spec{fm::getFeatures(op.getType()), int64_t(op.getHeadDim()),
+                    op.getTheta().convertToDouble()};
+    if (failed(checkLanes(*op, spec.headDim / 2, "half head size")))
+      return failure();
+    std::string name = llvm::formatv("rotary_{0}_{1}_{2}", spec.features,
+                                     spec.headDim, int64_t(spec.theta));
+    kernel(name, op.getLoc(), [&](auto &k) { emitRotary(k, spec); });
+    rowWise(op, name, {op.getX()});
+    return success();
+  }
+
+  LogicalResult convert(fm::SelectRowsOp op) {
+    int64_t features = fm::getFeatures(op.getType());
+    std::string name = llvm::formatv("select_rows_{0}", features);
+    kernel(name, op.getLoc(), [&](auto &k) { emitSelectRows(k, features); });
+    Value y = resultBuffer(op, sched::RowKind::Outputs);
+    launch(op.getLoc(), name, {mapping.lookup(op.getX()), y}, 1, 1, true,
+           sched::RowKind::Outputs);
+    return success();
+  }
+
+  LogicalResult convert(fm::AttentionOp op) {
+    int64_t heads = op.getHeads();
+    AttentionSpec spec{heads, int64_t(op.getKvHeads()),
+                       fm::getFeatures(op.getQ().getType()) / heads,
+                       op.getScale().convertToDouble(), op.getSinks(),
+                       op.getWindow()};
+    if (failed(checkLanes(*op, spec.headDim, "head size")))
+      return failure();
+    kvPageBytes = spec.pageBytes();
+    std::string shape =
+        llvm::formatv("{0}_{1}_{2}", spec.heads, spec.kvHeads, spec.headDim);
+    std::string append = "append_kv_" + shape;
+    kernel(append, op.getLoc(), [&](auto &k) { emitAppendKV(k, spec); });
+    Value state = mapping.lookup(op.getState());
+    launch(op.getLoc(), append,
+           {mapping.lookup(op.getK()), mapping.lookup(op.getV()), state}, 2, 1,
+           true, sched::RowKind::Tokens);
+    std::string name = "attention_" + shape;
+    if (spec.window)
+      name += llvm::formatv("_s{0}_w{1}", *spec.sinks, *spec.window);
+    kernel(name, op.getLoc(), [&](auto &k) { emitAttention(k, spec); });
+    Value y = resultBuffer(op, sched::RowKind::Tokens);
+    launch(op.getLoc(), name, {mapping.lookup(op.getQ()), state, y}, 2,
+           spec.kvHeads, true, sched::RowKind::Tokens, spec.scratchBytes());
+    return success();
+  }
+
+  void rowWise(Operation *op, StringRef name, ValueRange inputs) {
+    sched::RowKind rows = rowsOf(inputs[0]);
+    SmallVector<Value> operands;
+    for (Value input : inputs)
+      operands.push_back(mapping.lookup(input));
+    operands.push_back(resultBuffer(op->getResult(0), rows));
+    launch(op->getLoc(), name, operands, operands.size() - 1, 1, true, rows);
+  }
+};
+
+struct ConvertFMToSched
+    : public isthmus::impl::ConvertFMToSchedBase<ConvertFMToSched> {
+  using Base::Base;
+
+  void runOnOperation() override {
+    ModuleOp module = getOperation();
+    const TargetDescription *description = findTarget(target);
+    if (!description) {
+      std::string known;
+      for (const TargetDescription &candidate : allTargets())
+        known += " " + candidate.name;
+      module.emitError("unknown target '") << target << "'; known:" << known;
+      return signalPassFailure();
+    }
+    OpBuilder builder = OpBuilder::atBlockEnd(module.getBody());
+    auto kernels =
+        ModuleOp::create(builder, module.getLoc(), StringRef("kernels"));
+    kernels->setAttr("isthmus.target",
+                     builder.getStringAttr(description->name));
+    auto schedule =
+        ModuleOp::create(builder, module.getLoc(), StringRef("schedule"));
+    for (fm::BlockOp block : module.getOps<fm::BlockOp>())
+      if (failed(
+              BlockConverter(block, schedule, kernels, *description).convert()))
+        return signalPassFailure();
+  }
+};
+} // namespace

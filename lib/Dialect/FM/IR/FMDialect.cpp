@@ -1,0 +1,56 @@
+//===- FMDialect.cpp - fm dialect, types and registration -----------------===//
+#include "isthmus/Dialect/FM/IR/FM.h"
+
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+using namespace mlir;
+using namespace isthmus::fm;
+
+#include "isthmus/Dialect/FM/IR/FMDialect.cpp.inc"
+#include "isthmus/Dialect/FM/IR/FMEnums.cpp.inc"
+#define GET_TYPEDEF_CLASSES
+#include "isthmus/Dialect/FM/IR/FMTypes.cpp.inc"
+
+void FMDialect::initialize() {
+  addTypes<
+#define GET_TYPEDEF_LIST
+#include "isthmus/Dialect/FM/IR/FMTypes.cpp.inc"
+      >();
+  addOperations<
+#define GET_OP_LIST
+#include "isthmus/Dialect/FM/IR/FMOps.cpp.inc"
+      >();
+}
+
+LogicalResult
+WeightType::verify(function_ref<InFlightDiagnostic()> emitError,
+                   ArrayRef<int64_t> shape, WeightFormat format,
+                   int64_t group) {
+  if (shape.empty() || shape.size() > 2)
+    return emitError() << "a weight is a vector or a matrix, got rank "
+                       << shape.size();
+  for (int64_t dim : shape)
+    if (dim <= 0)
+      return emitError() << "weight dimensions must be positive, got " << dim;
+  bool quantized =
+      format == WeightFormat::Int8 || format == WeightFormat::Int4;
+  if (!quantized) {
+    if (group != 0)
+      return emitError() << "'group' goes with int8 and int4 only";
+    return success();
+  }
+  if (shape.size() != 2)
+    return emitError() << "only matrices are quantised in groups";
+  if (group <= 0 || shape[1] % group != 0)
+    return emitError() << "group of " << group << " does not divide the "
+                       << shape[1] << " inputs";
+  return success();
+}
+
+int64_t isthmus::fm::getFeatures(Type activation) {
+  if (auto rows = dyn_cast<QRowsType>(activation))
+    return rows.getFeatures();
+  return cast<RankedTensorType>(activation).getDimSize(1);
+}

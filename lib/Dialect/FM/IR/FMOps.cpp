@@ -1,0 +1,300 @@
+//===- FMOps.cpp - verifiers and folds of fm operators --------------------===//
+#include "isthmus/Dialect/FM/IR/FM.h"
+
+#include "mlir/IR/PatternMatch.h"
+#include "mlir/Interfaces/FunctionImplementation.h"
+#include "llvm/ADT/StringSet.h"
+
+using namespace mlir;
+using namespace isthmus::fm;
+
+#define GET_OP_CLASSES
+#include "isthmus/Dialect/FM/IR/FMOps.cpp.inc"
+
+//===----------------------------------------------------------------------===//
+// Functions and calls
+//===----------------------------------------------------------------------===//
+
+template <typename OpT>
+static ParseResult parseFunctionLike(OpAsmParser &parser,
+                                     OperationState &result) {
+  auto buildFuncType =
+      [](Builder &builder, ArrayRef<Type> args, ArrayRef<Type> results,
+         function_interface_impl::VariadicFlag,
+         std::string &) { return builder.getFunctionType(args, results); };
+  return function_interface_impl::parseFunctionOp(
+      parser, result, /*allowVariadic=*/false,
+      OpT::getFunctionTypeAttrName(result.name), buildFuncType,
+      OpT::getArgAttrsAttrName(result.name),
+      OpT::getResAttrsAttrName(result.name));
+}
+
+template <typename OpT>
+static void printFunctionLike(OpAsmPrinter &printer, OpT op) {
+  function_interface_impl::printFunctionOp(
+      printer, op, /*isVariadic=*/false, op.getFunctionTypeAttrName(),
+      op.getArgAttrsAttrName(), op.getResAttrsAttrName());
+}
+
+ParseResult BlockOp::parse(OpAsmParser &parser, OperationState &result) {
+  return parseFunctionLike<BlockOp>(parser, result);
+}
+void BlockOp::print(OpAsmPrinter &printer) { printFunctionLike(printer, *this); }
+ParseResult ProgramOp::parse(OpAsmParser &parser, OperationState &result) {
+  return parseFunctionLike<ProgramOp>(parser, result);
+}
+void ProgramOp::print(OpAsmPrinter &printer) {
+  printFunctionLike(printer, *this);
+}
+
+LogicalResult ReturnOp::verify() {
+  auto function = cast<FunctionOpInterface>((*this)->getParentOp());
+  if (getOperandTypes() != function.getResultTypes())
+    return emitOpError("returns ")
+           << getOperandTypes() << " but '" << function.getName()
+           << "' declares " << function.getResultTypes();
+  return success();
+}
+
+LogicalResult CallOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  auto block = symbols.lookupNearestSymbolFrom<BlockOp>(*this, getCalleeAttr());
+  if (!block)
+    return emitOpError("no fm.block named '") << getCallee() << "'";
+  SmallVector<Type> expected(getInputs().getTypes());
+  if (getState())
+    expected.push_back(StateType::get(getContext()));
+  for (auto param : getParams().getAsRange<FlatSymbolRefAttr>()) {
+    auto op = symbols.lookupNearestSymbolFrom<ParamOp>(*this, param);
+    if (!op)
+      return emitOpError("no fm.param named '") << param.getValue() << "'";
+    expected.push_back(op.getWeightType());
+  }
+  if (TypeRange(expected) != TypeRange(block.getArgumentTypes()))
+    return emitOpError("binds ")
+           << expected << " to block '" << getCallee() << "', which takes "
+           << block.getArgumentTypes();
+  if (block.getResultTypes() != ArrayRef<Type>(getResult().getType()))
+    return emitOpError("result type differs from block '")
+           << getCallee() << "'";
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Weight programs
+//===----------------------------------------------------------------------===//
+
+LogicalResult ParamOp::verify() {
+  auto yield = dyn_cast_or_null<YieldOp>(
+      getBody().front().empty() ? nullptr : &getBody().front().back());
+  if (!yield)
+    return emitOpError("weight program must end with fm.yield");
+  if (yield.getValue().getType() != getType())
+    return emitOpError("yields ")
+           << yield.getValue().getType() << " but is declared " << getType();
+  return success();
+}
+
+LogicalResult SourceOp::verify() {
+  static const llvm::StringSet<> known = {"f32",  "f16",  "bf16", "q8_0",
+                                          "q4_0", "q4_1", "q5_0", "q4_k",
+                                          "q5_k", "q6_k"};
+  if (!known.contains(getDtype()))
+    return emitOpError("unknown dtype '") << getDtype() << "'";
+  if (getOffset() < 0)
+    return emitOpError("offset must not be negative");
+  if (getResult().getType().getFormat() != WeightFormat::F32)
+    return emitOpError("yields f32 values whatever the stored format");
+  return success();
+}
+
+LogicalResult UnpermuteRowsOp::verify() {
+  int64_t outputs = getResult().getType().getShape()[0];
+  int64_t heads = getHeads();
+  if (heads <= 0 || outputs % heads != 0 || (outputs / heads) % 2 != 0)
+    return emitOpError("needs an even number of rows a head: ")
+           << outputs << " rows, " << heads << " heads";
+  return success();
+}
+
+LogicalResult PruneOp::verify() {
+  WeightType type = getResult().getType();
+  if (type.getFormat() != WeightFormat::F32)
+    return emitOpError("prunes f32 values: place it before fm.quantize");
+  if (type.getShape().size() != 2)
+    return emitOpError("prunes matrices only");
+  if (getPattern() == "2:4") {
+    if (type.getShape()[1] % 4 != 0)
+      return emitOpError("2:4 needs a multiple of 4 inputs, got ")
+             << type.getShape()[1];
+    return success();
+  }
+  if (getPattern() != "unstructured")
+    return emitOpError("pattern must be \"2:4\" or \"unstructured\", got \"")
+           << getPattern() << "\"";
+  double sparsity = getSparsity().convertToDouble();
+  if (!(sparsity >= 0.0 && sparsity < 1.0))
+    return emitOpError("sparsity must be in [0, 1)");
+  return success();
+}
+
+LogicalResult QuantizeOp::verify() {
+  if (getSource().getType().getFormat() != WeightFormat::F32)
+    return emitOpError("quantises f32 values");
+  if (getSource().getType().getShape() != getResult().getType().getShape())
+    return emitOpError("must keep the shape");
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Operators
+//===----------------------------------------------------------------------===//
+
+/// Verifies that `weight` is an f32 vector of `size` values.
+static LogicalResult verifyVector(Operation *op, WeightType weight,
+                                  int64_t size, StringRef name) {
+  if (weight.getShape() != ArrayRef<int64_t>(size) ||
+      weight.getFormat() != WeightFormat::F32)
+    return op->emitOpError() << name << " must be !fm.weight<[" << size
+                             << "], f32>, got " << weight;
+  return success();
+}
+
+LogicalResult EmbeddingOp::verify() {
+  WeightType table = getTable().getType();
+  if (table.getShape().size() != 2 ||
+      table.getShape()[1] != getFeatures(getResult().getType()))
+    return emitOpError("result features must equal the table's width");
+  return success();
+}
+
+LogicalResult LinearOp::verify() {
+  WeightType weight = getWeight().getType();
+  if (weight.getShape().size() != 2)
+    return emitOpError("weight must be a matrix");
+  int64_t outputs = weight.getShape()[0], inputs = weight.getShape()[1];
+  if (getFeatures(getX().getType()) != inputs)
+    return emitOpError("input has ") << getFeatures(getX().getType())
+                                     << " features, the weight takes "
+                                     << inputs;
+  if (getFeatures(getResult().getType()) != outputs)
+    return emitOpError("result has ")
+           << getFeatures(getResult().getType())
+           << " features, the weight gives " << outputs;
+  auto qrows = dyn_cast<QRowsType>(getX().getType());
+  if (bool(qrows) != weight.isQuantized())
+    return emitOpError("quantised weights go with !fm.qrows inputs, float "
+                       "weights with f32 inputs");
+  if (qrows && qrows.getGroup() != weight.getGroup())
+    return emitOpError("input and weight differ in group size");
+  if (getBias() &&
+      failed(verifyVector(*this, getBias().getType(), outputs, "bias")))
+    return failure();
+  if (getResidual() && getResidual().getType() != getResult().getType())
+    return emitOpError("residual and result types differ");
+  return success();
+}
+
+LogicalResult RMSNormOp::verify() {
+  int64_t features = getFeatures(getX().getType());
+  if (getFeatures(getResult().getType()) != features)
+    return emitOpError("must keep the number of features");
+  if (getEpsilon().convertToDouble() <= 0)
+    return emitOpError("epsilon must be positive");
+  return verifyVector(*this, getWeight().getType(), features, "weight");
+}
+
+LogicalResult QuantizeRowsOp::verify() {
+  QRowsType type = getResult().getType();
+  if (type.getFeatures() != getFeatures(getX().getType()))
+    return emitOpError("must keep the number of features");
+  if (type.getGroup() <= 0 || type.getFeatures() % type.getGroup() != 0)
+    return emitOpError("group of ") << type.getGroup()
+                                    << " does not divide the features";
+  return success();
+}
+
+LogicalResult RotaryOp::verify() {
+  int64_t dim = getHeadDim();
+  if (dim <= 0 || dim % 2 != 0 || getFeatures(getX().getType()) % dim != 0)
+    return emitOpError("head_dim must be even and divide the features");
+  return success();
+}
+
+LogicalResult AttentionOp::verify() {
+  int64_t heads = getHeads(), kvHeads = getKvHeads();
+  if (heads <= 0 || kvHeads <= 0 || heads % kvHeads != 0)
+    return emitOpError("heads must be a multiple of kv_heads, got ")
+           << heads << " and " << kvHeads;
+  int64_t features = getFeatures(getQ().getType());
+  if (features % heads != 0)
+    return emitOpError("heads must divide the query's features");
+  int64_t kvFeatures = features / heads * kvHeads;
+  if (getFeatures(getK().getType()) != kvFeatures)
+    return emitOpError("keys and values must have ") << kvFeatures
+                                                     << " features";
+  if (getResult().getType() != getQ().getType())
+    return emitOpError("result and query types differ");
+  if (bool(getSinks()) != bool(getWindow()))
+    return emitOpError("'sinks' and 'window' come together");
+  if (getWindow() && (*getWindow() <= 0 || *getSinks() < 0))
+    return emitOpError("window must be positive and sinks not negative");
+  return success();
+}
+
+LogicalResult SiluMulOp::verify() {
+  if (getFeatures(getResult().getType()) != getFeatures(getGate().getType()))
+    return emitOpError("must keep the number of features");
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Canonicalisation
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// add(x, linear(...)) becomes linear(... residual x): one pass over memory less.
+struct FoldResidual : OpRewritePattern<AddOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(AddOp op,
+                                PatternRewriter &rewriter) const override {
+    for (auto [value, other] : {std::pair(op.getRhs(), op.getLhs()),
+                                std::pair(op.getLhs(), op.getRhs())}) {
+      auto linear = value.getDefiningOp<LinearOp>();
+      if (!linear || linear.getResidual() || !linear->hasOneUse())
+        continue;
+      rewriter.replaceOpWithNewOp<LinearOp>(op, op.getType(), linear.getX(),
+                                            linear.getWeight(),
+                                            linear.getBias(), other);
+      return success();
+    }
+    return rewriter.notifyMatchFailure(op, "neither side is a lone linear");
+  }
+};
+
+/// quantize_rows(norm | silu_mul) becomes a producer that writes !fm.qrows.
+struct FoldQuantizeRows : OpRewritePattern<QuantizeRowsOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(QuantizeRowsOp op,
+                                PatternRewriter &rewriter) const override {
+    Operation *producer = op.getX().getDefiningOp();
+    if (!producer || !isa<RMSNormOp, SiluMulOp>(producer) ||
+        !producer->hasOneUse())
+      return rewriter.notifyMatchFailure(op, "producer cannot write qrows");
+    rewriter.setInsertionPoint(op);
+    Operation *fused = rewriter.clone(*producer);
+    fused->getResult(0).setType(op.getType());
+    rewriter.replaceOp(op, fused->getResults());
+    return success();
+  }
+};
+} // namespace
+
+void AddOp::getCanonicalizationPatterns(RewritePatternSet &results,
+                                        MLIRContext *context) {
+  results.add<FoldResidual>(context);
+}
+
+void QuantizeRowsOp::getCanonicalizationPatterns(RewritePatternSet &results,
+                                                 MLIRContext *context) {
+  results.add<FoldQuantizeRows>(context);
+}

@@ -1,0 +1,131 @@
+//===- QuantizeWeights.cpp - fm-quantize-weights --------------------------===//
+#include "isthmus/Dialect/FM/IR/FM.h"
+#include "isthmus/Dialect/FM/Transforms/Passes.h"
+
+#include "mlir/IR/Builders.h"
+#include "llvm/ADT/MapVector.h"
+
+namespace isthmus::fm {
+#define GEN_PASS_DEF_QUANTIZEWEIGHTS
+#include "isthmus/Dialect/FM/Transforms/Passes.h.inc"
+} // namespace isthmus::fm
+
+using namespace mlir;
+using namespace isthmus::fm;
+
+namespace {
+struct QuantizeWeights
+    : public isthmus::fm::impl::QuantizeWeightsBase<QuantizeWeights> {
+  using Base::Base;
+
+  void runOnOperation() override {
+    auto chosen = symbolizeWeightFormat(format);
+    if (!chosen || *chosen == WeightFormat::F32) {
+      getOperation().emitError("fm-quantize-weights: format must be f16, int8 "
+                               "or int4, got '")
+          << format << "'";
+      return signalPassFailure();
+    }
+    chooseFormats(*chosen);
+    if (failed(retypeParams()))
+      return signalPassFailure();
+    for (BlockOp block : getOperation().getOps<BlockOp>())
+      retypeBlock(block);
+  }
+
+private:
+  /// The new type of each parameter that is quantised, and of each block
+  /// argument bound to one.
+  llvm::MapVector<StringAttr, WeightType> paramTypes;
+  llvm::DenseMap<Value, WeightType> argumentTypes;
+
+  static bool isMatrixOperand(OpOperand &use) {
+    if (auto linear = dyn_cast<LinearOp>(use.getOwner()))
+      return use.get() == linear.getWeight();
+    return isa<EmbeddingOp>(use.getOwner());
+  }
+
+  /// Decides a format for each parameter from what the blocks do with it. A
+  /// parameter that several blocks share (a tied embedding) gets the most
+  /// precise of the formats its uses ask for.
+  void chooseFormats(WeightFormat chosen) {
+    SymbolTable symbols(getOperation());
+    for (ProgramOp program : getOperation().getOps<ProgramOp>()) {
+      for (CallOp call : program.getOps<CallOp>()) {
+        auto block = symbols.lookup<BlockOp>(call.getCallee());
+        bool isLayer = call.getState().has_value();
+        unsigned first = call.getInputs().size() + (isLayer ? 1 : 0);
+        for (auto [i, ref] : llvm::enumerate(
+                 call.getParams().getAsRange<FlatSymbolRefAttr>())) {
+          Value argument = block.getBody().getArgument(first + i);
+          if (llvm::none_of(argument.getUses(), isMatrixOperand))
+            continue;
+          WeightFormat wanted = chosen;
+          if (wanted == WeightFormat::Int4 && !isLayer)
+            wanted = WeightFormat::Int8;
+          auto param = symbols.lookup<ParamOp>(ref.getValue());
+          WeightType type = param.getWeightType();
+          if (type.getFormat() != WeightFormat::F32)
+            continue;
+          // A width that no group divides stays a float format.
+          bool grouped = wanted != WeightFormat::F16;
+          if (grouped && type.getShape()[1] % group != 0) {
+            wanted = WeightFormat::F16;
+            grouped = false;
+          }
+          auto newType = WeightType::get(&getContext(), type.getShape(), wanted,
+                                         grouped ? int64_t(group) : 0);
+          paramTypes.insert({param.getSymNameAttr(), newType});
+          argumentTypes[argument] = newType;
+        }
+      }
+    }
+  }
+
+  LogicalResult retypeParams() {
+    for (ParamOp param : getOperation().getOps<ParamOp>()) {
+      auto it = paramTypes.find(param.getSymNameAttr());
+      if (it == paramTypes.end())
+        continue;
+      auto yield = cast<YieldOp>(param.getBody().front().back());
+      OpBuilder builder(yield);
+      Value quantized = QuantizeOp::create(builder, param.getLoc(), it->second,
+                                           yield.getValue());
+      yield.getValueMutable().assign(quantized);
+      param.setType(it->second);
+      ++numQuantized;
+    }
+    return success();
+  }
+
+  void retypeBlock(BlockOp block) {
+    SmallVector<Type> inputs(block.getArgumentTypes());
+    for (auto [i, argument] : llvm::enumerate(block.getBody().getArguments())) {
+      auto it = argumentTypes.find(argument);
+      if (it == argumentTypes.end())
+        continue;
+      argument.setType(it->second);
+      inputs[i] = it->second;
+    }
+    block.setFunctionType(
+        FunctionType::get(&getContext(), inputs, block.getResultTypes()));
+
+    llvm::DenseMap<Value, Value> quantizedRows;
+    for (LinearOp linear : block.getOps<LinearOp>()) {
+      WeightType weight = linear.getWeight().getType();
+      if (!weight.isQuantized() || isa<QRowsType>(linear.getX().getType()))
+        continue;
+      Value &rows = quantizedRows[linear.getX()];
+      if (!rows) {
+        OpBuilder builder(linear);
+        rows = QuantizeRowsOp::create(
+            builder, linear.getLoc(),
+            QRowsType::get(&getContext(), weight.getShape()[1],
+                           weight.getGroup()),
+            linear.getX());
+      }
+      linear.getXMutable().assign(rows);
+    }
+  }
+};
+} // namespace

@@ -1,0 +1,266 @@
+//===- Compile.cpp - from a model file to a bundle ------------------------===//
+#include "isthmus/Driver/Compile.h"
+
+#include "isthmus/Bundle/BundleWriter.h"
+#include "isthmus/Codegen/ObjectEmitter.h"
+#include "isthmus/Driver/ManifestBuilder.h"
+#include "isthmus/Import/Llama.h"
+#include "isthmus/InitAll.h"
+#include "isthmus/Weights/WeightProgram.h"
+#include "isthmus/runtime/Error.h"
+#include "isthmus/runtime/KernelABI.h"
+
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Transforms/Passes.h"
+
+#include <chrono>
+#include <fstream>
+#include <sys/resource.h>
+#include <thread>
+
+using namespace mlir;
+using namespace isthmus;
+using rt::Error;
+
+namespace {
+class Compilation {
+public:
+  Compilation(const import::Checkpoint &checkpoint, const Topology &topology,
+              const CompileOptions &options)
+      : checkpoint(checkpoint), topology(topology), options(options) {
+    registerAllDialects(registry);
+    context.appendDialectRegistry(registry);
+    context.loadAllAvailableDialects();
+    // Diagnostics become the message of the exception.
+    context.getDiagEngine().registerHandler([this](Diagnostic &diagnostic) {
+      if (diagnostic.getSeverity() == DiagnosticSeverity::Error)
+        diagnostics += (diagnostics.empty() ? "" : "\n") + diagnostic.str();
+      return success();
+    });
+    contextTokens = options.contextTokens
+                        ? options.contextTokens
+                        : std::min<uint64_t>(
+                              4096, uint64_t(checkpoint.config.contextLength));
+  }
+
+  CompileReport run(const std::filesystem::path &output) {
+    auto start = std::chrono::steady_clock::now();
+    auto seconds = [&] {
+      return std::chrono::duration<double>(std::chrono::steady_clock::now() -
+                                           start)
+          .count();
+    };
+    report("import", 0);
+    module = import::buildLlama(context, checkpoint);
+    addTopology();
+    report("passes", 0);
+    runPasses();
+
+    BundleWriter writer(output);
+    bundle::Manifest manifest;
+    describe(manifest);
+    writeKernels(writer, manifest);
+    CompileReport result;
+    double before = seconds();
+    writeWeights(writer, manifest);
+    result.weightSeconds = seconds() - before;
+    writeTokenizer(writer, manifest);
+    if (failed(translateModule(*module, manifest)))
+      fail("translating the schedule");
+    for (bundle::Plan &plan : *manifest.mutable_plans())
+      plan.set_context_tokens(contextTokens);
+    rt::KeyStore keys;
+    writer.finish(manifest, keys);
+    result.seconds = seconds();
+    result.bundleBytes = std::filesystem::file_size(output);
+    struct rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    result.peakResidentBytes = uint64_t(usage.ru_maxrss) * 1024;
+    return result;
+  }
+
+private:
+  const import::Checkpoint &checkpoint;
+  const Topology &topology;
+  const CompileOptions &options;
+  DialectRegistry registry;
+  MLIRContext context;
+  std::string diagnostics;
+  uint64_t contextTokens;
+  OwningOpRef<ModuleOp> module;
+
+  [[noreturn]] void fail(const std::string &what) {
+    throw Error("{}: {}", checkpoint.config.name,
+                diagnostics.empty() ? what + " failed" : diagnostics);
+  }
+
+  void report(const std::string &stage, double fraction) {
+    if (options.progress)
+      options.progress(stage, fraction);
+  }
+
+  void addTopology() {
+    OpBuilder b = OpBuilder::atBlockBegin(module->getBody());
+    Location loc = b.getUnknownLoc();
+    auto op = topo::TopologyOp::create(b, loc, "topology");
+    b.setInsertionPointToStart(&op.getBody().emplaceBlock());
+    for (size_t i = 0; i < topology.devices.size(); ++i) {
+      const plan::Device &d = topology.devices[i];
+      topo::DeviceOp::create(b, loc, d.name, d.memoryBytes,
+                             llvm::APFloat(d.bandwidth), llvm::APFloat(d.ops),
+                             topology.targets[i]);
+    }
+    for (const plan::Link &link : topology.links)
+      topo::LinkOp::create(b, loc, topology.devices[link.a].name,
+                           topology.devices[link.b].name,
+                           llvm::APFloat(link.latency),
+                           llvm::APFloat(link.bandwidth));
+  }
+
+  void runPasses() {
+    PassManager passes(&context);
+    if (!options.prune.empty()) {
+      fm::PruneWeightsOptions prune;
+      prune.pattern = options.prune;
+      prune.sparsity = options.sparsity;
+      passes.addPass(fm::createPruneWeights(prune));
+    }
+    if (options.weights != "f32") {
+      fm::QuantizeWeightsOptions quantize;
+      quantize.format = options.weights;
+      passes.addPass(fm::createQuantizeWeights(quantize));
+    }
+    if (options.kvBudget > 0) {
+      fm::LimitKVOptions limit;
+      limit.budget = options.kvBudget;
+      passes.addPass(fm::createLimitKV(limit));
+    }
+    passes.addPass(createCanonicalizerPass());
+    dist::PartitionOptions partition;
+    partition.contextTokens = int64_t(contextTokens);
+    passes.addPass(dist::createPartition(partition));
+    if (failed(passes.run(*module)))
+      fail("a pass");
+    if (!options.dumpIR.empty()) {
+      std::error_code error;
+      llvm::raw_fd_ostream file(options.dumpIR, error);
+      if (error)
+        throw Error("{}: {}", options.dumpIR, error.message());
+      module->print(file);
+    }
+  }
+
+  void describe(bundle::Manifest &manifest) {
+    manifest.set_model(checkpoint.config.name);
+    manifest.set_architecture(checkpoint.config.architecture);
+    manifest.set_producer("isthmus 0.1");
+    for (size_t i = 0; i < topology.devices.size(); ++i) {
+      const plan::Device &d = topology.devices[i];
+      bundle::Device *device = manifest.add_devices();
+      device->set_name(d.name);
+      device->set_memory_bytes(d.memoryBytes);
+      device->set_bandwidth(d.bandwidth);
+      device->set_ops(d.ops);
+      device->set_target(topology.targets[i]);
+    }
+    for (const plan::Link &l : topology.links) {
+      bundle::Link *link = manifest.add_links();
+      link->set_a(uint32_t(l.a));
+      link->set_b(uint32_t(l.b));
+      link->set_latency(l.latency);
+      link->set_bandwidth(l.bandwidth);
+    }
+  }
+
+  /// One library for each distinct target of the topology. Templates are the same
+  /// for all: they are taken from the last conversion, which stays in the module.
+  void writeKernels(BundleWriter &writer, bundle::Manifest &manifest) {
+    std::vector<std::string> targets = topology.targets;
+    std::sort(targets.begin(), targets.end());
+    targets.erase(std::unique(targets.begin(), targets.end()), targets.end());
+    for (size_t i = 0; i < targets.size(); ++i) {
+      report("kernels", double(i) / double(targets.size()));
+      const TargetDescription &target = *findTarget(targets[i]);
+      bool last = i + 1 == targets.size();
+      OwningOpRef<ModuleOp> clone;
+      if (!last)
+        clone = module->clone();
+      ModuleOp converted = last ? *module : *clone;
+      PassManager passes(&context);
+      ConvertFMToSchedOptions convert;
+      convert.target = target.name;
+      passes.addPass(createConvertFMToSched(convert));
+      if (failed(passes.run(converted)))
+        fail("generating kernels");
+      auto kernels = converted.lookupSymbol<ModuleOp>("kernels");
+      std::string library;
+      if (failed(emitKernelLibrary(kernels, target, &library)))
+        fail("compiling kernels");
+      bundle::KernelLibrary *entry = manifest.add_kernels();
+      entry->set_target(target.name);
+      entry->set_triple(target.triple);
+      entry->set_required_cpu_flags(target.requiredCpuFlags);
+      entry->set_abi(rt::kKernelABI);
+      entry->set_blob(writer.beginBlob("kernels/" + target.name));
+      writer.append(std::as_bytes(std::span(library)));
+      writer.endBlob();
+    }
+  }
+
+  void writeWeights(BundleWriter &writer, bundle::Manifest &manifest) {
+    weights::Sources sources;
+    uint32_t blob = writer.beginBlob("weights");
+    unsigned threads = options.threads ? options.threads
+                                       : std::max(1u, std::thread::hardware_concurrency());
+    uint64_t total = 0, done = 0;
+    for (auto param : module->getOps<fm::ParamOp>())
+      total += uint64_t(ShapedType::getNumElements(
+          param.getWeightType().getShape()));
+    for (auto param : module->getOps<fm::ParamOp>()) {
+      report("weights", double(done) / double(total));
+      auto program = weights::WeightProgram::build(param, sources);
+      if (failed(program))
+        fail("weight program of " + param.getSymName().str());
+      const PackedLayout &layout = program->layout();
+      bundle::Weight *weight = manifest.add_weights();
+      weight->set_name(param.getSymName().str());
+      weight->set_blob(blob);
+      weight->set_offset(writer.align(64));
+      weight->set_size(uint64_t(layout.bytes()));
+      weight->set_format(
+          fm::stringifyWeightFormat(param.getWeightType().getFormat()).str());
+      weight->set_outputs(uint64_t(layout.outputs));
+      weight->set_inputs(uint64_t(layout.inputs));
+      program->run(threads, [&](std::span<const std::byte> bytes) {
+        writer.append(bytes);
+      });
+      done += uint64_t(ShapedType::getNumElements(
+          param.getWeightType().getShape()));
+    }
+    writer.endBlob();
+    report("weights", 1);
+  }
+
+  void writeTokenizer(BundleWriter &writer, bundle::Manifest &manifest) {
+    const import::TokenizerFiles &files = checkpoint.tokenizer;
+    if (files.json.empty())
+      return;
+    bundle::Tokenizer *tokenizer = manifest.mutable_tokenizer();
+    tokenizer->set_blob(writer.beginBlob("tokenizer.json"));
+    writer.append(std::as_bytes(std::span(files.json)));
+    writer.endBlob();
+    tokenizer->set_chat_template(files.chatTemplate);
+    tokenizer->set_bos(files.bos);
+    for (uint32_t eos : files.eos)
+      tokenizer->add_eos(eos);
+    tokenizer->set_add_bos(files.addBos);
+  }
+};
+} // namespace
+
+CompileReport isthmus::compile(const import::Checkpoint &checkpoint,
+                               const Topology &topology,
+                               const CompileOptions &options,
+                               const std::filesystem::path &output) {
+  return Compilation(checkpoint, topology, options).run(output);
+}

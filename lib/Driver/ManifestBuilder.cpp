@@ -1,0 +1,108 @@
+//===- ManifestBuilder.cpp - IR to the bundle's manifest ------------------===//
+#include "isthmus/Driver/ManifestBuilder.h"
+
+#include "llvm/ADT/StringMap.h"
+
+using namespace mlir;
+using namespace isthmus;
+
+static bundle::RowKind rowKind(sched::RowKind kind) {
+  return kind == sched::RowKind::Tokens ? bundle::TOKENS : bundle::OUTPUTS;
+}
+
+void isthmus::translateTemplate(sched::TemplateOp op, bundle::Template &out) {
+  out.set_name(op.getSymName().str());
+  llvm::DenseMap<Value, bundle::Operand> operands;
+  auto addBuffer = [&](Value value) {
+    auto type = cast<sched::BufferType>(value.getType());
+    bundle::Operand operand;
+    operand.set_kind(bundle::Operand::BUFFER);
+    operand.set_index(uint32_t(out.buffers_size()));
+    operands[value] = operand;
+    bundle::Buffer *buffer = out.add_buffers();
+    buffer->set_row_bytes(uint64_t(type.getRowBytes()));
+    buffer->set_rows(rowKind(type.getRows()));
+  };
+  uint32_t bufferArguments = 0, weights = 0;
+  for (BlockArgument argument : op.getBody().getArguments()) {
+    if (isa<sched::BufferType>(argument.getType())) {
+      addBuffer(argument);
+      ++bufferArguments;
+      continue;
+    }
+    bool weight = isa<sched::WeightType>(argument.getType());
+    operands[argument].set_kind(weight ? bundle::Operand::WEIGHT
+                                       : bundle::Operand::STATE);
+    operands[argument].set_index(weight ? weights++ : 0);
+  }
+  // Input (if any) and output are the buffer arguments, in this order.
+  out.set_has_input(bufferArguments == 2);
+  out.set_output(bufferArguments - 1);
+  out.set_weights(weights);
+  if (auto bytes = op->getAttrOfType<IntegerAttr>("kv_page_bytes"))
+    out.set_kv_page_bytes(uint64_t(bytes.getInt()));
+  for (Operation &inner : op.getBody().front()) {
+    if (auto buffer = dyn_cast<sched::BufferOp>(inner)) {
+      addBuffer(buffer);
+      continue;
+    }
+    auto launch = cast<sched::LaunchOp>(inner);
+    bundle::Launch *message = out.add_launches();
+    message->set_kernel(launch.getKernel().str());
+    for (Value operand : launch.getOperands())
+      *message->add_operands() = operands.lookup(operand);
+    message->set_tiles(launch.getTiles());
+    message->set_per_row(launch.getPerRow());
+    message->set_rows(rowKind(launch.getRows()));
+    message->set_wait(launch.getWait());
+    message->set_scratch_bytes(launch.getScratch());
+  }
+}
+
+LogicalResult isthmus::translateModule(ModuleOp module,
+                                       bundle::Manifest &manifest) {
+  llvm::StringMap<uint32_t> templates, weights, devices;
+  auto schedule = module.lookupSymbol<ModuleOp>("schedule");
+  if (!schedule)
+    return module.emitError("has no schedule: run convert-fm-to-sched first");
+  for (auto op : schedule.getOps<sched::TemplateOp>()) {
+    templates[op.getSymName()] = uint32_t(manifest.templates_size());
+    translateTemplate(op, *manifest.add_templates());
+  }
+  for (int i = 0; i < manifest.weights_size(); ++i)
+    weights[manifest.weights(i).name()] = uint32_t(i);
+  for (int i = 0; i < manifest.devices_size(); ++i)
+    devices[manifest.devices(i).name()] = uint32_t(i);
+
+  for (auto op : module.getOps<fm::ProgramOp>()) {
+    bundle::Plan *plan = manifest.add_plans();
+    plan->set_name("compiled");
+    plan->set_program(uint32_t(manifest.programs_size()));
+    bundle::Program *program = manifest.add_programs();
+    program->set_name(op.getSymName().str());
+    auto size = [&](StringRef name) {
+      auto attribute = op->getAttrOfType<IntegerAttr>(name);
+      return attribute ? uint64_t(attribute.getInt()) : 0;
+    };
+    program->set_context_length(size("fm.context_length"));
+    program->set_vocab_size(size("fm.vocab_size"));
+    for (auto call : op.getOps<fm::CallOp>()) {
+      bundle::Call *message = program->add_calls();
+      message->set_template_(templates.lookup(call.getCallee()));
+      for (auto param : call.getParams().getAsRange<FlatSymbolRefAttr>())
+        message->add_weights(weights.lookup(param.getValue()));
+      message->set_state(call.getState() ? int32_t(*call.getState()) : -1);
+      if (!call.getDevice())
+        return call.emitError("is on no device: run dist-partition first");
+      uint32_t device = devices.lookup(*call.getDevice());
+      auto *stages = plan->mutable_stages();
+      if (stages->empty() || stages->rbegin()->device() != device) {
+        bundle::Stage *stage = plan->add_stages();
+        stage->set_device(device);
+        stage->set_first_call(uint32_t(program->calls_size() - 1));
+      }
+      stages->rbegin()->set_calls(stages->rbegin()->calls() + 1);
+    }
+  }
+  return success();
+}

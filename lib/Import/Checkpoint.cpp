@@ -1,0 +1,113 @@
+//===- Checkpoint.cpp - checks shared by all readers ----------------------===//
+#include "isthmus/Import/Checkpoint.h"
+
+#include "isthmus/runtime/Error.h"
+
+#include <algorithm>
+#include <array>
+
+using namespace isthmus;
+using namespace isthmus::import;
+using rt::Error;
+
+namespace {
+struct Format {
+  DType dtype;
+  std::string_view name;
+  BlockSize block;
+};
+constexpr std::array<Format, 10> kFormats = {{
+    {DType::F32, "f32", {1, 4}},
+    {DType::F16, "f16", {1, 2}},
+    {DType::BF16, "bf16", {1, 2}},
+    {DType::Q8_0, "q8_0", {32, 34}},
+    {DType::Q4_0, "q4_0", {32, 18}},
+    {DType::Q4_1, "q4_1", {32, 20}},
+    {DType::Q5_0, "q5_0", {32, 22}},
+    {DType::Q4_K, "q4_k", {256, 144}},
+    {DType::Q5_K, "q5_k", {256, 176}},
+    {DType::Q6_K, "q6_k", {256, 210}},
+}};
+const Format &formatOf(DType dtype) {
+  return *std::find_if(kFormats.begin(), kFormats.end(),
+                       [&](const Format &f) { return f.dtype == dtype; });
+}
+} // namespace
+
+std::string_view import::nameOf(DType dtype) { return formatOf(dtype).name; }
+
+std::optional<DType> import::parseDType(std::string_view name) {
+  for (const Format &format : kFormats)
+    if (format.name == name)
+      return format.dtype;
+  return std::nullopt;
+}
+
+BlockSize import::blockSizeOf(DType dtype) { return formatOf(dtype).block; }
+
+uint64_t import::checkedBytes(const std::string &where,
+                              const std::vector<int64_t> &shape, DType dtype) {
+  uint64_t values = 1;
+  for (int64_t dim : shape)
+    if (dim <= 0 || __builtin_mul_overflow(values, uint64_t(dim), &values))
+      throw Error("{}: impossible shape", where);
+  BlockSize block = blockSizeOf(dtype);
+  // Blocks run along the innermost dimension and never cross rows.
+  if (shape.empty() || uint64_t(shape.back()) % block.values != 0)
+    throw Error("{}: {} values a row do not fill {} blocks of {}", where,
+                shape.empty() ? 0 : shape.back(), nameOf(dtype), block.values);
+  uint64_t bytes = 0;
+  if (__builtin_mul_overflow(values / block.values, block.bytes, &bytes))
+    throw Error("{}: impossible shape", where);
+  return bytes;
+}
+
+void import::rejectOverlaps(const std::string &file,
+                            const std::map<std::string, Tensor> &tensors) {
+  std::vector<std::pair<const Tensor *, const std::string *>> sorted;
+  for (const auto &[name, tensor] : tensors)
+    if (tensor.file == file)
+      sorted.emplace_back(&tensor, &name);
+  std::sort(sorted.begin(), sorted.end(), [](const auto &a, const auto &b) {
+    return a.first->offset < b.first->offset;
+  });
+  for (size_t i = 1; i < sorted.size(); ++i) {
+    const Tensor &before = *sorted[i - 1].first;
+    if (before.offset + before.bytes > sorted[i].first->offset)
+      throw Error("{}: tensors '{}' and '{}' overlap", file,
+                  *sorted[i - 1].second, *sorted[i].second);
+  }
+}
+
+void import::checkConfig(const std::string &where, const Config &c) {
+  auto check = [&](int64_t value, int64_t most, std::string_view name) {
+    if (value <= 0 || value > most)
+      throw Error("{}: {} is {}; expected 1 to {}", where, name, value, most);
+  };
+  check(c.layers, 1000, "number of layers");
+  check(c.hidden, 1 << 20, "hidden size");
+  check(c.feedForward, 1 << 22, "feed-forward size");
+  check(c.vocab, 1 << 24, "vocabulary size");
+  check(c.heads, 1 << 12, "number of heads");
+  check(c.kvHeads, c.heads, "number of key/value heads");
+  check(c.headDim, 1 << 12, "head size");
+  check(c.contextLength, 1 << 24, "context length");
+  if (c.heads % c.kvHeads != 0)
+    throw Error("{}: {} heads are not a multiple of {} key/value heads", where,
+                c.heads, c.kvHeads);
+  if (!(c.normEpsilon > 0 && c.normEpsilon < 1) || !(c.ropeTheta >= 1) ||
+      !(c.ropeTheta < 1e12))
+    throw Error("{}: norm epsilon {} or rope theta {} is out of range", where,
+                c.normEpsilon, c.ropeTheta);
+}
+
+Checkpoint import::openCheckpoint(const std::filesystem::path &path) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error))
+    return readHuggingFace(path);
+  if (!std::filesystem::exists(path, error))
+    throw Error("{}: no such file or folder; give a GGUF file or a Hugging "
+                "Face folder",
+                path.string());
+  return readGGUF(path);
+}

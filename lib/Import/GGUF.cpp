@@ -1,0 +1,352 @@
+//===- GGUF.cpp - reads GGUF files ----------------------------------------===//
+//
+// Specification: github.com/ggml-org/ggml/blob/master/docs/gguf.md, version 3.
+//
+//===----------------------------------------------------------------------===//
+#include "isthmus/Import/Checkpoint.h"
+#include "isthmus/Import/TokenizerJson.h"
+#include "isthmus/runtime/Error.h"
+
+#include <cstring>
+#include <set>
+#include <variant>
+
+using namespace isthmus;
+using namespace isthmus::import;
+using rt::Error;
+
+namespace {
+enum class ValueType : uint32_t {
+  U8, I8, U16, I16, U32, I32, F32, Bool, String, Array, U64, I64, F64
+};
+
+struct Value {
+  std::variant<int64_t, double, std::string, std::vector<int64_t>,
+               std::vector<double>, std::vector<std::string>>
+      data;
+};
+
+/// Reads little-endian values; every read is checked against the end.
+class Cursor {
+public:
+  Cursor(const rt::MappedFile &file) : file(file) {}
+
+  template <typename T> T read(std::string_view what) {
+    T value;
+    std::memcpy(&value, file.slice(at, sizeof(T), what).data(), sizeof(T));
+    at += sizeof(T);
+    return value;
+  }
+
+  std::string string(std::string_view what) {
+    auto length = read<uint64_t>(what);
+    auto bytes = file.slice(at, length, what);
+    at += length;
+    return {reinterpret_cast<const char *>(bytes.data()), bytes.size()};
+  }
+
+  uint64_t offset() const { return at; }
+  uint64_t left() const { return file.bytes().size() - at; }
+
+private:
+  const rt::MappedFile &file;
+  uint64_t at = 0;
+};
+
+class GGUFReader {
+public:
+  explicit GGUFReader(const std::filesystem::path &path)
+      : where(path.string()), file(path), cursor(file) {}
+
+  Checkpoint read() {
+    if (cursor.left() < 4 || cursor.read<uint32_t>("magic") != 0x46554747)
+      throw Error("{}: not a GGUF file (no magic 'GGUF')", where);
+    auto version = cursor.read<uint32_t>("version");
+    if (version != 2 && version != 3)
+      throw Error("{}: GGUF version {} is not supported; 2 and 3 are", where,
+                  version);
+    auto tensorCount = cursor.read<uint64_t>("tensor count");
+    auto valueCount = cursor.read<uint64_t>("metadata count");
+    // The smallest tensor entry has 24 bytes, the smallest value 13.
+    if (tensorCount > cursor.left() / 24 || valueCount > cursor.left() / 13)
+      throw Error("{}: {} tensors and {} metadata entries cannot fit the file",
+                  where, tensorCount, valueCount);
+    for (uint64_t i = 0; i < valueCount; ++i)
+      readMetadata();
+    readTensors(tensorCount);
+    readConfig();
+    readTokenizer();
+    return std::move(result);
+  }
+
+private:
+  std::string where;
+  rt::MappedFile file;
+  Cursor cursor;
+  std::map<std::string, Value> metadata;
+  Checkpoint result;
+
+  //===--- Metadata -------------------------------------------------------===//
+
+  std::variant<int64_t, double> number(ValueType type, const std::string &key) {
+    switch (type) {
+    case ValueType::U8: return int64_t(cursor.read<uint8_t>(key));
+    case ValueType::I8: return int64_t(cursor.read<int8_t>(key));
+    case ValueType::U16: return int64_t(cursor.read<uint16_t>(key));
+    case ValueType::I16: return int64_t(cursor.read<int16_t>(key));
+    case ValueType::U32: return int64_t(cursor.read<uint32_t>(key));
+    case ValueType::I32: return int64_t(cursor.read<int32_t>(key));
+    case ValueType::F32: return double(cursor.read<float>(key));
+    case ValueType::Bool: return int64_t(cursor.read<uint8_t>(key) != 0);
+    case ValueType::U64: return int64_t(cursor.read<uint64_t>(key));
+    case ValueType::I64: return cursor.read<int64_t>(key);
+    case ValueType::F64: return cursor.read<double>(key);
+    default:
+      throw Error("{}: metadata '{}' has unknown type {}", where, key,
+                  uint32_t(type));
+    }
+  }
+
+  void readMetadata() {
+    std::string key = cursor.string("metadata key");
+    auto type = ValueType(cursor.read<uint32_t>(key));
+    Value value;
+    if (type == ValueType::String) {
+      value.data = cursor.string(key);
+    } else if (type == ValueType::Array) {
+      readArray(key, value);
+    } else {
+      std::visit([&](auto v) { value.data = v; }, number(type, key));
+    }
+    if (!metadata.emplace(key, std::move(value)).second)
+      throw Error("{}: metadata '{}' appears twice", where, key);
+  }
+
+  void readArray(const std::string &key, Value &value) {
+    auto type = ValueType(cursor.read<uint32_t>(key));
+    auto count = cursor.read<uint64_t>(key);
+    if (count > cursor.left())
+      throw Error("{}: array '{}' of {} entries cannot fit the file", where,
+                  key, count);
+    if (type == ValueType::String) {
+      auto &strings = value.data.emplace<std::vector<std::string>>();
+      for (uint64_t i = 0; i < count; ++i)
+        strings.push_back(cursor.string(key));
+    } else if (type == ValueType::F32 || type == ValueType::F64) {
+      auto &numbers = value.data.emplace<std::vector<double>>();
+      for (uint64_t i = 0; i < count; ++i)
+        numbers.push_back(std::get<double>(number(type, key)));
+    } else {
+      auto &numbers = value.data.emplace<std::vector<int64_t>>();
+      for (uint64_t i = 0; i < count; ++i)
+        numbers.push_back(std::get<int64_t>(number(type, key)));
+    }
+  }
+
+  template <typename T> const T *find(const std::string &key) const {
+    auto it = metadata.find(key);
+    if (it == metadata.end())
+      return nullptr;
+    const T *value = std::get_if<T>(&it->second.data);
+    if (!value)
+      throw Error("{}: metadata '{}' has the wrong type", where, key);
+    return value;
+  }
+
+  template <typename T> const T &get(const std::string &key) const {
+    const T *value = find<T>(key);
+    if (!value)
+      throw Error("{}: metadata '{}' is missing", where, key);
+    return *value;
+  }
+
+  //===--- Tensors --------------------------------------------------------===//
+
+  DType dtypeOf(uint32_t type, const std::string &name) const {
+    switch (type) {
+    case 0: return DType::F32;
+    case 1: return DType::F16;
+    case 2: return DType::Q4_0;
+    case 3: return DType::Q4_1;
+    case 6: return DType::Q5_0;
+    case 8: return DType::Q8_0;
+    case 12: return DType::Q4_K;
+    case 13: return DType::Q5_K;
+    case 14: return DType::Q6_K;
+    case 30: return DType::BF16;
+    default:
+      throw Error("{}: tensor '{}' has ggml type {}, which is not supported; "
+                  "re-quantise it to F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, "
+                  "Q4_K, Q5_K or Q6_K",
+                  where, name, type);
+    }
+  }
+
+  /// Hugging Face's name of a GGUF tensor; empty for those nobody needs.
+  std::string translate(const std::string &name) const {
+    static const std::map<std::string, std::string> global = {
+        {"token_embd.weight", "model.embed_tokens.weight"},
+        {"output_norm.weight", "model.norm.weight"},
+        {"output.weight", "lm_head.weight"}};
+    static const std::map<std::string, std::string> local = {
+        {"attn_norm.weight", "input_layernorm.weight"},
+        {"ffn_norm.weight", "post_attention_layernorm.weight"},
+        {"attn_q.weight", "self_attn.q_proj.weight"},
+        {"attn_k.weight", "self_attn.k_proj.weight"},
+        {"attn_v.weight", "self_attn.v_proj.weight"},
+        {"attn_q.bias", "self_attn.q_proj.bias"},
+        {"attn_k.bias", "self_attn.k_proj.bias"},
+        {"attn_v.bias", "self_attn.v_proj.bias"},
+        {"attn_output.weight", "self_attn.o_proj.weight"},
+        {"ffn_gate.weight", "mlp.gate_proj.weight"},
+        {"ffn_up.weight", "mlp.up_proj.weight"},
+        {"ffn_down.weight", "mlp.down_proj.weight"}};
+    if (auto it = global.find(name); it != global.end())
+      return it->second;
+    if (name.starts_with("blk.")) {
+      size_t dot = name.find('.', 4);
+      if (dot != std::string::npos)
+        if (auto it = local.find(name.substr(dot + 1)); it != local.end())
+          return "model.layers." + name.substr(4, dot - 4) + "." + it->second;
+    }
+    throw Error("{}: tensor '{}' is not part of the supported architectures",
+                where, name);
+  }
+
+  void readTensors(uint64_t count) {
+    struct Entry {
+      std::string name;
+      std::vector<int64_t> shape;
+      DType dtype;
+      uint64_t offset;
+    };
+    std::vector<Entry> entries;
+    for (uint64_t i = 0; i < count; ++i) {
+      Entry entry;
+      entry.name = cursor.string("tensor name");
+      auto rank = cursor.read<uint32_t>("tensor rank");
+      if (rank == 0 || rank > 4)
+        throw Error("{}: tensor '{}' has rank {}", where, entry.name, rank);
+      for (uint32_t d = 0; d < rank; ++d)
+        entry.shape.insert(entry.shape.begin(),
+                           int64_t(cursor.read<uint64_t>("tensor shape")));
+      entry.dtype =
+          dtypeOf(cursor.read<uint32_t>("tensor type"), entry.name);
+      entry.offset = cursor.read<uint64_t>("tensor offset");
+      entries.push_back(std::move(entry));
+    }
+    uint64_t alignment = 32;
+    if (const int64_t *value = find<int64_t>("general.alignment"))
+      alignment = uint64_t(*value);
+    if (alignment == 0 || alignment > (1 << 20) ||
+        (alignment & (alignment - 1)) != 0)
+      throw Error("{}: general.alignment is {}; expected a power of two", where,
+                  alignment);
+    uint64_t data = (cursor.offset() + alignment - 1) & ~(alignment - 1);
+    for (Entry &entry : entries) {
+      std::string place = where + ": tensor '" + entry.name + "'";
+      uint64_t bytes = checkedBytes(place, entry.shape, entry.dtype);
+      uint64_t offset = 0;
+      if (__builtin_add_overflow(data, entry.offset, &offset))
+        throw Error("{}: impossible offset", place);
+      (void)file.slice(offset, bytes, "tensor '" + entry.name + "'");
+      if (entry.name == "rope_freqs.weight")
+        throw Error("{}: scaled rotary frequencies (rope_freqs) are not "
+                    "supported yet",
+                    where);
+      Tensor tensor{where, offset, bytes, entry.dtype, entry.shape};
+      if (!result.tensors.emplace(translate(entry.name), std::move(tensor))
+               .second)
+        throw Error("{} appears twice", place);
+    }
+    rejectOverlaps(where, result.tensors);
+  }
+
+  //===--- Configuration and tokenizer ------------------------------------===//
+
+  void readConfig() {
+    Config &c = result.config;
+    c.architecture = get<std::string>("general.architecture");
+    if (c.architecture != "llama" && c.architecture != "qwen2")
+      throw Error("{}: architecture '{}' is not supported; llama and qwen2 are",
+                  where, c.architecture);
+    const std::string a = c.architecture + ".";
+    if (const auto *name = find<std::string>("general.name"))
+      c.name = *name;
+    c.layers = get<int64_t>(a + "block_count");
+    c.hidden = get<int64_t>(a + "embedding_length");
+    c.feedForward = get<int64_t>(a + "feed_forward_length");
+    c.heads = get<int64_t>(a + "attention.head_count");
+    const auto *kvHeads = find<int64_t>(a + "attention.head_count_kv");
+    c.kvHeads = kvHeads ? *kvHeads : c.heads;
+    c.contextLength = get<int64_t>(a + "context_length");
+    c.normEpsilon = get<double>(a + "attention.layer_norm_rms_epsilon");
+    if (const auto *theta = find<double>(a + "rope.freq_base"))
+      c.ropeTheta = *theta;
+    if (const auto *scaling = find<std::string>(a + "rope.scaling.type"))
+      if (*scaling != "none")
+        throw Error("{}: rope scaling '{}' is not supported yet", where,
+                    *scaling);
+    if (c.heads <= 0)
+      throw Error("{}: number of heads is {}", where, c.heads);
+    c.headDim = c.hidden / c.heads;
+    if (const auto *dim = find<int64_t>(a + "attention.key_length"))
+      c.headDim = *dim;
+    auto table = result.tensors.find("model.embed_tokens.weight");
+    if (table == result.tensors.end())
+      throw Error("{}: tensor 'token_embd.weight' is missing", where);
+    c.vocab = table->second.shape.front();
+    checkConfig(where, c);
+    // llama.cpp permutes the rows for llama, not for qwen2.
+    result.interleavedRotary = c.architecture == "llama";
+  }
+
+  void readTokenizer() {
+    const auto *tokens =
+        find<std::vector<std::string>>("tokenizer.ggml.tokens");
+    if (!tokens)
+      return;
+    const auto &model = get<std::string>("tokenizer.ggml.model");
+    if (model != "gpt2")
+      throw Error("{}: tokenizer model '{}' is not supported; byte-level BPE "
+                  "('gpt2') is",
+                  where, model);
+    if (int64_t(tokens->size()) > result.config.vocab)
+      throw Error("{}: {} tokens, but the embedding has {} rows", where,
+                  tokens->size(), result.config.vocab);
+    const auto *pre = find<std::string>("tokenizer.ggml.pre");
+    const auto *types = find<std::vector<int64_t>>("tokenizer.ggml.token_type");
+    if (types && types->size() != tokens->size())
+      throw Error("{}: {} token types for {} tokens", where, types->size(),
+                  tokens->size());
+    TokenizerFiles &t = result.tokenizer;
+    t.json = makeTokenizerJson(
+        where, *tokens, types ? *types : std::vector<int64_t>(),
+        get<std::vector<std::string>>("tokenizer.ggml.merges"),
+        pre ? *pre : "gpt-2");
+    auto id = [&](const std::string &key) -> int64_t {
+      const auto *value = find<int64_t>(key);
+      if (!value)
+        return -1;
+      if (*value < 0 || *value >= int64_t(tokens->size()))
+        throw Error("{}: '{}' is {}, outside the vocabulary", where, key,
+                    *value);
+      return *value;
+    };
+    t.bos = int32_t(id("tokenizer.ggml.bos_token_id"));
+    for (const char *key :
+         {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"})
+      if (int64_t eos = id(key); eos >= 0)
+        if (t.eos.empty() || t.eos.back() != uint32_t(eos))
+          t.eos.push_back(uint32_t(eos));
+    if (const auto *add = find<int64_t>("tokenizer.ggml.add_bos_token"))
+      t.addBos = *add != 0;
+    if (const auto *chat = find<std::string>("tokenizer.chat_template"))
+      t.chatTemplate = *chat;
+  }
+};
+} // namespace
+
+Checkpoint import::readGGUF(const std::filesystem::path &path) {
+  return GGUFReader(path).read();
+}

@@ -1,0 +1,60 @@
+//===- KernelABI.h - the contract between kernels and runtime ---*- C++ -*-===//
+//
+// Part of the bundle format: changing anything here needs a new ABI number
+// (docs/bundle-format.md).
+//
+//===----------------------------------------------------------------------===//
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace isthmus::rt {
+
+inline constexpr uint32_t kKernelABI = 1;
+
+/// Positions that one page of the KV cache holds.
+inline constexpr int64_t kPagePositions = 32;
+
+/// Most operands that a launch may have.
+inline constexpr size_t kMaxOperands = 10;
+
+/// What the rows of a step are. All arrays are in host memory and constant
+/// while the step runs. Every field is 8 bytes.
+struct StepRows {
+  int64_t tokens;             ///< rows of the step
+  int64_t outputs;            ///< rows whose logits are wanted
+  const int32_t *ids;         ///< [tokens] token id
+  const int32_t *positions;   ///< [tokens] absolute position, from 0
+  const int32_t *sequence;    ///< [tokens] row of `pageTables`
+  const int32_t *pageTables;  ///< [sequences][pageStride] page numbers
+  int64_t pageStride;         ///< entries in one row of `pageTables`
+  const int32_t *outputRows;  ///< [outputs] row number
+};
+
+/// Index of each field of StepRows, as kernels address them.
+enum StepField : unsigned {
+  kStepTokens,
+  kStepOutputs,
+  kStepIds,
+  kStepPositions,
+  kStepSequence,
+  kStepPageTables,
+  kStepPageStride,
+  kStepOutputRows,
+};
+
+/// Arguments of one launch.
+struct Args {
+  int64_t rowCount; ///< rows of the launch: StepRows::tokens or ::outputs
+  const StepRows *step;
+  void *operands[kMaxOperands];
+};
+
+/// Computes tiles [begin, end). Kernels allocate nothing, call nothing, hold no
+/// state and start no threads; tiles of a launch may run at the same time.
+/// `scratch` is private to the calling thread and 64-byte aligned.
+using Kernel = void (*)(const Args *args, int64_t begin, int64_t end,
+                        void *scratch);
+
+} // namespace isthmus::rt

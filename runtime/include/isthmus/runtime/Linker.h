@@ -1,0 +1,68 @@
+//===- Linker.h - from templates and a plan to launches ---------*- C++ -*-===//
+//
+// Turns one stage of a plan into the list of launches that its device runs, with
+// a memory plan. Free of MLIR and of any device: the compiler uses it to know
+// peaks, the runtime to run, and a new plan needs nothing else.
+//
+//===----------------------------------------------------------------------===//
+#pragma once
+
+#include "bundle.pb.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace isthmus::rt {
+
+/// What the step may hold; sizes of memory follow from it.
+struct StepLimits {
+  uint64_t tokens = 512; ///< rows of a step
+  uint64_t outputs = 64; ///< rows whose logits are wanted
+};
+
+/// Where an operand of a launch lies.
+struct LinkedOperand {
+  enum class Kind { Arena, Weight, State } kind;
+  uint64_t value; ///< byte offset, index of the weight, number of the state
+};
+
+struct LinkedLaunch {
+  const std::string *kernel; ///< in the manifest
+  std::vector<LinkedOperand> operands;
+  uint64_t tiles;
+  bool perRow, wait;
+  bundle::RowKind rows;
+  uint32_t call; ///< index of the call in the program
+};
+
+struct LinkedBuffer {
+  uint64_t offset = 0, rowBytes = 0;
+  bundle::RowKind rows = bundle::TOKENS;
+};
+
+/// One stage, linked. Refers to the manifest, which must outlive it.
+struct LinkedStage {
+  std::vector<LinkedLaunch> launches;
+  bool hasInput = false; ///< false in the first stage: token ids only
+  LinkedBuffer input, output;
+  std::vector<uint32_t> weights; ///< indices of the weights used, unique
+  /// States of the stage and the bytes of one page of each.
+  std::vector<std::pair<uint32_t, uint64_t>> states;
+
+  // The memory plan, in bytes.
+  uint64_t arenaBytes = 0;   ///< activations
+  uint64_t scratchBytes = 0; ///< for each thread
+  uint64_t weightBytes = 0;
+  uint64_t pageBytes = 0; ///< all states, one page of positions
+
+  /// Bytes for `positions` cached positions and `threads` threads.
+  uint64_t peakBytes(uint64_t positions, unsigned threads) const;
+};
+
+/// Links stage `stage` of `plan`. The manifest must have passed checkManifest.
+LinkedStage linkStage(const bundle::Manifest &manifest,
+                      const bundle::Plan &plan, int stage,
+                      const StepLimits &limits);
+
+} // namespace isthmus::rt

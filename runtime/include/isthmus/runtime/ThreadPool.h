@@ -1,0 +1,52 @@
+//===- ThreadPool.h - pinned threads that walk a step together --*- C++ -*-===//
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <thread>
+#include <vector>
+
+namespace isthmus::rt {
+
+/// A barrier that spins for a while (steps are microseconds apart) and then
+/// yields, so that more threads than cores still make progress.
+class SpinBarrier {
+public:
+  explicit SpinBarrier(unsigned threads) : threads(threads) {}
+  void wait();
+
+private:
+  const unsigned threads;
+  alignas(64) std::atomic<unsigned> arrived = 0;
+  alignas(64) std::atomic<unsigned> generation = 0;
+};
+
+/// `size` threads, the caller being one of them. The others are pinned to the
+/// processors this process may use and sleep between jobs.
+class ThreadPool {
+public:
+  explicit ThreadPool(unsigned size);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool &) = delete;
+  ThreadPool &operator=(const ThreadPool &) = delete;
+
+  unsigned size() const { return count; }
+  /// Runs `job(thread)` on all threads and returns when all are done. `job` must
+  /// not throw.
+  void run(const std::function<void(unsigned)> &job);
+
+  /// Processors this process may run on.
+  static unsigned availableProcessors();
+
+private:
+  void work(unsigned index);
+
+  const unsigned count;
+  std::vector<std::thread> threads;
+  const std::function<void(unsigned)> *current = nullptr;
+  alignas(64) std::atomic<uint32_t> epoch = 0;
+  alignas(64) std::atomic<uint32_t> running = 0;
+  std::atomic<bool> stopping = false;
+};
+
+} // namespace isthmus::rt

@@ -1,0 +1,45 @@
+//===- Tokenizer.h - byte-level BPE as Hugging Face defines it --*- C++ -*-===//
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace isthmus::rt {
+
+/// A tokenizer from a `tokenizer.json` of Hugging Face's tokenizers: BPE models
+/// over bytes, with the normalizers and pre-tokenizers that decoders use (NFC;
+/// Split, Digits, ByteLevel). Gives the same ids as that library.
+class Tokenizer {
+public:
+  /// Throws Error if the JSON is malformed or asks for something unsupported.
+  explicit Tokenizer(std::string_view json);
+  ~Tokenizer();
+  Tokenizer(Tokenizer &&) noexcept;
+
+  /// A part of the text that came from outside: special tokens are not
+  /// recognised where they touch it.
+  using Range = std::pair<size_t, size_t>;
+
+  /// Ids of UTF-8 text; invalid bytes become U+FFFD. `untrusted` lists byte
+  /// ranges, sorted, in which special tokens are plain text.
+  std::vector<int32_t> encode(std::string_view text,
+                              std::span<const Range> untrusted = {}) const;
+
+  /// Bytes of one token; special tokens give nothing unless `special`.
+  std::string decode(int32_t id, bool special = false) const;
+  std::string decode(std::span<const int32_t> ids) const;
+
+  size_t vocabSize() const;
+  bool isSpecial(int32_t id) const;
+
+private:
+  struct Impl;
+  std::unique_ptr<Impl> impl;
+};
+
+} // namespace isthmus::rt

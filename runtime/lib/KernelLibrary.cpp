@@ -1,0 +1,64 @@
+//===- KernelLibrary.cpp - loads a bundle's native code -------------------===//
+#include "isthmus/runtime/KernelLibrary.h"
+
+#include "isthmus/runtime/CpuFeatures.h"
+#include "isthmus/runtime/Error.h"
+
+#include <dlfcn.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+using namespace isthmus::rt;
+
+KernelLibrary::KernelLibrary(const Bundle &bundle)
+    : where(bundle.path().string()) {
+  std::string offered;
+  for (const auto &library : bundle.manifest().kernels()) {
+    std::string missing;
+    if (library.abi() != kKernelABI) {
+      offered += fmt::format(" {} (kernel ABI {}, this program has {})",
+                             library.target(), library.abi(), kKernelABI);
+      continue;
+    }
+    if (!cpuSupports(library.triple(), library.required_cpu_flags(),
+                     &missing)) {
+      offered += fmt::format(" {} (this machine lacks {})", library.target(),
+                             missing);
+      continue;
+    }
+    auto code = bundle.blob(library.blob());
+    Bundle::Range whole{library.blob(), 0, code.size()};
+    bundle.verify({&whole, 1}, 1);
+    int fd = memfd_create("isthmus-kernels", MFD_CLOEXEC);
+    if (fd < 0 ||
+        write(fd, code.data(), code.size()) != ssize_t(code.size())) {
+      if (fd >= 0)
+        close(fd);
+      throw Error("{}: no memory for kernels", where);
+    }
+    std::string path = fmt::format("/proc/self/fd/{}", fd);
+    handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    std::string reason = handle ? "" : dlerror();
+    close(fd);
+    if (!handle)
+      throw Error("{}: kernels for {} cannot be loaded: {}", where,
+                  library.target(), reason);
+    targetName = library.target();
+    return;
+  }
+  throw Error("{}: no kernels for this processor; the bundle has:{}. Compile it "
+              "for this machine (isthmus compile --target)",
+              where, offered);
+}
+
+KernelLibrary::~KernelLibrary() {
+  if (handle)
+    dlclose(handle);
+}
+
+Kernel KernelLibrary::lookup(const std::string &name) const {
+  void *symbol = dlsym(handle, name.c_str());
+  if (!symbol)
+    throw Error("{}: the kernel library has no '{}'", where, name);
+  return reinterpret_cast<Kernel>(symbol);
+}

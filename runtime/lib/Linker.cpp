@@ -1,0 +1,159 @@
+//===- Linker.cpp - from templates and a plan to launches -----------------===//
+#include "isthmus/runtime/Linker.h"
+
+#include "isthmus/runtime/KernelABI.h"
+
+#include <algorithm>
+#include <set>
+
+using namespace isthmus;
+using namespace isthmus::rt;
+
+namespace {
+constexpr uint64_t kAlignment = 64;
+
+uint64_t bytesOf(const bundle::Buffer &buffer, const StepLimits &limits) {
+  uint64_t rows =
+      buffer.rows() == bundle::TOKENS ? limits.tokens : limits.outputs;
+  return (buffer.row_bytes() * rows + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+/// Addresses of one template's temporaries, relative to the region they share.
+struct TemplateLayout {
+  std::vector<uint64_t> offsets;
+  uint64_t bytes = 0;
+};
+
+/// Temporaries live from the phase of their first launch to that of their last
+/// (a phase ends at a launch that waits: until then, launches overlap). Two
+/// temporaries share memory only if no phase has both.
+TemplateLayout layOut(const bundle::Template &block, const StepLimits &limits) {
+  struct Life {
+    int first = -1, last = -1;
+  };
+  std::vector<Life> lives(size_t(block.buffers_size()));
+  int phase = 0;
+  for (const auto &launch : block.launches()) {
+    phase += launch.wait() ? 1 : 0;
+    for (const auto &operand : launch.operands())
+      if (operand.kind() == bundle::Operand::BUFFER) {
+        Life &life = lives[operand.index()];
+        if (life.first < 0)
+          life.first = phase;
+        life.last = phase;
+      }
+  }
+  TemplateLayout layout;
+  layout.offsets.resize(lives.size());
+  struct Placed {
+    uint64_t offset, size;
+    Life life;
+  };
+  std::vector<Placed> placed;
+  for (int i = block.has_input() ? 1 : 0; i < block.buffers_size(); ++i) {
+    Life life = lives[size_t(i)];
+    if (uint32_t(i) == block.output() || life.first < 0)
+      continue;
+    uint64_t size = bytesOf(block.buffers(i), limits);
+    // First fit among those alive at the same time, which are kept sorted.
+    uint64_t offset = 0;
+    for (const Placed &other : placed)
+      if (other.life.first <= life.last && life.first <= other.life.last &&
+          offset < other.offset + other.size && other.offset < offset + size)
+        offset = other.offset + other.size;
+    layout.offsets[size_t(i)] = offset;
+    layout.bytes = std::max(layout.bytes, offset + size);
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), offset,
+                                   [](uint64_t value, const Placed &p) {
+                                     return value < p.offset;
+                                   }),
+                  {offset, size, life});
+  }
+  return layout;
+}
+} // namespace
+
+uint64_t LinkedStage::peakBytes(uint64_t positions, unsigned threads) const {
+  uint64_t pages = (positions + kPagePositions - 1) / kPagePositions;
+  return weightBytes + arenaBytes + scratchBytes * threads + pageBytes * pages;
+}
+
+LinkedStage rt::linkStage(const bundle::Manifest &manifest,
+                          const bundle::Plan &plan, int stage,
+                          const StepLimits &limits) {
+  const bundle::Program &program = manifest.programs(int(plan.program()));
+  const bundle::Stage &own = plan.stages(stage);
+  LinkedStage result;
+
+  // Values between calls alternate between two slots; temporaries of all calls
+  // share one region, since the first launch of each call waits.
+  uint64_t slotBytes = 0, temporaryBytes = 0;
+  std::vector<TemplateLayout> layouts;
+  for (const auto &block : manifest.templates())
+    layouts.push_back(layOut(block, limits));
+  for (uint32_t c = own.first_call(); c < own.first_call() + own.calls(); ++c) {
+    uint32_t index = program.calls(int(c)).template_();
+    const bundle::Template &block = manifest.templates(int(index));
+    if (block.has_input())
+      slotBytes = std::max(slotBytes, bytesOf(block.buffers(0), limits));
+    slotBytes = std::max(
+        slotBytes, bytesOf(block.buffers(int(block.output())), limits));
+    temporaryBytes = std::max(temporaryBytes, layouts[index].bytes);
+  }
+  const uint64_t temporaries = 2 * slotBytes;
+  result.arenaBytes = temporaries + temporaryBytes;
+
+  std::set<uint32_t> weights;
+  uint64_t in = 0, out = slotBytes;
+  for (uint32_t c = own.first_call(); c < own.first_call() + own.calls(); ++c) {
+    const bundle::Call &call = program.calls(int(c));
+    const bundle::Template &block = manifest.templates(int(call.template_()));
+    const TemplateLayout &layout = layouts[call.template_()];
+    const bundle::Buffer &outBuffer = block.buffers(int(block.output()));
+    if (c == own.first_call() && block.has_input()) {
+      result.hasInput = true;
+      result.input = {in, block.buffers(0).row_bytes(),
+                      block.buffers(0).rows()};
+    }
+    for (const auto &launch : block.launches()) {
+      LinkedLaunch linked{&launch.kernel(), {},
+                          launch.tiles(),   launch.per_row(),
+                          launch.wait(),    launch.rows(),
+                          c};
+      for (const auto &operand : launch.operands()) {
+        uint32_t i = operand.index();
+        switch (operand.kind()) {
+        case bundle::Operand::WEIGHT:
+          linked.operands.push_back(
+              {LinkedOperand::Kind::Weight, call.weights(int(i))});
+          break;
+        case bundle::Operand::STATE:
+          linked.operands.push_back(
+              {LinkedOperand::Kind::State, uint64_t(call.state())});
+          break;
+        default: {
+          uint64_t offset = i == block.output() ? out
+                            : block.has_input() && i == 0
+                                ? in
+                                : temporaries + layout.offsets[i];
+          linked.operands.push_back({LinkedOperand::Kind::Arena, offset});
+        }
+        }
+      }
+      result.scratchBytes =
+          std::max<uint64_t>(result.scratchBytes, launch.scratch_bytes());
+      result.launches.push_back(std::move(linked));
+    }
+    weights.insert(call.weights().begin(), call.weights().end());
+    if (call.state() >= 0) {
+      result.states.emplace_back(uint32_t(call.state()), block.kv_page_bytes());
+      result.pageBytes += block.kv_page_bytes();
+    }
+    result.output = {out, outBuffer.row_bytes(), outBuffer.rows()};
+    std::swap(in, out);
+  }
+  result.weights.assign(weights.begin(), weights.end());
+  for (uint32_t weight : result.weights)
+    result.weightBytes += manifest.weights(int(weight)).size();
+  return result;
+}

@@ -1,0 +1,279 @@
+//===- Measure.cpp - 'isthmus eval', 'bench' and 'logits' -----------------===//
+#include "Commands.h"
+#include "Session.h"
+
+#include "isthmus/runtime/Engine.h"
+#include "isthmus/runtime/Error.h"
+
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <future>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+using namespace isthmus;
+using namespace isthmus::cli;
+
+namespace {
+/// A single sequence that is driven step by step, without an engine.
+class SingleSequence {
+public:
+  explicit SingleSequence(rt::StepRunner &runner) : runner(runner) {
+    batch.pageStride = int64_t(runner.info().pages);
+    for (int64_t page = 0; page < batch.pageStride; ++page)
+      batch.pageTables.push_back(int32_t(page));
+  }
+
+  /// Runs `ids` from position `done` on; returns the token after the last.
+  int32_t advance(std::span<const int32_t> ids) {
+    if (done + ids.size() > size_t(batch.pageStride * rt::kPagePositions))
+      throw rt::Error("{} positions are more than the {} reserved; raise "
+                      "--context",
+                      done + ids.size(),
+                      batch.pageStride * rt::kPagePositions);
+    int32_t next = 0;
+    while (!ids.empty()) {
+      size_t count =
+          std::min<size_t>(ids.size(), runner.info().limits.tokens);
+      batch.ids.assign(ids.begin(), ids.begin() + ptrdiff_t(count));
+      batch.positions.resize(count);
+      for (size_t i = 0; i < count; ++i)
+        batch.positions[i] = int32_t(done + i);
+      batch.sequence.assign(count, 0);
+      batch.outputs = {{int32_t(count) - 1, -1, {0.0f, 1.0f, 0, 0}}};
+      runner.run(batch, result);
+      next = result.tokens[0];
+      done += count;
+      ids = ids.subspan(count);
+    }
+    return next;
+  }
+  void restart() { done = 0; }
+
+private:
+  rt::StepRunner &runner;
+  rt::StepBatch batch;
+  rt::StepResult result;
+  size_t done = 0;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+/// Ids spread over the vocabulary, the same in every run.
+std::vector<int32_t> someIds(size_t count, uint64_t vocab, uint64_t seed) {
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < count; ++i) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    ids.push_back(int32_t((seed >> 33) % vocab));
+  }
+  return ids;
+}
+} // namespace
+
+void cli::addBench(CLI::App &app) {
+  struct Options {
+    SessionOptions session;
+    uint64_t prompt = 512, generate = 128, depth = 0, repetitions = 5;
+    bool json = false;
+  };
+  auto o = std::make_shared<Options>();
+  CLI::App *command = app.add_subcommand(
+      "bench", "Measure prefill and decode speed (medians)\n\nExample:\n  "
+               "isthmus bench smol.isth -p 512 -n 128 --threads 2 --json\n");
+  o->session.addTo(*command);
+  command->add_option("-p", o->prompt, "prompt tokens; 0 skips prefill")
+      ->capture_default_str();
+  command->add_option("-n", o->generate, "tokens to generate; 0 skips decode")
+      ->capture_default_str();
+  command->add_option("--depth", o->depth,
+                      "tokens of context before decode is timed")
+      ->capture_default_str();
+  command->add_option("-r,--repetitions", o->repetitions)
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_flag("--json", o->json, "print JSON");
+  command->callback([o] {
+    if (o->session.context == 0)
+      o->session.context = std::max(o->prompt, o->depth + o->generate) + 32;
+    Session session(o->session);
+    const uint64_t vocab = session.runner->info().vocabSize;
+    SingleSequence sequence(*session.runner);
+    std::vector<double> prefill, decode;
+    for (uint64_t r = 0; r <= o->repetitions; ++r) { // the first warms up
+      auto timed = [&](auto &&work) {
+        auto start = std::chrono::steady_clock::now();
+        work();
+        return std::chrono::duration<double>(
+                   std::chrono::steady_clock::now() - start)
+            .count();
+      };
+      if (o->prompt) {
+        auto ids = someIds(o->prompt, vocab, r);
+        sequence.restart();
+        double seconds = timed([&] { sequence.advance(ids); });
+        if (r > 0)
+          prefill.push_back(double(o->prompt) / seconds);
+      }
+      if (o->generate) {
+        sequence.restart();
+        auto context = someIds(o->depth, vocab, r);
+        int32_t token = someIds(1, vocab, r + 99)[0];
+        if (o->depth)
+          token = sequence.advance(context);
+        double seconds = timed([&] {
+          for (uint64_t i = 0; i < o->generate; ++i)
+            token = sequence.advance({&token, 1});
+        });
+        if (r > 0)
+          decode.push_back(double(o->generate) / seconds);
+      }
+      if (isatty(STDERR_FILENO))
+        fmt::print(stderr, "\r\033[Krepetition {} of {}", r, o->repetitions);
+    }
+    if (isatty(STDERR_FILENO))
+      fmt::print(stderr, "\r\033[K");
+    nlohmann::json out = {{"depth", o->depth}, {"repetitions", o->repetitions}};
+    if (!prefill.empty())
+      out["prefill_tok_s"] = median(prefill);
+    if (!decode.empty())
+      out["decode_tok_s"] = median(decode);
+    if (o->json) {
+      fmt::print("{}\n", out.dump());
+      return;
+    }
+    if (!prefill.empty())
+      fmt::print("prefill {:5} tokens: {:8.1f} tokens/s\n", o->prompt,
+                 median(prefill));
+    if (!decode.empty())
+      fmt::print("decode  {:5} tokens at {}: {:8.1f} tokens/s\n", o->generate,
+                 o->depth, median(decode));
+  });
+}
+
+void cli::addEval(CLI::App &app) {
+  struct Options {
+    SessionOptions session;
+    std::string text;
+    uint64_t chunk = 512, chunks = 64;
+    bool json = false;
+  };
+  auto o = std::make_shared<Options>();
+  CLI::App *command = app.add_subcommand(
+      "eval", "Perplexity over a text, as llama-perplexity counts it: chunks of "
+              "512 tokens, the second half of each scored\n\nExample:\n  isthmus "
+              "eval smol.isth --text wikitext2-valid.txt --json\n");
+  o->session.addTo(*command);
+  command->add_option("--text", o->text, "a UTF-8 text file")->required();
+  command->add_option("--chunk", o->chunk, "tokens in a chunk")
+      ->check(CLI::Range(4, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--chunks", o->chunks, "most chunks; 0: all")
+      ->capture_default_str();
+  command->add_flag("--json", o->json, "print JSON");
+  command->callback([o] {
+    o->session.context = std::max<uint64_t>(o->session.context, o->chunk);
+    Session session(o->session);
+    rt::MappedFile file(o->text);
+    std::string_view text(
+        reinterpret_cast<const char *>(file.bytes().data()),
+        file.bytes().size());
+    std::vector<int32_t> ids = session.needTokenizer().encode(text);
+    uint64_t count = ids.size() / o->chunk;
+    if (o->chunks)
+      count = std::min(count, o->chunks);
+    if (count == 0)
+      throw rt::Error("{}: {} tokens do not fill a chunk of {}", o->text,
+                      ids.size(), o->chunk);
+    const bundle::Tokenizer &files = session.bundle.manifest().tokenizer();
+    rt::Engine engine(*session.runner, 1);
+    double sum = 0;
+    uint64_t scored = 0;
+    for (uint64_t c = 0; c < count; ++c) {
+      auto request = std::make_shared<rt::Request>();
+      request->prompt.assign(ids.begin() + ptrdiff_t(c * o->chunk),
+                             ids.begin() + ptrdiff_t((c + 1) * o->chunk));
+      if (files.add_bos() && files.bos() >= 0)
+        request->prompt[0] = files.bos();
+      request->scoreFrom = int32_t(o->chunk / 2 + 1);
+      std::promise<std::string> done;
+      request->onFinish = [&](rt::FinishReason, const std::string &error) {
+        done.set_value(error);
+      };
+      engine.submit(request);
+      std::string error = done.get_future().get();
+      if (!error.empty())
+        throw rt::Error(error);
+      for (double value : request->logProbabilities)
+        sum -= value;
+      scored += request->logProbabilities.size();
+      if (isatty(STDERR_FILENO))
+        fmt::print(stderr, "\r\033[K{} of {} chunks, perplexity {:.4f}", c + 1,
+                   count, std::exp(sum / double(scored)));
+    }
+    if (isatty(STDERR_FILENO))
+      fmt::print(stderr, "\r\033[K");
+    double perplexity = std::exp(sum / double(scored));
+    if (o->json)
+      fmt::print("{}\n", nlohmann::json({{"perplexity", perplexity},
+                                         {"tokens", scored},
+                                         {"chunks", count}})
+                             .dump());
+    else
+      fmt::print("perplexity {:.4f} over {} tokens in {} chunks\n", perplexity,
+                 scored, count);
+  });
+}
+
+void cli::addLogits(CLI::App &app) {
+  struct Options {
+    SessionOptions session;
+    std::vector<int32_t> tokens;
+    std::string output;
+  };
+  auto o = std::make_shared<Options>();
+  CLI::App *command = app.add_subcommand(
+      "logits", "Write the logits after each token as raw f32 [tokens][vocabulary]"
+                ", for comparing with other implementations\n\nExample:\n  "
+                "isthmus logits smol.isth --tokens 1,2,3 -o logits.f32\n");
+  o->session.addTo(*command);
+  command->add_option("--tokens", o->tokens, "token ids: 1,2,3")
+      ->delimiter(',')
+      ->required();
+  command->add_option("-o,--output", o->output, "file to write")->required();
+  command->callback([o] {
+    Session session(o->session);
+    std::ofstream file(o->output, std::ios::binary);
+    rt::StepBatch batch;
+    rt::StepResult result;
+    const rt::ModelInfo &info = session.local->info();
+    batch.pageStride = int64_t(info.pages);
+    for (int64_t page = 0; page < batch.pageStride; ++page)
+      batch.pageTables.push_back(int32_t(page));
+    const size_t most = std::min(info.limits.tokens, info.limits.outputs);
+    for (size_t first = 0; first < o->tokens.size(); first += most) {
+      size_t count = std::min(most, o->tokens.size() - first);
+      batch.ids.assign(o->tokens.begin() + ptrdiff_t(first),
+                       o->tokens.begin() + ptrdiff_t(first + count));
+      batch.positions.clear();
+      batch.outputs.clear();
+      for (size_t i = 0; i < count; ++i) {
+        batch.positions.push_back(int32_t(first + i));
+        batch.outputs.push_back({int32_t(i), -1, {0.0f, 1.0f, 0, 0}});
+      }
+      batch.sequence.assign(count, 0);
+      session.runner->run(batch, result);
+      for (size_t i = 0; i < count; ++i) {
+        auto row = session.local->logits(i);
+        file.write(reinterpret_cast<const char *>(row.data()),
+                   std::streamsize(row.size_bytes()));
+      }
+    }
+    if (!file.flush())
+      throw rt::Error("{}: cannot write", o->output);
+  });
+}

@@ -1,0 +1,83 @@
+//===- Session.cpp - an opened bundle, ready to answer --------------------===//
+#include "Session.h"
+
+#include "isthmus/runtime/Error.h"
+
+#include <nlohmann/json.hpp>
+
+using namespace isthmus;
+using namespace isthmus::cli;
+
+void SessionOptions::addTo(CLI::App &app) {
+  app.add_option("BUNDLE", bundle, "a bundle made by 'isthmus compile'")
+      ->required();
+  app.add_option("--threads", threads, "threads (default: all processors)");
+  app.add_option("--context", context,
+                 "KV positions to reserve over all sequences (default: what the "
+                 "bundle was planned for)");
+}
+
+static rt::Bundle openTrusted(const std::string &path) {
+  rt::Bundle bundle(path);
+  bundle.requireTrust(rt::KeyStore());
+  return bundle;
+}
+
+Session::Session(const SessionOptions &options)
+    : bundle(openTrusted(options.bundle)) {
+  rt::LocalOptions localOptions;
+  localOptions.threads = options.threads;
+  localOptions.contextTokens = options.context;
+  localOptions.limits.outputs = options.outputs;
+  auto runnerInProcess =
+      std::make_unique<rt::LocalRunner>(bundle, localOptions);
+  local = runnerInProcess.get();
+  runner = std::move(runnerInProcess);
+
+  const bundle::Manifest &manifest = bundle.manifest();
+  if (!manifest.has_tokenizer())
+    return;
+  const bundle::Tokenizer &files = manifest.tokenizer();
+  auto json = bundle.blob(files.blob());
+  rt::Bundle::Range whole{files.blob(), 0, json.size()};
+  bundle.verify({&whole, 1}, 1);
+  tokenizer.emplace(std::string_view(
+      reinterpret_cast<const char *>(json.data()), json.size()));
+  if (!files.chat_template().empty()) {
+    auto text = [&](int32_t id) {
+      return id < 0 ? std::string() : tokenizer->decode(id, /*special=*/true);
+    };
+    chat = std::make_unique<rt::ChatTemplate>(
+        files.chat_template(), text(files.bos()),
+        files.eos_size() ? text(int32_t(files.eos(0))) : std::string());
+  }
+}
+
+const rt::Tokenizer &Session::needTokenizer() const {
+  if (!tokenizer)
+    throw rt::Error("{}: the bundle has no tokenizer; give ids with --tokens",
+                    bundle.path().string());
+  return *tokenizer;
+}
+
+std::vector<int32_t> Session::encodePrompt(const std::string &text) const {
+  std::vector<int32_t> ids = needTokenizer().encode(text);
+  const bundle::Tokenizer &files = bundle.manifest().tokenizer();
+  if (files.add_bos() && files.bos() >= 0 &&
+      (ids.empty() || ids[0] != files.bos()))
+    ids.insert(ids.begin(), files.bos());
+  return ids;
+}
+
+std::vector<int32_t> Session::encodeChat(const nlohmann::json &messages) const {
+  if (!chat)
+    throw rt::Error("{}: the model has no chat template; use a completion",
+                    bundle.path().string());
+  rt::ChatTemplate::Prompt prompt = chat->apply(messages);
+  return needTokenizer().encode(prompt.text, prompt.untrusted);
+}
+
+std::vector<int32_t> Session::stopTokens() const {
+  const auto &eos = bundle.manifest().tokenizer().eos();
+  return {eos.begin(), eos.end()};
+}
