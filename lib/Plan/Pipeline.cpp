@@ -12,14 +12,15 @@ using namespace isthmus::plan;
 uint64_t isthmus::plan::memoryOf(const Problem &problem, size_t first,
                                  size_t count) {
   std::set<size_t> weights;
-  uint64_t bytes = 0;
+  uint64_t bytes = 0, work = 0;
   for (size_t i = first; i < first + count; ++i) {
     bytes += problem.layers[i].stateBytes;
+    work = std::max(work, problem.layers[i].workBytes);
     for (size_t id : problem.layers[i].weightIds)
       if (weights.insert(id).second)
         bytes += problem.weightSizes[id];
   }
-  return bytes;
+  return bytes + work;
 }
 
 double isthmus::plan::secondsOf(const Problem &problem, const Device &device,

@@ -96,6 +96,7 @@ void cli::addRun(CLI::App &app) {
       "run", "Continue a prompt\n\nExample:\n  isthmus run smol.isth --prompt "
              "'The isthmus of Panama' --max-tokens 32\n");
   o->session.addTo(*command);
+  o->session.addRemoteTo(*command);
   o->sampling.addTo(*command);
   auto *prompt = command->add_option("--prompt", o->prompt, "text to continue");
   command->add_option("--tokens", o->tokens, "token ids to continue: 1,2,3")
@@ -149,6 +150,7 @@ void cli::addChat(CLI::App &app) {
       "chat", "Talk with a model in the terminal\n\nExample:\n  isthmus chat "
               "smol.isth\n");
   o->session.addTo(*command);
+  o->session.addRemoteTo(*command);
   o->sampling.addTo(*command);
   command->add_option("--system", o->system, "system message");
   command->callback([o] {

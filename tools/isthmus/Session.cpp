@@ -2,6 +2,7 @@
 #include "Session.h"
 
 #include "isthmus/runtime/Error.h"
+#include "isthmus/runtime/Worker.h"
 
 #include <nlohmann/json.hpp>
 
@@ -17,6 +18,13 @@ void SessionOptions::addTo(CLI::App &app) {
                  "bundle was planned for)");
 }
 
+void SessionOptions::addRemoteTo(CLI::App &app) {
+  app.add_option("--worker", workers,
+                 "address of a worker, once for each stage of the plan in order "
+                 "(default: run in this process)");
+  app.add_option("--cluster", cluster, "folder of this cluster member (tls)");
+}
+
 static rt::Bundle openTrusted(const std::string &path) {
   rt::Bundle bundle(path);
   bundle.requireTrust(rt::KeyStore());
@@ -29,10 +37,14 @@ Session::Session(const SessionOptions &options)
   localOptions.threads = options.threads;
   localOptions.contextTokens = options.context;
   localOptions.limits.outputs = options.outputs;
-  auto runnerInProcess =
-      std::make_unique<rt::LocalRunner>(bundle, localOptions);
-  local = runnerInProcess.get();
-  runner = std::move(runnerInProcess);
+  if (options.workers.empty()) {
+    auto inProcess = std::make_unique<rt::LocalRunner>(bundle, localOptions);
+    local = inProcess.get();
+    runner = std::move(inProcess);
+  } else {
+    runner = std::make_unique<rt::RemoteRunner>(bundle, options.workers,
+                                                options.cluster, localOptions);
+  }
 
   const bundle::Manifest &manifest = bundle.manifest();
   if (!manifest.has_tokenizer())

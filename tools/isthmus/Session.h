@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace isthmus::cli {
 
@@ -18,10 +19,11 @@ struct SessionOptions {
   unsigned threads = 0;
   uint64_t context = 0;
   uint64_t outputs = 64;
-  std::string worker;  ///< address of the first worker; empty: this process
+  std::vector<std::string> workers; ///< one a stage; none: this process
   std::string cluster; ///< folder with this cluster's certificates
 
   void addTo(CLI::App &app);
+  void addRemoteTo(CLI::App &app);
 };
 
 /// A bundle whose signer is trusted, a runner for its plan, and what it needs to

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 #include "Commands.h"
 
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fmt/format.h>
@@ -39,6 +40,9 @@ int main(int argc, char **argv) {
   app.add_subcommand("compile", "Compile a model into a bundle");
   cli::addRun(app);
   cli::addChat(app);
+  cli::addServe(app);
+  cli::addWorker(app);
+  cli::addCluster(app);
   cli::addInspect(app);
   cli::addTrust(app);
   cli::addEval(app);

@@ -31,6 +31,7 @@ struct Layer {
   uint64_t stateBytes;  ///< KV cache for the planned context
   double opsPerToken;   ///< two for each multiply-add
   uint64_t outputBytes; ///< what the next layer reads, for one token
+  uint64_t workBytes;   ///< activations while it runs; layers reuse the memory
   /// Weights it shares with other layers (a tied embedding) are listed by
   /// identity, so that a device that runs both counts them once.
   std::vector<size_t> weightIds;

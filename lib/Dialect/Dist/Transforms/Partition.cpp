@@ -17,6 +17,9 @@ namespace isthmus::dist {
 using namespace mlir;
 using namespace isthmus;
 
+/// Rows of the largest step that a runtime runs by default.
+static constexpr uint64_t kStepTokens = 512, kStepOutputs = 64;
+
 namespace {
 struct Partition : public dist::impl::PartitionBase<Partition> {
   using Base::Base;
@@ -112,6 +115,17 @@ private:
                           uint64_t(fm::getFeatures(attention.getK().getType())) *
                           4;
     });
+    // An upper bound: every value of the block at once, for a full step, and the
+    // two slots between calls. The linker's own figure is smaller.
+    uint64_t rows = kStepTokens;
+    for (Operation &op : block.getBody().front()) {
+      if (isa<fm::SelectRowsOp>(op))
+        rows = kStepOutputs;
+      for (Type type : op.getResultTypes())
+        layer.workBytes += rows * 4 * uint64_t(fm::getFeatures(type));
+    }
+    layer.workBytes +=
+        2 * rows * 4 * uint64_t(fm::getFeatures(call.getResult().getType()));
     layer.outputBytes =
         uint64_t(fm::getFeatures(call.getResult().getType())) * 4;
     return layer;

@@ -1,0 +1,172 @@
+//===- Serve.cpp - 'isthmus serve', 'worker' and 'cluster' ----------------===//
+#include "Commands.h"
+#include "Session.h"
+
+#include "HttpServer.h"
+#include "isthmus/runtime/Cluster.h"
+#include "isthmus/runtime/Error.h"
+#include "isthmus/runtime/Worker.h"
+
+#include <csignal>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+using namespace isthmus;
+
+namespace {
+/// Blocks SIGINT and SIGTERM in all threads and calls `stop` when one comes.
+class SignalWatcher {
+public:
+  explicit SignalWatcher(std::function<void()> stop) {
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    std::thread([this, stop = std::move(stop)] {
+      int signal;
+      sigwait(&set, &signal);
+      stop();
+    }).detach();
+  }
+
+private:
+  sigset_t set;
+};
+
+void say(const std::string &message) {
+  fmt::print("{}\n", message);
+  std::fflush(stdout);
+}
+} // namespace
+
+void cli::addServe(CLI::App &app) {
+  struct Options {
+    SessionOptions session;
+    rt::HttpOptions http;
+    unsigned sequences = 32;
+    std::string name;
+  };
+  auto o = std::make_shared<Options>();
+  CLI::App *command = app.add_subcommand(
+      "serve", "Serve a bundle with the OpenAI API\n\nExample:\n  isthmus serve "
+               "smol.isth --port 8080\n  curl localhost:8080/v1/models\n");
+  o->session.addTo(*command);
+  o->session.addRemoteTo(*command);
+  command->add_option("--port", o->http.port, "port; 0 takes a free one")
+      ->capture_default_str();
+  command->add_option("--host", o->http.host, "address to listen on")
+      ->capture_default_str();
+  command->add_option("--sequences", o->sequences, "answers at once")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  command->add_option("--name", o->name,
+                      "name of the model in the API (default: the file's)");
+  command->callback([o] {
+    o->session.outputs = o->sequences;
+    // Signals are blocked before any thread starts.
+    std::function<void()> stop;
+    std::mutex mutex;
+    SignalWatcher watcher([&] {
+      std::lock_guard lock(mutex);
+      if (stop)
+        stop();
+      else
+        std::_Exit(0);
+    });
+    Session session(o->session);
+    rt::Engine engine(*session.runner, o->sequences);
+    rt::ServedModel model;
+    model.name = o->name.empty()
+                     ? session.bundle.path().stem().string()
+                     : o->name;
+    model.engine = &engine;
+    model.tokenizer = &session.needTokenizer();
+    model.encodePrompt = [&](const std::string &text) {
+      return session.encodePrompt(text);
+    };
+    model.encodeChat = [&](const nlohmann::json &messages) {
+      return session.encodeChat(messages);
+    };
+    model.stopTokens = session.stopTokens();
+    rt::HttpServer server(o->http, model);
+    {
+      std::lock_guard lock(mutex);
+      stop = [&] { server.stop(); };
+    }
+    say(fmt::format("serving '{}' on http://{}:{}", model.name, o->http.host,
+                    server.port()));
+    server.run();
+    std::lock_guard lock(mutex);
+    stop = nullptr;
+  });
+}
+
+void cli::addWorker(CLI::App &app) {
+  struct Options {
+    std::string bundle, listen;
+    rt::WorkerOptions worker;
+  };
+  auto o = std::make_shared<Options>();
+  CLI::App *command = app.add_subcommand(
+      "worker", "Run one device's part of a bundle for a coordinator\n\nExample:"
+                "\n  isthmus worker smol.isth --device board --listen "
+                "unix:/tmp/board.sock\n");
+  command->add_option("BUNDLE", o->bundle, "a bundle")->required();
+  command
+      ->add_option("--listen", o->listen,
+                   "unix:/path (shared memory, this host) or tls:host:port")
+      ->required();
+  command->add_option("--device", o->worker.device,
+                      "device of the topology that this worker is");
+  command->add_option("--cluster", o->worker.cluster,
+                      "folder of this cluster member (tls)");
+  command->add_option("--threads", o->worker.threads, "threads");
+  command->callback([o] {
+    rt::Bundle bundle(o->bundle);
+    bundle.requireTrust(rt::KeyStore());
+    auto listener = rt::listen(rt::parseAddress(o->listen), o->worker.cluster);
+    listener->onRefused = [](const std::string &why) {
+      fmt::print(stderr, "refused a connection: {}\n", why);
+    };
+    SignalWatcher watcher([&] { listener->close(); std::_Exit(0); });
+    say(fmt::format("worker listens on {}", listener->address()));
+    while (auto channel = listener->accept()) {
+      try {
+        rt::serveWorker(*channel, bundle, o->worker);
+      } catch (const rt::Error &error) {
+        fmt::print(stderr, "session ended: {}\n", error.what());
+      }
+    }
+  });
+}
+
+void cli::addCluster(CLI::App &app) {
+  CLI::App *command = app.add_subcommand(
+      "cluster", "Make certificates by which workers on different hosts know one "
+                 "another\n\nExample:\n  isthmus cluster create mycluster\n"
+                 "  isthmus cluster add mycluster board-member\n");
+  command->require_subcommand(1);
+  struct Options {
+    std::string cluster, member;
+  };
+  auto o = std::make_shared<Options>();
+  CLI::App *create = command->add_subcommand("create", "Make a cluster");
+  create->add_option("FOLDER", o->cluster)->required();
+  create->callback([o] {
+    rt::createCluster(o->cluster);
+    fmt::print("{}: keep authority.pem secret; add members with 'isthmus cluster "
+               "add {} FOLDER'\n",
+               o->cluster, o->cluster);
+  });
+  CLI::App *add = command->add_subcommand("add", "Add a member to a cluster");
+  add->add_option("CLUSTER", o->cluster)->required();
+  add->add_option("FOLDER", o->member, "what goes to the member's machine")
+      ->required();
+  add->callback([o] {
+    rt::addMember(o->cluster, o->member,
+                  std::filesystem::path(o->member).filename().string());
+    fmt::print("{}: copy this folder to the member and give it with --cluster\n",
+               o->member);
+  });
+}
