@@ -51,7 +51,7 @@ void weights::pruneUnstructured(std::span<float> row, double sparsity) {
 }
 
 ISTHMUS_CLONES
-static void int8Group(const float *x, QuantizedGroup &out) {
+static void int8Group(const float *x, Int8Group &out) {
   float largest = 0;
   for (int i = 0; i < kGroup; ++i)
     largest = std::max(largest, std::fabs(x[i]));
@@ -62,56 +62,94 @@ static void int8Group(const float *x, QuantizedGroup &out) {
         std::clamp(roundNearest(x[i] * inverse), -127.0f, 127.0f));
 }
 
-/// Tries `kCandidates` scales around the one that maps the value of largest
-/// magnitude to -8, each improved by least squares, and keeps the best.
+namespace {
+struct Fit {
+  float scale, offset;
+};
+} // namespace
+
+/// Fits x = scale * q + offset with q in 0..15. Each candidate narrows the range
+/// a little, rounds, and solves for the best scale and offset of those q.
 ISTHMUS_CLONES
-static void int4Group(const float *x, QuantizedGroup &out) {
-  constexpr int kCandidates = 19;
-  float extreme = 0;
-  for (int i = 0; i < kGroup; ++i)
-    if (std::fabs(x[i]) > std::fabs(extreme))
-      extreme = x[i];
-  std::memset(out.q, 0, sizeof(out.q));
-  out.scale = _Float16(0);
-  if (!(std::fabs(extreme) > 1e-30f))
+static void fitGroup(const float *x, Fit &best) {
+  float least = x[0], most = x[0], sum = 0;
+  for (int i = 0; i < kGroup; ++i) {
+    least = std::min(least, x[i]);
+    most = std::max(most, x[i]);
+    sum += x[i];
+  }
+  best = {0, sum / kGroup};
+  if (!(most - least > 1e-30f))
     return;
-  float best = INFINITY;
-  for (int c = 0; c < kCandidates; ++c) {
-    float inverse = -(8.0f + 0.1f * float(c - kCandidates / 2)) / extreme;
+  constexpr float kShrink[] = {1.0f, 0.96f, 0.92f, 0.88f, 0.83f, 0.78f, 0.72f};
+  float bestError = INFINITY;
+  for (float shrink : kShrink) {
+    float scale = (most - least) * shrink / 15.0f;
+    float start = least + (most - least) * (1.0f - shrink) * 0.5f;
+    float inverse = 1.0f / scale;
     float q[kGroup];
-    float products = 0, squares = 0;
+    float sumQ = 0, sumQQ = 0, sumXQ = 0;
     for (int i = 0; i < kGroup; ++i) {
-      q[i] = std::min(std::max(roundNearest(x[i] * inverse), -8.0f), 7.0f);
-      products += x[i] * q[i];
-      squares += q[i] * q[i];
+      float value = std::min(
+          std::max(roundNearest((x[i] - start) * inverse), 0.0f), 15.0f);
+      q[i] = value;
+      sumQ += value;
+      sumQQ += value * value;
+      sumXQ += x[i] * value;
     }
-    if (!(squares > 0))
+    float determinant = kGroup * sumQQ - sumQ * sumQ;
+    if (!(determinant > 0))
       continue;
-    _Float16 scale = _Float16(products / squares);
+    Fit fit{(kGroup * sumXQ - sum * sumQ) / determinant, 0};
+    fit.offset = (sum - fit.scale * sumQ) / kGroup;
     float error = 0;
     for (int i = 0; i < kGroup; ++i) {
-      float difference = x[i] - float(scale) * q[i];
+      float difference = x[i] - (fit.scale * q[i] + fit.offset);
       error += difference * difference;
     }
-    if (error < best) {
-      best = error;
-      out.scale = scale;
-      for (int i = 0; i < kGroup; ++i)
-        out.q[i] = int8_t(q[i]);
+    if (error < bestError && fit.scale > 0) {
+      bestError = error;
+      best = fit;
     }
   }
 }
 
-QuantizedGroup weights::quantizeInt8(const float *values) {
-  QuantizedGroup group;
+ISTHMUS_CLONES
+static void roundGroup(const float *x, float scale, float offset, uint8_t *q) {
+  float inverse = scale > 0 ? 1.0f / scale : 0.0f;
+  for (int i = 0; i < kGroup; ++i)
+    q[i] = uint8_t(std::min(
+        std::max(roundNearest((x[i] - offset) * inverse), 0.0f), 15.0f));
+}
+
+Int8Group weights::quantizeInt8(const float *values) {
+  Int8Group group;
   int8Group(values, group);
   return group;
 }
 
-QuantizedGroup weights::quantizeInt4(const float *values) {
-  QuantizedGroup group;
-  int4Group(values, group);
-  return group;
+Int4Row weights::quantizeInt4(std::span<const float> row) {
+  const size_t count = row.size() / kGroup;
+  std::vector<Fit> fits(count);
+  Int4Row result{0, 0, std::vector<Int4Row::Group>(count)};
+  for (size_t g = 0; g < count; ++g) {
+    fitGroup(&row[g * kGroup], fits[g]);
+    result.rowScale = std::max(result.rowScale, fits[g].scale);
+    result.rowOffset = std::max(result.rowOffset, std::fabs(fits[g].offset));
+  }
+  result.rowScale /= 255.0f;
+  result.rowOffset /= 127.0f;
+  auto steps = [](float value, float step) {
+    return step > 0 ? roundNearest(value / step) : 0.0f;
+  };
+  for (size_t g = 0; g < count; ++g) {
+    Int4Row::Group &group = result.groups[g];
+    group.scale = uint8_t(steps(fits[g].scale, result.rowScale));
+    group.offset = int8_t(steps(fits[g].offset, result.rowOffset));
+    roundGroup(&row[g * kGroup], result.rowScale * float(group.scale),
+               result.rowOffset * float(group.offset), group.q);
+  }
+  return result;
 }
 
 static void packFloats(const PackedLayout &layout,
@@ -130,30 +168,48 @@ static void packFloats(const PackedLayout &layout,
       values[i * kPanel + int64_t(o)] = rows[o][i];
 }
 
+static void packInt8(const PackedLayout &layout,
+                     std::span<const float *const> rows, uint8_t *out) {
+  for (int64_t g = 0; g < layout.inputs / kGroup; ++g) {
+    uint8_t *block = out + g * layout.blockBytes();
+    for (size_t o = 0; o < rows.size(); ++o) {
+      Int8Group group = quantizeInt8(rows[o] + g * kGroup);
+      std::memcpy(block + layout.valueBytes() + 2 * o, &group.scale, 2);
+      for (size_t i = 0; i < kGroup; ++i)
+        block[i / 4 * 64 + o * 4 + i % 4] = uint8_t(group.q[i]);
+    }
+  }
+}
+
+static void packInt4(const PackedLayout &layout,
+                     std::span<const float *const> rows, uint8_t *out) {
+  for (size_t o = 0; o < rows.size(); ++o) {
+    Int4Row row = quantizeInt4({rows[o], size_t(layout.inputs)});
+    std::memcpy(out + 4 * o, &row.rowScale, 4);
+    std::memcpy(out + 4 * kPanel + 4 * o, &row.rowOffset, 4);
+    uint8_t *block = out + layout.panelHeaderBytes();
+    for (const Int4Row::Group &group : row.groups) {
+      block[size_t(layout.valueBytes()) + o] = group.scale;
+      block[size_t(layout.valueBytes()) + kPanel + o] = uint8_t(group.offset);
+      for (size_t i = 0; i < 16; ++i)
+        block[i / 4 * 64 + o * 4 + i % 4] =
+            uint8_t(group.q[i] | group.q[16 + i] << 4);
+      block += layout.blockBytes();
+    }
+  }
+}
+
 void weights::packPanel(const PackedLayout &layout,
                         std::span<const float *const> rows, std::byte *out) {
   std::memset(out, 0, size_t(layout.panelBytes()));
-  if (layout.format == PackedFormat::F32 || layout.format == PackedFormat::F16)
+  auto *bytes = reinterpret_cast<uint8_t *>(out);
+  switch (layout.format) {
+  case PackedFormat::F32:
+  case PackedFormat::F16:
     return packFloats(layout, rows, out);
-  bool int4 = layout.format == PackedFormat::Int4;
-  const int64_t valueBytes = layout.blockBytes() - kPanel * 2;
-  for (int64_t g = 0; g < layout.inputs / kGroup; ++g) {
-    auto *block = reinterpret_cast<uint8_t *>(out) + g * layout.blockBytes();
-    auto *scales = reinterpret_cast<_Float16 *>(block + valueBytes);
-    for (int o = 0; o < kPanel; ++o) {
-      QuantizedGroup group{};
-      if (size_t(o) < rows.size())
-        group = int4 ? quantizeInt4(rows[size_t(o)] + g * kGroup)
-                     : quantizeInt8(rows[size_t(o)] + g * kGroup);
-      std::memcpy(&scales[o], &group.scale, 2);
-      for (int i = 0; i < kGroup; ++i) {
-        int in = int4 ? i % 16 : i;
-        uint8_t &byte = block[in / 4 * 64 + o * 4 + in % 4];
-        if (!int4)
-          byte = uint8_t(group.q[i]);
-        else
-          byte = uint8_t(byte | uint8_t(group.q[i] + 8) << (i < 16 ? 0 : 4));
-      }
-    }
+  case PackedFormat::Int8:
+    return packInt8(layout, rows, bytes);
+  case PackedFormat::Int4:
+    return packInt4(layout, rows, bytes);
   }
 }

@@ -6,9 +6,12 @@
 //   f32, f16   panel: [inputs][16]
 //   int8       panel: [inputs / 32] blocks of { int8 [8][16][4], f16 scale [16] }
 //              byte [c][o][i] is input 4c + i of output o
-//   int4       panel: [inputs / 32] blocks of { uint8 [4][16][4], f16 scale [16] }
-//              the low nibble of byte [c][o][i] is input 4c + i, the high nibble
-//              input 16 + 4c + i; a nibble is the value plus 8
+//   int4       panel: { f32 rowScale [16], f32 rowOffset [16] }, then
+//              [inputs / 32] blocks of
+//              { uint8 [4][16][4], uint8 scale [16], int8 offset [16] }
+//              the low nibble q of byte [c][o][i] is input 4c + i, the high nibble
+//              input 16 + 4c + i;
+//              value = rowScale * scale * q + rowOffset * offset
 //
 // Outputs beyond the last are zero. Vectors are f32, padded to 16 values.
 //
@@ -30,10 +33,14 @@ struct PackedLayout {
   int64_t inputs; ///< 0 for a vector
 
   int64_t panels() const { return (outputs + kPanel - 1) / kPanel; }
-  /// Bytes of one block of an integer format.
-  int64_t blockBytes() const {
-    return kPanel * kGroup / (format == PackedFormat::Int4 ? 2 : 1) +
-           kPanel * 2;
+  /// Bytes of one block of an integer format, and of its values alone.
+  int64_t blockBytes() const { return valueBytes() + kPanel * 2; }
+  int64_t valueBytes() const {
+    return kPanel * kGroup / (format == PackedFormat::Int4 ? 2 : 1);
+  }
+  /// Bytes before the first block of a panel.
+  int64_t panelHeaderBytes() const {
+    return format == PackedFormat::Int4 ? 2 * kPanel * 4 : 0;
   }
   int64_t panelBytes() const {
     if (inputs == 0)
@@ -45,7 +52,7 @@ struct PackedLayout {
       return inputs * kPanel * 2;
     case PackedFormat::Int8:
     case PackedFormat::Int4:
-      return inputs / kGroup * blockBytes();
+      return panelHeaderBytes() + inputs / kGroup * blockBytes();
     }
     return 0;
   }

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace isthmus::weights {
 
@@ -32,12 +33,31 @@ void prune2of4(std::span<float> row);
 void pruneUnstructured(std::span<float> row, double sparsity);
 
 /// One group of 32 values as integers and an f16 scale: value = scale * q.
-struct QuantizedGroup {
+struct Int8Group {
   int8_t q[PackedLayout::kGroup];
   _Float16 scale;
 };
-QuantizedGroup quantizeInt8(const float *values);
-QuantizedGroup quantizeInt4(const float *values);
+Int8Group quantizeInt8(const float *values);
+
+/// A row in int4: value = rowScale * scale * q + rowOffset * offset, with scale and
+/// offset for each group of 32 and q in 0..15.
+struct Int4Row {
+  struct Group {
+    uint8_t q[PackedLayout::kGroup];
+    uint8_t scale;
+    int8_t offset;
+  };
+  float rowScale, rowOffset;
+  std::vector<Group> groups;
+  float value(size_t index) const {
+    const Group &g = groups[index / PackedLayout::kGroup];
+    return rowScale * float(g.scale) * float(g.q[index % PackedLayout::kGroup]) +
+           rowOffset * float(g.offset);
+  }
+};
+/// For each group, fits scale and offset by least squares for a fixed set of
+/// ranges and keeps the best; then rounds both to 8 bits of the row's largest.
+Int4Row quantizeInt4(std::span<const float> row);
 
 /// Packs one panel: `rows[i]` is output i of the panel (up to 16 rows of
 /// `layout.inputs` values), `out` has `layout.panelBytes()` bytes.

@@ -55,8 +55,7 @@ Value negate(KernelBuilder &k, Value sum, int64_t zeroPoint) {
 /// saturation. Nibbles cannot saturate: 8 pairs of 15 * 127 stay below 2^15, so a
 /// whole block is summed in 16 bits. For int8 the weight's sign moves to the
 /// activation: |w| * (sign(w) x), at most 2 * 127 * 127 < 2^15.
-Values dotAvx2(KernelBuilder &k, Value block, bool int4, const Values &rows,
-               const Values &sums) {
+Values dotAvx2(KernelBuilder &k, Value block, bool int4, const Values &rows) {
   VectorType words = k.vec(16, k.i16()), ints = k.vec(8, k.i32());
   Values acc(rows.size() * 2,
              int4 ? k.cst(words, 0) : k.cst(ints, 0));
@@ -89,8 +88,7 @@ Values dotAvx2(KernelBuilder &k, Value block, bool int4, const Values &rows,
       low = widen(low);
       high = widen(high);
     }
-    Value dot = k.concat(low, high);
-    dots.push_back(int4 ? k.add(dot, negate(k, sums[r], 8)) : dot);
+    dots.push_back(k.concat(low, high));
   }
   return dots;
 }
@@ -102,7 +100,7 @@ Values dotAvx512Vnni(KernelBuilder &k, Value block, bool int4,
   VectorType ints = k.vec(kLanes, k.i32());
   Values acc;
   for (Value sum : sums)
-    acc.push_back(negate(k, sum, int4 ? 8 : 128));
+    acc.push_back(int4 ? Value(k.cst(ints, 0)) : negate(k, sum, 128));
   forEachPiece(k, block, int4, 64, [&](int64_t, Value w, int64_t quad) {
     if (!int4)
       w = arith::XOrIOp::create(k.b, k.loc, w, k.cst(w.getType(), -128));
@@ -113,8 +111,7 @@ Values dotAvx512Vnni(KernelBuilder &k, Value block, bool int4,
   return acc;
 }
 
-Values dotNeon(KernelBuilder &k, Value block, bool int4, const Values &rows,
-               const Values &sums) {
+Values dotNeon(KernelBuilder &k, Value block, bool int4, const Values &rows) {
   VectorType ints = k.vec(4, k.i32());
   Values acc(rows.size() * 4, k.cst(ints, 0));
   forEachPiece(k, block, int4, 16, [&](int64_t piece, Value w, int64_t quad) {
@@ -126,20 +123,15 @@ Values dotNeon(KernelBuilder &k, Value block, bool int4, const Values &rows,
   });
   Values dots;
   for (auto [r, row] : llvm::enumerate(rows)) {
-    Value dot = k.concat(k.concat(acc[4 * r], acc[4 * r + 1]),
-                         k.concat(acc[4 * r + 2], acc[4 * r + 3]));
-    dots.push_back(int4 ? k.add(dot, negate(k, sums[r], 8)) : dot);
+    dots.push_back(k.concat(k.concat(acc[4 * r], acc[4 * r + 1]),
+                            k.concat(acc[4 * r + 2], acc[4 * r + 3])));
   }
   return dots;
 }
 
-Values dotPortable(KernelBuilder &k, Value block, bool int4, const Values &rows,
-                   const Values &sums) {
+Values dotPortable(KernelBuilder &k, Value block, bool int4, const Values &rows) {
   VectorType wide = k.vec(64, k.i32());
-  Values acc;
-  for (Value sum : sums)
-    acc.push_back(int4 ? negate(k, sum, 8)
-                       : k.cst(k.vec(kLanes, k.i32()), 0));
+  Values acc(rows.size(), k.cst(k.vec(kLanes, k.i32()), 0));
   auto extend = [&](Value v) {
     return arith::ExtSIOp::create(k.b, k.loc, wide, v);
   };
@@ -164,13 +156,13 @@ Values isthmus::emitGroupDot(KernelBuilder &k, Value block, bool int4,
                              const Values &rows, const Values &sums) {
   switch (k.target.dot) {
   case DotProduct::Avx2Madd:
-    return dotAvx2(k, block, int4, rows, sums);
+    return dotAvx2(k, block, int4, rows);
   case DotProduct::Avx512Vnni:
     return dotAvx512Vnni(k, block, int4, rows, sums);
   case DotProduct::NeonDot:
-    return dotNeon(k, block, int4, rows, sums);
+    return dotNeon(k, block, int4, rows);
   case DotProduct::Portable:
-    return dotPortable(k, block, int4, rows, sums);
+    return dotPortable(k, block, int4, rows);
   }
   llvm_unreachable("unknown dot product");
 }

@@ -132,7 +132,6 @@ private:
   Values sumGroups(const Values &w, const Values &xs) {
     QRowsLayout qrows{layout.inputs};
     bool int4 = layout.format == PackedFormat::Int4;
-    int64_t valueBytes = layout.blockBytes() - kLanes * 2;
     Values inits(w.size() * xs.size(), k.zeros(kLanes));
     return k.loop(
         k.cst(0), k.cst(qrows.groups()), 1, inits,
@@ -141,25 +140,59 @@ private:
           for (Value row : xs) {
             values.push_back(k.ptr(row, k.mul(group, PackedLayout::kGroup)));
             Value at = k.ptr(row, k.mul(group, 4));
-            scales.push_back(k.load(k.f32(), at, qrows.scaleOffset()));
+            scales.push_back(
+                k.splat(k.load(k.f32(), at, qrows.scaleOffset()), kLanes));
             sums.push_back(k.load(k.i32(), at, qrows.sumOffset()));
           }
           for (auto [p, panel] : llvm::enumerate(w)) {
-            Value block = k.ptr(panel, k.mul(group, layout.blockBytes()));
+            Value block =
+                k.ptr(k.ptr(panel, k.mul(group, layout.blockBytes())),
+                      layout.panelHeaderBytes());
             Values dots = emitGroupDot(k, block, int4, values, sums);
-            Value scale = arith::ExtFOp::create(
-                k.b, k.loc, k.vec(kLanes, k.f32()),
-                k.load(k.vec(kLanes, k.f16()), block, valueBytes));
+            GroupFactors factors = loadFactors(panel, block);
             for (auto [r, dot] : llvm::enumerate(dots)) {
-              Value product = arith::SIToFPOp::create(
-                  k.b, k.loc, k.vec(kLanes, k.f32()), dot);
+              Value product = toFloat(dot);
               Value &sum = acc[p * xs.size() + r];
-              sum = k.fma(product, k.fmul(scale, k.splat(scales[r], kLanes)),
-                          sum);
+              if (!int4) {
+                sum = k.fma(product, k.fmul(factors.scale, scales[r]), sum);
+                continue;
+              }
+              Value total = k.splat(
+                  arith::SIToFPOp::create(k.b, k.loc, k.f32(), sums[r]),
+                  kLanes);
+              Value inGroup = k.fma(product, factors.scale,
+                                    k.fmul(factors.offset, total));
+              sum = k.fma(inGroup, scales[r], sum);
             }
           }
           return acc;
         });
+  }
+
+  /// What turns a group's integer sums into values, for 16 outputs.
+  struct GroupFactors {
+    Value scale, offset; ///< offset: int4 only
+  };
+
+  Value toFloat(Value integers) {
+    return arith::SIToFPOp::create(k.b, k.loc, k.vec(kLanes, k.f32()),
+                                   integers);
+  }
+
+  GroupFactors loadFactors(Value panel, Value block) {
+    VectorType floats = k.vec(kLanes, k.f32()), ints = k.vec(kLanes, k.i32());
+    if (layout.format == PackedFormat::Int8) {
+      Value half =
+          k.load(k.vec(kLanes, k.f16()), block, layout.valueBytes());
+      return {arith::ExtFOp::create(k.b, k.loc, floats, half), nullptr};
+    }
+    VectorType bytes = k.vec(kLanes, k.i8());
+    Value scale = k.load(bytes, block, layout.valueBytes());
+    Value offset = k.load(bytes, block, layout.valueBytes() + kLanes);
+    scale = toFloat(arith::ExtUIOp::create(k.b, k.loc, ints, scale));
+    offset = toFloat(arith::ExtSIOp::create(k.b, k.loc, ints, offset));
+    return {k.fmul(scale, k.load(floats, panel)),
+            k.fmul(offset, k.load(floats, panel, kLanes * 4))};
   }
 };
 } // namespace

@@ -176,8 +176,10 @@ void isthmus::emitEmbedding(KernelBuilder &k, const PackedLayout &table) {
       case PackedFormat::Int8:
       case PackedFormat::Int4: {
         bool int4 = table.format == PackedFormat::Int4;
-        Value block = rowPtr(k, panel, k.div(i, PackedLayout::kGroup),
-                             table.blockBytes());
+        Value block = k.ptr(
+            rowPtr(k, panel, k.div(i, PackedLayout::kGroup),
+                   table.blockBytes()),
+            table.panelHeaderBytes());
         Value j = k.rem(i, PackedLayout::kGroup);
         Value inBlock = int4 ? k.rem(j, 16) : j;
         Value byte = k.load(
@@ -185,22 +187,30 @@ void isthmus::emitEmbedding(KernelBuilder &k, const PackedLayout &table) {
                                        k.add(k.mul(lane, 4),
                                              k.rem(inBlock, 4)))));
         Value integer = arith::ExtSIOp::create(k.b, k.loc, k.i32(), byte);
-        if (int4) {
-          Value shift = arith::TruncIOp::create(k.b, k.loc, k.i32(),
-                                                k.mul(k.div(j, 16), 4));
-          integer = arith::AndIOp::create(
-              k.b, k.loc,
-              arith::ShRUIOp::create(k.b, k.loc, integer, shift),
-              k.cst(k.i32(), 15));
-          integer = arith::SubIOp::create(k.b, k.loc, integer,
-                                          k.cst(k.i32(), 8));
+        auto toFloat = [&](Value v) -> Value {
+          return arith::SIToFPOp::create(k.b, k.loc, k.f32(), v);
+        };
+        if (!int4) {
+          Value scale = k.load(k.f16(), k.ptr(block, k.mul(lane, 2)),
+                               table.valueBytes());
+          value = k.fmul(toFloat(integer), arith::ExtFOp::create(
+                                               k.b, k.loc, k.f32(), scale));
+          break;
         }
-        Value scale =
-            k.load(k.f16(), k.ptr(block, k.mul(lane, 2)),
-                   table.blockBytes() - kLanes * 2);
-        value = k.fmul(
-            arith::SIToFPOp::create(k.b, k.loc, k.f32(), integer),
-            arith::ExtFOp::create(k.b, k.loc, k.f32(), scale));
+        Value shift = arith::TruncIOp::create(k.b, k.loc, k.i32(),
+                                              k.mul(k.div(j, 16), 4));
+        integer = arith::AndIOp::create(
+            k.b, k.loc, arith::ShRUIOp::create(k.b, k.loc, integer, shift),
+            k.cst(k.i32(), 15));
+        Value at = k.ptr(block, lane), factors = k.ptr(panel, k.mul(lane, 4));
+        Value scale = toFloat(arith::ExtUIOp::create(
+            k.b, k.loc, k.i32(), k.load(k.i8(), at, table.valueBytes())));
+        Value offset = toFloat(arith::ExtSIOp::create(
+            k.b, k.loc, k.i32(),
+            k.load(k.i8(), at, table.valueBytes() + kLanes)));
+        value = k.fma(toFloat(integer),
+                      k.fmul(scale, k.load(k.f32(), factors)),
+                      k.fmul(offset, k.load(k.f32(), factors, kLanes * 4)));
         break;
       }
       }

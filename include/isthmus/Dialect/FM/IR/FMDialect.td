@@ -44,9 +44,11 @@ def FM_WeightFormat : I32EnumAttr<"WeightFormat", "how a weight's values are sto
 def FM_WeightType : FM_Type<"Weight", "weight"> {
   let summary = "a weight matrix (outputs x inputs) or vector";
   let description = [{
-    `format` is f32, f16, int8 or int4. The integer formats are symmetric and
-    quantised in groups of `group` consecutive inputs with one f16 scale a group:
-    `value = scale * q`, with q in [-127, 127] for int8 and [-8, 7] for int4.
+    `format` is f32, f16, int8 or int4. The integer formats are quantised in groups
+    of `group` consecutive inputs. int8: `value = scale * q` with an f16 scale a
+    group and q in [-127, 127] (8.5 bits a weight). int4: `value = rowScale * scale *
+    q + rowOffset * offset` with q in [0, 15], 8-bit scale and offset a group and two
+    f32 factors an output (4.5 bits a weight).
 
     ```mlir
     !fm.weight<[576, 1536], int4, group = 32>

@@ -151,9 +151,9 @@ def FM_PruneOp : FM_Op<"prune", [Pure, SameOperandsAndResultType]> {
 def FM_QuantizeOp : FM_Op<"quantize", [Pure]> {
   let summary = "rounds a weight to the result's format";
   let description = [{
-    f16 rounds to nearest even. The integer formats choose, for each group, the
-    scale of least squared error among a fixed set of candidates around the one
-    that maps the largest magnitude to the end of the range, and round to nearest.
+    f16 rounds to nearest even. int8 scales each group's largest magnitude to 127.
+    int4 fits scale and offset of each group by least squares for a fixed set of
+    ranges and keeps the best. Both then round to nearest.
   }];
   let arguments = (ins FM_WeightType:$source);
   let results = (outs FM_WeightType:$result);

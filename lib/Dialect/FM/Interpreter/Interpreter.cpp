@@ -1,0 +1,276 @@
+//===- Interpreter.cpp - reference semantics of fm ------------------------===//
+#include "isthmus/Dialect/FM/Interpreter/Interpreter.h"
+
+#include "isthmus/Weights/RowOps.h"
+
+#include "llvm/ADT/TypeSwitch.h"
+
+#include <cmath>
+#include <map>
+
+using namespace mlir;
+using namespace isthmus;
+using namespace isthmus::fm;
+
+namespace {
+class Interpreter {
+public:
+  Interpreter(ProgramOp program, ArrayRef<int32_t> tokens,
+              weights::Sources &sources)
+      : program(program), tokens(tokens), sources(sources),
+        symbols(program->getParentOfType<ModuleOp>()) {}
+
+  FailureOr<Matrix> run() {
+    std::map<void *, Matrix> values;
+    for (Operation &op : program.getBody().front()) {
+      if (auto call = dyn_cast<CallOp>(op)) {
+        Matrix input;
+        if (auto it = values.find(call.getInputs()[0].getAsOpaquePointer());
+            it != values.end())
+          input = it->second;
+        FailureOr<Matrix> result = runBlock(call, std::move(input));
+        if (failed(result))
+          return failure();
+        values[call.getResult().getAsOpaquePointer()] = std::move(*result);
+      } else if (auto end = dyn_cast<ReturnOp>(op)) {
+        return values[end.getOperand(0).getAsOpaquePointer()];
+      } else if (op.getNumOperands() == 1 && op.getNumResults() == 1) {
+        // A transfer changes the place, not the value.
+        values[op.getResult(0).getAsOpaquePointer()] =
+            values[op.getOperand(0).getAsOpaquePointer()];
+      } else {
+        return op.emitError("is not part of a program");
+      }
+    }
+    return program.emitError("does not return");
+  }
+
+private:
+  ProgramOp program;
+  ArrayRef<int32_t> tokens;
+  weights::Sources &sources;
+  SymbolTable symbols;
+  llvm::DenseMap<Value, Matrix> values; ///< of the block being run
+  std::map<std::string, Matrix> params;
+
+  FailureOr<Matrix *> param(StringRef name) {
+    auto it = params.find(name.str());
+    if (it != params.end())
+      return &it->second;
+    auto op = symbols.lookup<ParamOp>(name);
+    auto weightProgram = weights::WeightProgram::build(op, sources);
+    if (failed(weightProgram))
+      return failure();
+    ArrayRef<int64_t> shape = op.getWeightType().getShape();
+    Matrix matrix{shape.size() == 2 ? shape[0] : 1, shape.back(), {}};
+    matrix.values.resize(size_t(matrix.rows * matrix.columns));
+    for (int64_t row = 0; row < matrix.rows; ++row) {
+      std::span<float> out(matrix.values.data() + row * matrix.columns,
+                           size_t(matrix.columns));
+      weightProgram->computeRow(row, out);
+      round(op.getWeightType(), out);
+    }
+    return &(params[name.str()] = std::move(matrix));
+  }
+
+  /// What storing in the type's format does to a row.
+  static void round(WeightType type, std::span<float> row) {
+    switch (type.getFormat()) {
+    case WeightFormat::F32:
+      return;
+    case WeightFormat::F16:
+      for (float &value : row)
+        value = float(_Float16(value));
+      return;
+    case WeightFormat::Int8:
+      for (size_t g = 0; g < row.size(); g += size_t(type.getGroup())) {
+        weights::Int8Group group = weights::quantizeInt8(&row[g]);
+        for (int64_t i = 0; i < type.getGroup(); ++i)
+          row[g + size_t(i)] = float(group.scale) * float(group.q[i]);
+      }
+      return;
+    case WeightFormat::Int4: {
+      weights::Int4Row quantized = weights::quantizeInt4(row);
+      for (size_t i = 0; i < row.size(); ++i)
+        row[i] = quantized.value(i);
+    }
+    }
+  }
+
+  /// Quantises and dequantises groups of activations.
+  static void roundRows(Matrix &m, Type type) {
+    auto qrows = dyn_cast<QRowsType>(type);
+    if (!qrows)
+      return;
+    int64_t size = qrows.getGroup();
+    for (size_t g = 0; g < m.values.size(); g += size_t(size)) {
+      float largest = 0;
+      for (int64_t i = 0; i < size; ++i)
+        largest = std::max(largest, std::fabs(m.values[g + size_t(i)]));
+      for (int64_t i = 0; i < size; ++i) {
+        float &v = m.values[g + size_t(i)];
+        float q = largest > 1e-30f ? std::nearbyint(v * (127.0f / largest)) : 0;
+        v = q * (largest * (1.0f / 127.0f));
+      }
+    }
+  }
+
+  FailureOr<Matrix> runBlock(CallOp call, Matrix input) {
+    auto block = symbols.lookup<BlockOp>(call.getCallee());
+    values.clear();
+    auto arguments = block.getBody().getArguments();
+    values[arguments[0]] = std::move(input);
+    unsigned next = unsigned(call.getInputs().size()) +
+                    (call.getState() ? 1u : 0u);
+    for (auto ref : call.getParams().getAsRange<FlatSymbolRefAttr>()) {
+      FailureOr<Matrix *> weight = param(ref.getValue());
+      if (failed(weight))
+        return failure();
+      values[arguments[next++]] = **weight;
+    }
+    for (Operation &op : block.getBody().front()) {
+      if (auto end = dyn_cast<ReturnOp>(op))
+        return values[end.getOperand(0)];
+      if (failed(evaluate(op)))
+        return failure();
+    }
+    return block.emitError("does not return");
+  }
+
+  LogicalResult evaluate(Operation &op) {
+    return llvm::TypeSwitch<Operation &, LogicalResult>(op)
+        .Case<EmbeddingOp, LinearOp, AddOp, RMSNormOp, QuantizeRowsOp, RotaryOp,
+              AttentionOp, SiluMulOp, SelectRowsOp>([&](auto typed) {
+          Matrix result = compute(typed);
+          roundRows(result, typed->getResult(0).getType());
+          values[typed->getResult(0)] = std::move(result);
+          return success();
+        })
+        .Default([](Operation &other) {
+          return other.emitError("has no reference semantics");
+        });
+  }
+
+  Matrix compute(EmbeddingOp op) {
+    const Matrix &table = values[op.getTable()];
+    Matrix y{int64_t(tokens.size()), table.columns, {}};
+    for (int32_t id : tokens)
+      y.values.insert(y.values.end(),
+                      table.values.begin() + id * table.columns,
+                      table.values.begin() + (id + 1) * table.columns);
+    return y;
+  }
+
+  Matrix compute(LinearOp op) {
+    const Matrix &x = values[op.getX()], &w = values[op.getWeight()];
+    Matrix y{x.rows, w.rows, std::vector<float>(size_t(x.rows * w.rows))};
+    for (int64_t t = 0; t < x.rows; ++t)
+      for (int64_t n = 0; n < w.rows; ++n) {
+        double sum = 0;
+        for (int64_t k = 0; k < w.columns; ++k)
+          sum += double(x.at(t, k)) * double(w.at(n, k));
+        if (op.getBias())
+          sum += double(values[op.getBias()].at(0, n));
+        if (op.getResidual())
+          sum += double(values[op.getResidual()].at(t, n));
+        y.at(t, n) = float(sum);
+      }
+    return y;
+  }
+
+  Matrix compute(AddOp op) {
+    Matrix y = values[op.getLhs()];
+    const Matrix &other = values[op.getRhs()];
+    for (size_t i = 0; i < y.values.size(); ++i)
+      y.values[i] += other.values[i];
+    return y;
+  }
+
+  Matrix compute(RMSNormOp op) {
+    Matrix y = values[op.getX()];
+    const Matrix &w = values[op.getWeight()];
+    for (int64_t t = 0; t < y.rows; ++t) {
+      double squares = 0;
+      for (int64_t i = 0; i < y.columns; ++i)
+        squares += double(y.at(t, i)) * double(y.at(t, i));
+      double scale = 1.0 / std::sqrt(squares / double(y.columns) +
+                                     op.getEpsilon().convertToDouble());
+      for (int64_t i = 0; i < y.columns; ++i)
+        y.at(t, i) = float(double(y.at(t, i)) * scale * double(w.at(0, i)));
+    }
+    return y;
+  }
+
+  Matrix compute(QuantizeRowsOp op) { return values[op.getX()]; }
+
+  Matrix compute(RotaryOp op) {
+    const Matrix &x = values[op.getX()];
+    Matrix y = x;
+    int64_t dim = op.getHeadDim();
+    double theta = op.getTheta().convertToDouble();
+    for (int64_t t = 0; t < x.rows; ++t)
+      for (int64_t head = 0; head < x.columns; head += dim)
+        for (int64_t i = 0; i < dim / 2; ++i) {
+          // The frequency is an f32 in every implementation of the model.
+          float frequency = float(std::pow(theta, -2.0 * double(i) / double(dim)));
+          double angle = double(float(t) * frequency);
+          double a = x.at(t, head + i), b = x.at(t, head + i + dim / 2);
+          y.at(t, head + i) = float(a * std::cos(angle) - b * std::sin(angle));
+          y.at(t, head + i + dim / 2) =
+              float(b * std::cos(angle) + a * std::sin(angle));
+        }
+    return y;
+  }
+
+  Matrix compute(AttentionOp op) {
+    const Matrix &q = values[op.getQ()], &k = values[op.getK()],
+                 &v = values[op.getV()];
+    int64_t heads = op.getHeads(), group = heads / int64_t(op.getKvHeads());
+    int64_t dim = q.columns / heads;
+    Matrix y{q.rows, q.columns, std::vector<float>(q.values.size())};
+    for (int64_t t = 0; t < q.rows; ++t)
+      for (int64_t h = 0; h < heads; ++h) {
+        int64_t kv = h / group * dim;
+        std::vector<double> weights;
+        double largest = -INFINITY, sum = 0;
+        for (int64_t p = 0; p <= t; ++p) {
+          double score = 0;
+          for (int64_t d = 0; d < dim; ++d)
+            score += double(q.at(t, h * dim + d)) * double(k.at(p, kv + d));
+          score *= op.getScale().convertToDouble();
+          bool visible = !op.getWindow() || p < int64_t(*op.getSinks()) ||
+                         p > t - int64_t(*op.getWindow());
+          weights.push_back(visible ? score : -INFINITY);
+          largest = std::max(largest, weights.back());
+        }
+        for (double &w : weights)
+          sum += w = std::exp(w - largest);
+        for (int64_t d = 0; d < dim; ++d) {
+          double out = 0;
+          for (int64_t p = 0; p <= t; ++p)
+            out += weights[size_t(p)] * double(v.at(p, kv + d));
+          y.at(t, h * dim + d) = float(out / sum);
+        }
+      }
+    return y;
+  }
+
+  Matrix compute(SiluMulOp op) {
+    Matrix y = values[op.getGate()];
+    const Matrix &up = values[op.getUp()];
+    for (size_t i = 0; i < y.values.size(); ++i)
+      y.values[i] = float(double(y.values[i]) /
+                          (1.0 + std::exp(-double(y.values[i]))) *
+                          double(up.values[i]));
+    return y;
+  }
+
+  Matrix compute(SelectRowsOp op) { return values[op.getX()]; }
+};
+} // namespace
+
+FailureOr<Matrix> isthmus::fm::interpret(ProgramOp program,
+                                         ArrayRef<int32_t> tokens,
+                                         weights::Sources &sources) {
+  return Interpreter(program, tokens, sources).run();
+}

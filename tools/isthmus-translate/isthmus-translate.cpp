@@ -1,0 +1,94 @@
+//===- isthmus-translate.cpp - between IR and everything else -------------===//
+#include "isthmus/Codegen/ObjectEmitter.h"
+#include "isthmus/Dialect/FM/Interpreter/Interpreter.h"
+#include "isthmus/Driver/ManifestBuilder.h"
+#include "isthmus/Import/Llama.h"
+#include "isthmus/InitAll.h"
+#include "isthmus/runtime/Error.h"
+
+#include "mlir/Tools/mlir-translate/MlirTranslateMain.h"
+#include "mlir/Tools/mlir-translate/Translation.h"
+#include "llvm/Support/CommandLine.h"
+#include "llvm/Support/SourceMgr.h"
+
+using namespace mlir;
+using namespace isthmus;
+
+static llvm::cl::opt<std::string>
+    model("model", llvm::cl::desc("model file or folder for --import-model"));
+static llvm::cl::list<int>
+    tokens("tokens", llvm::cl::CommaSeparated,
+           llvm::cl::desc("token ids for --interpret"));
+
+static void registerIn(DialectRegistry &registry) {
+  isthmus::registerAllDialects(registry);
+}
+
+/// Reads the checkpoint named by --model (the input file is not used: a
+/// checkpoint may be a folder, and is mapped, not read).
+static TranslateToMLIRRegistration
+    importModel("import-model", "checkpoint named by --model to fm",
+                [](llvm::SourceMgr &, MLIRContext *context)
+                    -> OwningOpRef<Operation *> {
+                  try {
+                    return import::buildLlama(*context,
+                                              import::openCheckpoint(
+                                                  model.getValue()));
+                  } catch (const rt::Error &error) {
+                    emitError(UnknownLoc::get(context)) << error.what();
+                    return nullptr;
+                  }
+                });
+
+static TranslateFromMLIRRegistration kernelsToAssembly(
+    "kernels-to-asm", "kernels of a converted module to assembly",
+    [](ModuleOp module, llvm::raw_ostream &out) -> LogicalResult {
+      auto kernels = module.lookupSymbol<ModuleOp>("kernels");
+      if (!kernels)
+        return module.emitError(
+            "has no module of kernels: run convert-fm-to-sched first");
+      auto name = kernels->getAttrOfType<StringAttr>("isthmus.target");
+      const TargetDescription *target =
+          name ? findTarget(name.getValue().str()) : nullptr;
+      if (!target)
+        return kernels.emitError("has no known 'isthmus.target'");
+      std::string text;
+      if (failed(emitKernelLibrary(kernels, *target, nullptr, &text)))
+        return failure();
+      out << text;
+      return success();
+    },
+    registerIn);
+
+static TranslateFromMLIRRegistration templatesToText(
+    "templates-to-text", "schedule templates to the bundle's message as text",
+    [](ModuleOp module, llvm::raw_ostream &out) {
+      module.walk([&](sched::TemplateOp op) {
+        bundle::Template message;
+        translateTemplate(op, message);
+        out << message.Utf8DebugString();
+      });
+      return success();
+    },
+    registerIn);
+
+static TranslateFromMLIRRegistration interpretProgram(
+    "interpret", "run the first program on --tokens; raw f32 logits",
+    [](ModuleOp module, llvm::raw_ostream &out) -> LogicalResult {
+      auto programs = module.getOps<fm::ProgramOp>();
+      if (programs.empty() || tokens.empty())
+        return module.emitError("needs an fm.program and --tokens");
+      SmallVector<int32_t> ids(tokens.begin(), tokens.end());
+      weights::Sources sources;
+      auto logits = fm::interpret(*programs.begin(), ids, sources);
+      if (failed(logits))
+        return failure();
+      out.write(reinterpret_cast<const char *>(logits->values.data()),
+                logits->values.size() * sizeof(float));
+      return success();
+    },
+    registerIn);
+
+int main(int argc, char **argv) {
+  return failed(mlirTranslateMain(argc, argv, "isthmus translations"));
+}
