@@ -13,6 +13,7 @@ void addTrust(CLI::App &app);
 void addEval(CLI::App &app);
 void addBench(CLI::App &app);
 void addLogits(CLI::App &app);
+void addTokenize(CLI::App &app);
 void addServe(CLI::App &app);
 void addWorker(CLI::App &app);
 void addCluster(CLI::App &app);

@@ -48,6 +48,7 @@ int main(int argc, char **argv) {
   cli::addEval(app);
   cli::addBench(app);
   cli::addLogits(app);
+  cli::addTokenize(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {

@@ -1,0 +1,30 @@
+// RUN: isthmus-opt %S/../Inputs/two-layers.mlir --convert-fm-to-sched | FileCheck %s
+// RUN: not isthmus-opt %S/../Inputs/two-layers.mlir --convert-fm-to-sched=target=z80 2>&1 | FileCheck %s --check-prefix=TARGET
+// RUN: not isthmus-opt %S/../Inputs/two-layers.mlir --fm-quantize-weights=group=16 --convert-fm-to-sched 2>&1 | FileCheck %s --check-prefix=GROUP
+
+// One function for each distinct kernel, however many launches it has.
+// CHECK-LABEL: module @kernels attributes {isthmus.target = "x86-64-avx2"}
+// CHECK: func.func @embedding_f32_64x32
+// CHECK: func.func @rms_norm_32
+// CHECK: func.func @linear_f32_32x32
+// CHECK-NOT: func.func @linear_f32_32x32(
+// CHECK: func.func @rotary_32_32_10000
+// CHECK: func.func @append_kv_1_1_32
+// CHECK: func.func @attention_1_1_32
+// CHECK-LABEL: module @schedule
+// CHECK: sched.template @layer
+// The two products need the norm, not one another.
+// CHECK: sched.launch @rms_norm_32{{.*}} wait
+// CHECK-NEXT: sched.buffer
+// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens wait
+// CHECK-NEXT: sched.buffer
+// CHECK-NEXT: sched.launch @linear_f32_32x32
+// CHECK-NOT: wait
+// CHECK: sched.launch @rotary_32_32_10000{{.*}} per_row over tokens wait
+// CHECK: kv_page_bytes = 8192
+// CHECK: sched.template @head
+// CHECK: sched.launch @select_rows_32{{.*}} over outputs wait
+// CHECK: sched.launch @linear_f32_64x32{{.*}} tiles 4 over outputs wait
+
+// TARGET: unknown target 'z80'; known: x86-64-avx512-vnni x86-64-avx2 aarch64-dotprod aarch64
+// GROUP: kernels take groups of 32 inputs

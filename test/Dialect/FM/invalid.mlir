@@ -1,0 +1,117 @@
+// RUN: isthmus-opt %s --split-input-file --verify-diagnostics
+
+// expected-error@+1 {{group of 32 does not divide the 48 inputs}}
+fm.param @w : !fm.weight<[16, 48], int8, group = 32> {
+}
+
+// -----
+
+// expected-error@+1 {{'group' goes with int8 and int4 only}}
+fm.param @w : !fm.weight<[16, 32], f32, group = 32> {
+}
+
+// -----
+
+// expected-error@+1 {{weight dimensions must be positive, got 0}}
+fm.param @w : !fm.weight<[0, 32], f32> {
+}
+
+// -----
+
+// expected-error@+1 {{yields '!fm.weight<[32], f32>' but is declared '!fm.weight<[16], f32>'}}
+fm.param @w : !fm.weight<[16], f32> {
+  %0 = fm.source "m" at 0 as "f32" : !fm.weight<[32], f32>
+  fm.yield %0 : !fm.weight<[32], f32>
+}
+
+// -----
+
+fm.param @w : !fm.weight<[16], f32> {
+  // expected-error@+1 {{unknown dtype 'q3_k'}}
+  %0 = fm.source "m" at 0 as "q3_k" : !fm.weight<[16], f32>
+  fm.yield %0 : !fm.weight<[16], f32>
+}
+
+// -----
+
+fm.param @w : !fm.weight<[6, 4], f32> {
+  %0 = fm.source "m" at 0 as "f32" : !fm.weight<[6, 4], f32>
+  // expected-error@+1 {{needs an even number of rows a head: 6 rows, 2 heads}}
+  %1 = fm.unpermute_rows %0 {heads = 2 : i64} : !fm.weight<[6, 4], f32>
+  fm.yield %1 : !fm.weight<[6, 4], f32>
+}
+
+// -----
+
+fm.param @w : !fm.weight<[6, 4], f32> {
+  %0 = fm.source "m" at 0 as "f32" : !fm.weight<[6, 4], f32>
+  // expected-error@+1 {{pattern must be "2:4" or "unstructured", got "1:4"}}
+  %1 = fm.prune %0 "1:4" : !fm.weight<[6, 4], f32>
+  fm.yield %1 : !fm.weight<[6, 4], f32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>, %w: !fm.weight<[16, 48], f32>) -> tensor<?x16xf32> {
+  // expected-error@+1 {{input has 32 features, the weight takes 48}}
+  %0 = fm.linear %x, %w : tensor<?x32xf32>, !fm.weight<[16, 48], f32> -> tensor<?x16xf32>
+  fm.return %0 : tensor<?x16xf32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>, %w: !fm.weight<[16, 32], int8, group = 32>) -> tensor<?x16xf32> {
+  // expected-error@+1 {{quantised weights go with !fm.qrows inputs}}
+  %0 = fm.linear %x, %w : tensor<?x32xf32>, !fm.weight<[16, 32], int8, group = 32> -> tensor<?x16xf32>
+  fm.return %0 : tensor<?x16xf32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>, %w: !fm.weight<[16], f32>) -> tensor<?x32xf32> {
+  // expected-error@+1 {{weight must be !fm.weight<[32], f32>}}
+  %0 = fm.rms_norm %x, %w {epsilon = 1.0e-5 : f64} : tensor<?x32xf32>, !fm.weight<[16], f32> -> tensor<?x32xf32>
+  fm.return %0 : tensor<?x32xf32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>, %rows: !fm.rows) -> tensor<?x32xf32> {
+  // expected-error@+1 {{head_dim must be even and divide the features}}
+  %0 = fm.rotary %x, %rows {head_dim = 12 : i64, theta = 1.0e4 : f64} : tensor<?x32xf32>
+  fm.return %0 : tensor<?x32xf32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x48xf32>, %rows: !fm.rows, %kv: !fm.state) -> tensor<?x48xf32> {
+  // expected-error@+1 {{heads must be a multiple of kv_heads, got 3 and 2}}
+  %0 = fm.attention %x, %x, %x, %rows, %kv {heads = 3 : i64, kv_heads = 2 : i64, scale = 1.0 : f64} : tensor<?x48xf32>, tensor<?x48xf32> -> tensor<?x48xf32>
+  fm.return %0 : tensor<?x48xf32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>) -> tensor<?x32xf32> {
+  // expected-error@+1 {{but 'b' declares}}
+  fm.return
+}
+
+// -----
+
+fm.program @p(%x: tensor<?x32xf32>, %rows: !fm.rows) -> tensor<?x32xf32> {
+  // expected-error@+1 {{no fm.block named 'nothing'}}
+  %0 = fm.call @nothing(%x, %rows) params [] : (tensor<?x32xf32>, !fm.rows) -> tensor<?x32xf32>
+  fm.return %0 : tensor<?x32xf32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>, %rows: !fm.rows, %w: !fm.weight<[32], f32>) -> tensor<?x32xf32> {
+  fm.return %x : tensor<?x32xf32>
+}
+fm.program @p(%x: tensor<?x32xf32>, %rows: !fm.rows) -> tensor<?x32xf32> {
+  // expected-error@+1 {{to block 'b', which takes}}
+  %0 = fm.call @b(%x, %rows) params [] : (tensor<?x32xf32>, !fm.rows) -> tensor<?x32xf32>
+  fm.return %0 : tensor<?x32xf32>
+}

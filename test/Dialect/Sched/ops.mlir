@@ -1,0 +1,23 @@
+// RUN: isthmus-opt %s | isthmus-opt | FileCheck %s
+// RUN: isthmus-translate --templates-to-text %s | FileCheck %s --check-prefix=TEXT
+
+// CHECK: sched.template @layer {
+sched.template @layer {
+^bb0(%x: !sched.buffer<128, tokens>, %y: !sched.buffer<128, tokens>, %w: !sched.weight, %kv: !sched.state):
+  // CHECK: %[[B:.*]] = sched.buffer : !sched.buffer<64, outputs>
+  %b = sched.buffer : !sched.buffer<64, outputs>
+  // CHECK: sched.launch @k(%{{.*}}, %{{.*}}, %[[B]]) tiles 2 over tokens wait {scratch = 256 : i64}
+  sched.launch @k(%x, %w, %b) tiles 2 over tokens wait {scratch = 256 : i64} : !sched.buffer<128, tokens>, !sched.weight, !sched.buffer<64, outputs>
+  // CHECK: sched.launch @m(%{{.*}}, %{{.*}}) tiles 1 per_row over outputs :
+  sched.launch @m(%kv, %y) tiles 1 per_row over outputs : !sched.state, !sched.buffer<128, tokens>
+}
+
+// TEXT: name: "layer"
+// TEXT: row_bytes: 128
+// TEXT: has_input: true
+// TEXT: output: 1
+// TEXT: weights: 1
+// TEXT: kernel: "k"
+// TEXT: tiles: 2
+// TEXT: wait: true
+// TEXT: scratch_bytes: 256

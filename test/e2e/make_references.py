@@ -1,0 +1,44 @@
+#!/usr/bin/env python3
+"""Writes references.json: what transformers in fp32 gives for the tiny checkpoints.
+
+Needs torch and transformers, which the tests themselves do not:
+    python test/e2e/make_references.py
+"""
+import json
+import pathlib
+import tempfile
+
+import numpy as np
+import torch
+
+import tiny
+
+torch.cuda.is_current_stream_capturing = lambda: False
+from transformers import AutoModelForCausalLM  # noqa: E402
+
+PROMPTS = [[5], [3, 200, 17, 42, 9], list(range(10, 60)), [(i * 41) % 500 for i in range(300)]]
+
+
+def main():
+    out = {}
+    for name in ("llama", "qwen2"):
+        with tempfile.TemporaryDirectory() as folder:
+            model = AutoModelForCausalLM.from_pretrained(tiny.write_folder(folder, name), dtype=torch.float32).eval()
+        cases = []
+        for prompt in PROMPTS:
+            with torch.no_grad():
+                ids = model.generate(torch.tensor([prompt]), max_new_tokens=24, min_new_tokens=24, do_sample=False,
+                                     pad_token_id=0)[0].tolist()
+                logits = model(torch.tensor([ids])).logits[0].numpy()
+            top = np.sort(logits[len(prompt) - 1:], axis=1)
+            cases.append(dict(prompt=prompt, tokens=ids[len(prompt):], last_logits=[float(v) for v in logits[-1]],
+                              scale=float(np.abs(logits).max()), least_gap=float((top[:, -1] - top[:, -2]).min())))
+        out[name] = cases
+    path = pathlib.Path(__file__).parent / "references.json"
+    path.write_text(json.dumps(out) + "\n")
+    for name, cases in out.items():
+        print(name, [round(c["least_gap"], 4) for c in cases])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""docs/numerics.md: a request gives the same tokens whatever runs beside it."""
+import concurrent.futures
+import json
+import urllib.request
+
+import pytest
+
+PROMPT = [(11 * i + 4) % 500 for i in range(75)]
+
+
+def ask(port, prompt, count):
+    body = json.dumps(dict(prompt=prompt, max_tokens=count, temperature=0)).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/completions", body,
+                                     {"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(request, timeout=60))["choices"][0]["text"]
+
+
+@pytest.mark.parametrize("weights", ["f32", "f16", "int8", "int4"])
+def test_threads_and_split(isthmus, bundles, tmp_path, weights):
+    plain = bundles("llama", weights)
+    split = bundles("llama", weights, split=True)
+    plan = json.loads(isthmus("inspect", split, "--json"))["plans"][0]
+    assert len(plan["stages"]) == 2
+    expected = isthmus.tokens(plain, PROMPT, "--threads", 1)
+    assert isthmus.tokens(plain, PROMPT, "--threads", 2) == expected
+    assert isthmus.tokens(split, PROMPT, "--threads", 2) == expected
+    # Stronger than tokens: the logits of one row, alone or among 64, bit for bit.
+    whole = isthmus.logits(plain, PROMPT, tmp_path)
+    other = isthmus.logits(split, PROMPT, tmp_path)
+    assert whole.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("weights", ["f32", "int8", "int4"])
+def test_batch_of_eight(bundles, start, weights):
+    server = start("serve", bundles("llama", weights), "--port", 0, "--context", 2048)
+    port = int(server.line.rsplit(":", 1)[1])
+    alone = ask(port, PROMPT, 40)
+    others = [[(i * k + 9) % 500 for i in range(20 + 30 * k)] for k in range(1, 8)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda p: ask(port, p, 40), [PROMPT] + others))
+    assert together[0] == alone
+    assert [ask(port, p, 40) for p in others] == together[1:]

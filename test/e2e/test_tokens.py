@@ -1,0 +1,75 @@
+"""Tokens and logits against transformers (committed references) and the interpreter."""
+import json
+import pathlib
+import subprocess
+
+import numpy as np
+import pytest
+
+from conftest import BIN
+
+REFERENCES = json.loads((pathlib.Path(__file__).parent / "references.json").read_text())
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("model", ["llama", "qwen2"])
+def test_equal_to_transformers(isthmus, bundles, tmp_path, model, split):
+    bundle = bundles(model, "f32", split=split)
+    for case in REFERENCES[model]:
+        assert case["least_gap"] > 1e-3  # otherwise the reference decides nothing
+        assert isthmus.tokens(bundle, case["prompt"]) == case["tokens"]
+        logits = isthmus.logits(bundle, case["prompt"] + case["tokens"], tmp_path)
+        error = np.abs(logits[-1] - np.array(case["last_logits"], np.float32)).max()
+        assert error <= 1e-4 * case["scale"]
+
+
+@pytest.mark.parametrize("options", [
+    [], ["--fm-quantize-weights=format=f16"], ["--fm-quantize-weights=format=int8"],
+    ["--fm-quantize-weights=format=int4"], ["--fm-prune-weights"], ["--fm-limit-kv=budget=24"],
+    ["--fm-prune-weights=pattern=unstructured", "--fm-quantize-weights=format=int4", "--fm-limit-kv=budget=40"]])
+@pytest.mark.parametrize("model", ["llama", "qwen2"])
+def test_kernels_equal_the_interpreter(isthmus, bundles, tmp_path, model, options):
+    """The same passes through the kernels and through the interpreter."""
+    text = " ".join(options)
+    weights = next((w for w in ("f16", "int8", "int4") if f"format={w}" in text), "f32")
+    compile_options = []
+    if "prune" in text:
+        compile_options += ["--prune", "unstructured" if "unstructured" in text else "2:4"]
+    if "budget" in text:
+        compile_options += ["--kv-budget", text.split("budget=")[1].split()[0]]
+    bundle = bundles(model, weights, *compile_options)
+    ids = [(7 * i + 3) % 500 for i in range(70)]
+    own = isthmus.logits(bundle, ids, tmp_path)
+    folder = bundle.parent / model
+    module = subprocess.run([BIN / "isthmus-translate", "--import-model", f"--model={folder}", "/dev/null"],
+                            check=True, capture_output=True).stdout
+    module = subprocess.run([BIN / "isthmus-opt", *options, "--canonicalize"], input=module, check=True,
+                            capture_output=True).stdout
+    raw = subprocess.run([BIN / "isthmus-translate", "--interpret", "--tokens=" + ",".join(map(str, ids))],
+                         input=module, check=True, capture_output=True).stdout
+    reference = np.frombuffer(raw, np.float32).reshape(len(ids), -1)
+    scale = np.abs(reference).max()
+    error = np.abs(own - reference)
+    if weights in ("f32", "f16"):
+        assert error.max() <= 1e-5 * scale
+    else:
+        # An activation on the edge between two int8 values may round either way,
+        # and the difference then travels; nearly all values are unaffected.
+        assert np.quantile(error, 0.5) <= 2e-3 * scale
+        assert error.max() <= 5e-2 * scale
+    # Where one token is clearly best, both choose it.
+    top = np.sort(reference, axis=1)
+    clear = top[:, -1] - top[:, -2] > 4 * error.max()
+    assert clear.any() or weights != "f32"
+    assert (own.argmax(1) == reference.argmax(1))[clear].all()
+
+
+def test_passes_that_change_the_model_change_the_logits(isthmus, bundles, tmp_path):
+    ids = [(7 * i + 3) % 500 for i in range(70)]
+    plain = isthmus.logits(bundles("llama"), ids, tmp_path)
+    for options in (["--prune", "2:4"], ["--kv-budget", "24"]):
+        other = isthmus.logits(bundles("llama", "f32", *options), ids, tmp_path)
+        assert np.abs(plain - other).max() > 1e-2
+    # The budget does nothing while the text is shorter.
+    limited = isthmus.logits(bundles("llama", "f32", "--kv-budget", "24"), ids, tmp_path)
+    assert np.array_equal(plain[:20], limited[:20])

@@ -1,0 +1,125 @@
+#include "isthmus/Weights/RowOps.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+
+using namespace isthmus;
+using namespace isthmus::weights;
+
+static std::vector<float> randomRow(size_t size, float shift = 0) {
+  std::mt19937 generator(7);
+  std::normal_distribution<float> normal(shift, 1);
+  std::vector<float> row(size);
+  for (float &v : row)
+    v = normal(generator);
+  return row;
+}
+
+TEST(RowOps, Prune2of4KeepsTheLargestTwo) {
+  std::vector<float> row = {1, -3, 2, 0.5f, 4, 4, 4, 4};
+  prune2of4(row);
+  EXPECT_EQ(row, (std::vector<float>{0, -3, 2, 0, 4, 4, 0, 0}));
+}
+
+TEST(RowOps, PruneUnstructuredTakesExactlyTheFraction) {
+  std::vector<float> row = randomRow(100);
+  std::vector<float> original = row;
+  pruneUnstructured(row, 0.3);
+  float largestGone = 0, leastKept = INFINITY;
+  size_t gone = 0;
+  for (size_t i = 0; i < row.size(); ++i) {
+    if (row[i] == 0) {
+      ++gone;
+      largestGone = std::max(largestGone, std::fabs(original[i]));
+    } else {
+      leastKept = std::min(leastKept, std::fabs(row[i]));
+    }
+  }
+  EXPECT_EQ(gone, 30u);
+  EXPECT_LE(largestGone, leastKept);
+}
+
+TEST(RowOps, Int8IsWithinHalfAStep) {
+  std::vector<float> row = randomRow(32);
+  Int8Group group = quantizeInt8(row.data());
+  for (int i = 0; i < 32; ++i)
+    EXPECT_NEAR(float(group.scale) * float(group.q[i]), row[size_t(i)],
+                float(group.scale) * 0.6f);
+}
+
+TEST(RowOps, Int8OfZerosAndOfTinyValues) {
+  std::vector<float> zeros(32, 0.0f), tiny(32, 1e-38f);
+  EXPECT_EQ(quantizeInt8(zeros.data()).q[5], 0);
+  EXPECT_EQ(quantizeInt8(tiny.data()).q[5], 0);
+}
+
+TEST(RowOps, Int4FitsAnAffineGridNearlyExactly) {
+  // What Q4_1 files hold: scale * q + minimum in each group.
+  std::vector<float> row;
+  for (int i = 0; i < 128; ++i)
+    row.push_back(0.02f * float((i * 7) % 16) - 0.137f);
+  Int4Row quantized = quantizeInt4(row);
+  for (size_t i = 0; i < row.size(); ++i)
+    EXPECT_NEAR(quantized.value(i), row[i], 0.002f);
+}
+
+TEST(RowOps, Int4BeatsSymmetricRoundingOnShiftedValues) {
+  std::vector<float> row = randomRow(1024, 0.5f);
+  Int4Row quantized = quantizeInt4(row);
+  double error = 0, symmetric = 0;
+  for (size_t g = 0; g < row.size(); g += 32) {
+    float largest = 0;
+    for (size_t i = g; i < g + 32; ++i)
+      largest = std::max(largest, std::fabs(row[i]));
+    for (size_t i = g; i < g + 32; ++i) {
+      error += std::pow(quantized.value(i) - row[i], 2);
+      float step = largest / 8;
+      symmetric += std::pow(
+          step * std::clamp(std::round(row[i] / step), -8.f, 7.f) - row[i], 2);
+    }
+  }
+  EXPECT_LT(error, symmetric);
+}
+
+TEST(RowOps, PackedInt8LiesAsDocumented) {
+  PackedLayout layout{PackedFormat::Int8, 17, 64};
+  std::vector<float> row = randomRow(64);
+  const float *rows[1] = {row.data()};
+  std::vector<std::byte> panel(size_t(layout.panelBytes()));
+  packPanel(layout, rows, panel.data());
+  Int8Group second = quantizeInt8(row.data() + 32);
+  // Input 4c + i of output 0 in block 1.
+  const auto *block =
+      reinterpret_cast<const int8_t *>(panel.data()) + layout.blockBytes();
+  EXPECT_EQ(block[3 * 64 + 0 * 4 + 2], second.q[14]);
+  EXPECT_EQ(layout.panels(), 2);
+}
+
+TEST(Dequantize, KnownBlocks) {
+  // q4_0: d = 0.5, nibbles 0 and 15.
+  std::vector<uint8_t> block(18, 0xF0);
+  _Float16 d = _Float16(0.5f);
+  std::memcpy(block.data(), &d, 2);
+  std::vector<float> out(32);
+  dequantize(import::DType::Q4_0,
+             reinterpret_cast<const std::byte *>(block.data()), out);
+  EXPECT_EQ(out[0], -4.0f);
+  EXPECT_EQ(out[16], 3.5f);
+  // bf16: the upper half of an f32.
+  uint16_t one = 0x3F80;
+  float value = 0;
+  dequantize(import::DType::BF16, reinterpret_cast<const std::byte *>(&one),
+             {&value, 1});
+  EXPECT_EQ(value, 1.0f);
+}
+
+TEST(Generate, IsTheSameFromAnyStart) {
+  std::vector<float> all(64), part(16);
+  generate(5, 0, 64, all);
+  generate(5, 48, 64, part);
+  EXPECT_TRUE(std::equal(part.begin(), part.end(), all.begin() + 48));
+  EXPECT_NE(all[0], all[1]);
+}

@@ -1,0 +1,100 @@
+#include "isthmus/runtime/ChatTemplate.h"
+#include "isthmus/runtime/Error.h"
+#include "isthmus/runtime/TextStream.h"
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+using namespace isthmus::rt;
+using nlohmann::json;
+
+/// Bytes 'a'..'e' and a few merges; ids in the order of the list.
+static json tinyTokenizer() {
+  std::vector<std::string> tokens = {"a", "b", "c", "Ġ", "ab", "abc", "bc", "<end>"};
+  for (int byte = 0xA1; byte <= 0xAC; ++byte) // bytes of multi-byte characters
+    tokens.push_back({char(0xC0 | byte >> 6), char(0x80 | (byte & 63))});
+  for (int byte = 0xE0; byte <= 0xF4; ++byte)
+    tokens.push_back({char(0xC0 | byte >> 6), char(0x80 | (byte & 63))});
+  json vocab;
+  for (size_t i = 0; i < tokens.size(); ++i)
+    vocab[tokens[i]] = i;
+  return {{"added_tokens", {{{"id", 7}, {"content", "<end>"}, {"special", true}}}},
+          {"normalizer", nullptr},
+          {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}}},
+          {"model",
+           {{"type", "BPE"}, {"vocab", vocab}, {"merges", {"b c", "a b", "ab c"}}}}};
+}
+
+TEST(Tokenizer, LowestRankMergesFirst) {
+  Tokenizer t(tinyTokenizer().dump());
+  // "b c" has rank 0: "abc" becomes a, bc and stays so.
+  EXPECT_EQ(t.encode("abc"), (std::vector<int32_t>{0, 6}));
+  EXPECT_EQ(t.encode("ab ab"), (std::vector<int32_t>{4, 3, 4}));
+}
+
+TEST(Tokenizer, SpecialTokensOnlyInTrustedText) {
+  Tokenizer t(tinyTokenizer().dump());
+  EXPECT_EQ(t.encode("a<end>b"), (std::vector<int32_t>{0, 7, 1}));
+  Tokenizer::Range all{0, 7};
+  for (int32_t id : t.encode("a<end>b", {&all, 1}))
+    EXPECT_NE(id, 7);
+  EXPECT_EQ(t.decode(7), "");
+  EXPECT_EQ(t.decode(7, true), "<end>");
+}
+
+TEST(Tokenizer, RefusesWhatItCannotDoExactly) {
+  auto rejects = [](auto change) {
+    json config = tinyTokenizer();
+    change(config);
+    EXPECT_THROW(Tokenizer{config.dump()}, Error);
+  };
+  rejects([](json &c) { c["model"]["type"] = "Unigram"; });
+  rejects([](json &c) { c["model"]["byte_fallback"] = true; });
+  rejects([](json &c) { c["pre_tokenizer"] = nullptr; });
+  rejects([](json &c) { c["pre_tokenizer"]["type"] = "Metaspace"; });
+  rejects([](json &c) { c["normalizer"] = {{"type", "Lowercase"}}; });
+  rejects([](json &c) { c["added_tokens"][0]["lstrip"] = true; });
+  rejects([](json &c) { c["model"]["merges"].push_back("a q"); });
+  rejects([](json &c) { c["model"]["vocab"]["a"] = -1; });
+  rejects([](json &c) { c.erase("model"); });
+  EXPECT_THROW(Tokenizer{"{"}, Error);
+}
+
+TEST(TextStream, HoldsBackHalfCharactersAndStopStrings) {
+  Tokenizer t(tinyTokenizer().dump());
+  TextStream plain(t, {});
+  EXPECT_EQ(plain.push(0), "a");
+  TextStream stop(t, {"bca"});
+  EXPECT_EQ(stop.push(0), "a");
+  EXPECT_EQ(stop.push(6), "");    // "bc" may begin the stop string
+  EXPECT_EQ(stop.push(1), "bcb"); // it did not ("b" may again)
+  EXPECT_EQ(stop.push(6), "");
+  EXPECT_EQ(stop.push(0), "");
+  EXPECT_TRUE(stop.stopped());
+  EXPECT_EQ(stop.finish(), "");
+}
+
+TEST(TextStream, GivesTheRestAtTheEnd) {
+  Tokenizer t(tinyTokenizer().dump());
+  TextStream stream(t, {"abc"});
+  EXPECT_EQ(stream.push(0), "");
+  EXPECT_EQ(stream.finish(), "a");
+}
+
+TEST(ChatTemplate, RendersAndMarksWhatCameFromOutside) {
+  ChatTemplate chat("{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"
+                    "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+                    "", "");
+  auto prompt = chat.apply(json::array({{{"role", "user"}, {"content", "hi <|x|>"}}}));
+  EXPECT_EQ(prompt.text, "<|user|>hi <|x|><|assistant|>");
+  bool covered = false;
+  for (auto [first, last] : prompt.untrusted)
+    covered |= prompt.text.substr(first, last - first).find("<|x|>") != std::string::npos;
+  EXPECT_TRUE(covered);
+}
+
+TEST(ChatTemplate, ReportsTemplateErrors) {
+  EXPECT_THROW(ChatTemplate("{% for %}", "", ""), Error);
+  ChatTemplate strict("{{ raise_exception('no system messages') }}", "", "");
+  EXPECT_THROW(strict.apply(json::array()), Error);
+}

@@ -1,0 +1,124 @@
+#include "isthmus/runtime/Cluster.h"
+#include "isthmus/runtime/Error.h"
+#include "isthmus/runtime/Transport.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <thread>
+
+using namespace isthmus::rt;
+namespace fs = std::filesystem;
+
+namespace {
+class TransportTest : public testing::TestWithParam<const char *> {
+protected:
+  TransportTest() {
+    std::string pattern = (fs::temp_directory_path() / "net-XXXXXX").string();
+    folder = mkdtemp(pattern.data());
+    createCluster(folder / "cluster");
+    addMember(folder / "cluster", folder / "one", "one");
+    addMember(folder / "cluster", folder / "two", "two");
+    createCluster(folder / "foreign");
+    addMember(folder / "foreign", folder / "stranger", "stranger");
+  }
+  ~TransportTest() override { fs::remove_all(folder); }
+
+  std::string address() const {
+    return std::string(GetParam()) == "unix"
+               ? "unix:" + (folder / "socket").string()
+               : "tls:127.0.0.1:0";
+  }
+  fs::path folder;
+};
+
+std::vector<std::byte> pattern(size_t size) {
+  std::vector<std::byte> bytes(size);
+  for (size_t i = 0; i < size; ++i)
+    bytes[i] = std::byte(i * 131 + i / 251);
+  return bytes;
+}
+} // namespace
+
+TEST_P(TransportTest, CarriesFramesOfAnySizeBothWays) {
+  auto listener = listen(parseAddress(address()), folder / "one");
+  std::thread echo([&] {
+    auto channel = listener->accept();
+    std::vector<std::byte> frame;
+    for (int i = 0; i < 5; ++i) {
+      channel->receive(frame);
+      std::span<const std::byte> part(frame);
+      channel->send({&part, 1});
+    }
+  });
+  auto channel = connect(parseAddress(listener->address()), folder / "two", 5);
+  std::vector<std::byte> frame;
+  for (size_t size : {size_t(0), size_t(1), size_t(5000), size_t(4 << 20), size_t(9'000'001)}) {
+    auto bytes = pattern(size);
+    // In two parts, as messages with a payload go.
+    std::span<const std::byte> parts[] = {std::span(bytes).first(size / 3),
+                                          std::span(bytes).subspan(size / 3)};
+    channel->send(parts);
+    channel->receive(frame, 20);
+    EXPECT_EQ(frame, bytes);
+  }
+  echo.join();
+}
+
+TEST_P(TransportTest, NoticesThatThePeerIsGone) {
+  auto listener = listen(parseAddress(address()), folder / "one");
+  std::thread peer([&] { auto channel = listener->accept(); });
+  auto channel = connect(parseAddress(listener->address()), folder / "two", 5);
+  peer.join();
+  std::vector<std::byte> frame;
+  EXPECT_THROW(channel->receive(frame, 20), Error);
+}
+
+TEST_P(TransportTest, TimesOut) {
+  auto listener = listen(parseAddress(address()), folder / "one");
+  std::unique_ptr<Channel> held;
+  std::thread peer([&] { held = listener->accept(); });
+  auto channel = connect(parseAddress(listener->address()), folder / "two", 5);
+  peer.join();
+  std::vector<std::byte> frame;
+  EXPECT_THROW(channel->receive(frame, 0.2), Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, TransportTest, testing::Values("unix", "tls"));
+
+using TlsTest = TransportTest;
+TEST_P(TlsTest, RefusesMembersOfOtherClusters) {
+  auto listener = listen(parseAddress("tls:127.0.0.1:0"), folder / "one");
+  int refused = 0;
+  listener->onRefused = [&](const std::string &) { ++refused; };
+  std::thread door([&] { EXPECT_EQ(listener->accept(), nullptr); });
+  // In TLS 1.3 the client learns of its refusal at its first read.
+  EXPECT_THROW(
+      {
+        auto channel = connect(parseAddress(listener->address()), folder / "stranger", 5);
+        std::vector<std::byte> frame;
+        channel->receive(frame, 5);
+      },
+      Error);
+  EXPECT_THROW(connect(parseAddress(listener->address()), "", 5), Error);
+  listener->close();
+  door.join();
+  EXPECT_EQ(refused, 1);
+}
+INSTANTIATE_TEST_SUITE_P(Tls, TlsTest, testing::Values("tls"));
+
+TEST(Address, RejectsWhatItDoesNotKnow) {
+  for (const char *text : {"", "unix:", "tcp:1.2.3.4:5", "tls:host", "tls::", "tls:h:99999", "tls:h:1x"})
+    EXPECT_THROW(parseAddress(text), Error) << text;
+  EXPECT_EQ(parseAddress("tls:[::1]:80").port, "80");
+}
+
+TEST(Cluster, DoesNotOverwriteAnAuthority) {
+  std::string pattern = (fs::temp_directory_path() / "cl-XXXXXX").string();
+  fs::path folder = mkdtemp(pattern.data());
+  createCluster(folder);
+  EXPECT_THROW(createCluster(folder), Error);
+  EXPECT_EQ(fs::status(folder / "authority.pem").permissions(),
+            fs::perms::owner_read | fs::perms::owner_write);
+  fs::remove_all(folder);
+}
