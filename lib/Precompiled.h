@@ -1,4 +1,5 @@
-//===- Precompiled.h - headers that nearly every file here needs -*- C++ -*-===//
+//===- Precompiled.h - headers that nearly every file here needs -*- C++
+//-*-===//
 #pragma once
 
 #include "mlir/Dialect/Arith/IR/Arith.h"

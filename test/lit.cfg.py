@@ -9,4 +9,5 @@ config.test_source_root = os.path.dirname(__file__)
 config.test_exec_root = os.path.join(config.build_root, "test")
 config.environment["PATH"] = os.pathsep.join(
     [os.path.join(config.build_root, "bin"), "/usr/lib/llvm-22/bin", config.environment["PATH"]])
+config.environment["FILECHECK_OPTS"] = "-dump-input=never"
 config.substitutions.append(("%build", config.build_root))

@@ -41,8 +41,7 @@ Value KernelBuilder::operand(unsigned index) {
 
 Value KernelBuilder::stepField(unsigned index, bool isPointer) {
   Type pointer = LLVM::LLVMPointerType::get(b.getContext());
-  Value step =
-      load(pointer, function.getArgument(0), offsetof(rt::Args, step));
+  Value step = load(pointer, function.getArgument(0), offsetof(rt::Args, step));
   return load(isPointer ? pointer : i64(), step, 8 * index);
 }
 
@@ -155,8 +154,8 @@ Value KernelBuilder::exp(Value x) {
   int64_t lanes = cast<VectorType>(type).getNumElements();
   auto c = [&](double value) { return fcst(type, value); };
   x = fmax(x, c(-87.0));
-  Value below = arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OLT, x,
-                                      c(88.0));
+  Value below =
+      arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OLT, x, c(88.0));
   x = arith::SelectOp::create(b, loc, below, x, c(88.0));
   // x = n ln2 + r with ln2 in two parts (Cody and Waite), |r| <= ln2 / 2.
   Value n = math::RoundEvenOp::create(b, loc, fmul(x, c(1.44269504088896341)));
@@ -168,10 +167,9 @@ Value KernelBuilder::exp(Value x) {
                    1.6666665459e-1, 5.0000001201e-1})
     p = fma(p, r, c(k));
   p = fadd(fma(p, fmul(r, r), r), c(1.0));
-  Value exponent =
-      arith::FPToSIOp::create(b, loc, vec(lanes, i32()), n);
-  exponent = arith::ShLIOp::create(b, loc, exponent,
-                                   cst(vec(lanes, i32()), 23));
+  Value exponent = arith::FPToSIOp::create(b, loc, vec(lanes, i32()), n);
+  exponent =
+      arith::ShLIOp::create(b, loc, exponent, cst(vec(lanes, i32()), 23));
   Value bits = arith::BitcastOp::create(b, loc, vec(lanes, i32()), p);
   return arith::BitcastOp::create(b, loc, type, add(bits, exponent));
 }

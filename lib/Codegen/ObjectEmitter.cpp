@@ -47,8 +47,7 @@ createMachine(const TargetDescription &target, std::string &error) {
   LLVMInitializeAArch64TargetMC();
   LLVMInitializeAArch64AsmPrinter();
   llvm::Triple triple(target.triple);
-  const llvm::Target *found =
-      llvm::TargetRegistry::lookupTarget(triple, error);
+  const llvm::Target *found = llvm::TargetRegistry::lookupTarget(triple, error);
   if (!found)
     return nullptr;
   llvm::TargetOptions options;
@@ -83,8 +82,7 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
 static LogicalResult link(ModuleOp kernels, llvm::StringRef object,
                           std::string *library) {
   llvm::SmallString<128> folder;
-  if (auto error =
-          llvm::sys::fs::createUniqueDirectory("isthmus-link", folder))
+  if (auto error = llvm::sys::fs::createUniqueDirectory("isthmus-link", folder))
     return kernels.emitError("cannot create a temporary folder: ")
            << error.message();
   llvm::SmallString<128> input = folder, output = folder;
@@ -101,11 +99,10 @@ static LogicalResult link(ModuleOp kernels, llvm::StringRef object,
   }
   std::string messages;
   llvm::raw_string_ostream stream(messages);
-  const char *arguments[] = {"ld.lld",        "-shared",
-                             "--no-undefined", "--build-id=none",
-                             "-z",            "noexecstack",
-                             "--strip-all",   input.c_str(),
-                             "-o",            output.c_str()};
+  const char *arguments[] = {"ld.lld",          "-shared",     "--no-undefined",
+                             "--build-id=none", "-z",          "noexecstack",
+                             "--strip-all",     input.c_str(), "-o",
+                             output.c_str()};
   lld::DriverDef driver = {lld::Gnu, &lld::elf::link};
   if (succeeded(result) &&
       lld::lldMain(arguments, stream, stream, {driver}).retCode != 0)

@@ -47,8 +47,8 @@ public:
 
   LogicalResult convert() {
     builder.setInsertionPointToEnd(schedule.getBody());
-    auto op = sched::TemplateOp::create(builder, block.getLoc(),
-                                        block.getSymName());
+    auto op =
+        sched::TemplateOp::create(builder, block.getLoc(), block.getSymName());
     Block &body = op.getBody().emplaceBlock();
     builder.setInsertionPointToStart(&body);
     if (failed(mapArguments(body)))
@@ -116,8 +116,8 @@ private:
     bool selects = !block.getOps<fm::SelectRowsOp>().empty();
     mapping[result] = body.insertArgument(
         position,
-        bufferType(result.getType(), selects ? sched::RowKind::Outputs
-                                             : sched::RowKind::Tokens),
+        bufferType(result.getType(),
+                   selects ? sched::RowKind::Outputs : sched::RowKind::Tokens),
         result.getLoc());
     for (BlockArgument argument : block.getBody().getArguments())
       if (isa<fm::StateType>(argument.getType()))
@@ -167,9 +167,8 @@ private:
   LogicalResult checkLanes(Operation &op, int64_t size, StringRef what) {
     if (size % kLanes == 0)
       return success();
-    return op.emitError() << what << " of " << size
-                          << " is not a multiple of " << kLanes
-                          << ", which the kernels need";
+    return op.emitError() << what << " of " << size << " is not a multiple of "
+                          << kLanes << ", which the kernels need";
   }
 
   LogicalResult convertOp(Operation &op) {
@@ -283,9 +282,11 @@ private:
 
   LogicalResult convert(fm::AttentionOp op) {
     int64_t heads = op.getHeads();
-    AttentionSpec spec{heads, int64_t(op.getKvHeads()),
+    AttentionSpec spec{heads,
+                       int64_t(op.getKvHeads()),
                        fm::getFeatures(op.getQ().getType()) / heads,
-                       op.getScale().convertToDouble(), op.getSinks(),
+                       op.getScale().convertToDouble(),
+                       op.getSinks(),
                        op.getWindow()};
     if (failed(checkLanes(*op, spec.headDim, "head size")))
       return failure();

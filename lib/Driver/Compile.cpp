@@ -111,10 +111,9 @@ private:
                              topology.targets[i]);
     }
     for (const plan::Link &link : topology.links)
-      topo::LinkOp::create(b, loc, topology.devices[link.a].name,
-                           topology.devices[link.b].name,
-                           llvm::APFloat(link.latency),
-                           llvm::APFloat(link.bandwidth));
+      topo::LinkOp::create(
+          b, loc, topology.devices[link.a].name, topology.devices[link.b].name,
+          llvm::APFloat(link.latency), llvm::APFloat(link.bandwidth));
   }
 
   void runPasses() {
@@ -172,8 +171,9 @@ private:
     }
   }
 
-  /// One library for each distinct target of the topology. Templates are the same
-  /// for all: they are taken from the last conversion, which stays in the module.
+  /// One library for each distinct target of the topology. Templates are the
+  /// same for all: they are taken from the last conversion, which stays in the
+  /// module.
   void writeKernels(BundleWriter &writer, bundle::Manifest &manifest) {
     std::vector<std::string> targets = topology.targets;
     std::sort(targets.begin(), targets.end());
@@ -210,12 +210,13 @@ private:
   void writeWeights(BundleWriter &writer, bundle::Manifest &manifest) {
     weights::Sources sources;
     uint32_t blob = writer.beginBlob("weights");
-    unsigned threads = options.threads ? options.threads
-                                       : std::max(1u, std::thread::hardware_concurrency());
+    unsigned threads = options.threads
+                           ? options.threads
+                           : std::max(1u, std::thread::hardware_concurrency());
     uint64_t total = 0, done = 0;
     for (auto param : module->getOps<fm::ParamOp>())
-      total += uint64_t(ShapedType::getNumElements(
-          param.getWeightType().getShape()));
+      total += uint64_t(
+          ShapedType::getNumElements(param.getWeightType().getShape()));
     for (auto param : module->getOps<fm::ParamOp>()) {
       report("weights", double(done) / double(total));
       auto program = weights::WeightProgram::build(param, sources);
@@ -234,8 +235,8 @@ private:
       program->run(threads, [&](std::span<const std::byte> bytes) {
         writer.append(bytes);
       });
-      done += uint64_t(ShapedType::getNumElements(
-          param.getWeightType().getShape()));
+      done += uint64_t(
+          ShapedType::getNumElements(param.getWeightType().getShape()));
     }
     writer.endBlob();
     report("weights", 1);

@@ -19,12 +19,11 @@ double isthmus::parseQuantity(const std::string &text,
   double value = 0;
   auto [end, error] =
       std::from_chars(text.data(), text.data() + text.size(), value);
-  std::string suffix(static_cast<const char *>(end),
-                     text.data() + text.size());
+  std::string suffix(static_cast<const char *>(end), text.data() + text.size());
   suffix.erase(0, suffix.find_first_not_of(' '));
   static const std::pair<const char *, double> prefixes[] = {
-      {"", 1},     {"m", 1e-3},         {"u", 1e-6},         {"n", 1e-9},
-      {"k", 1e3},  {"M", 1e6},          {"G", 1e9},          {"T", 1e12},
+      {"", 1},      {"m", 1e-3},       {"u", 1e-6},         {"n", 1e-9},
+      {"k", 1e3},   {"M", 1e6},        {"G", 1e9},          {"T", 1e12},
       {"Ki", 1024}, {"Mi", 1048576.0}, {"Gi", 1073741824.0}};
   if (error == std::errc() && value > 0 && std::isfinite(value))
     for (auto [prefix, factor] : prefixes)
@@ -98,10 +97,9 @@ private:
 
   void readDevice(const YAML::Node &node) {
     expectKeys(node, {"name", "memory", "bandwidth", "ops", "target"});
-    plan::Device device{text(node, "name"),
-                        uint64_t(quantity(node, "memory", "B")),
-                        quantity(node, "bandwidth", "B/s"),
-                        quantity(node, "ops", "op/s")};
+    plan::Device device{
+        text(node, "name"), uint64_t(quantity(node, "memory", "B")),
+        quantity(node, "bandwidth", "B/s"), quantity(node, "ops", "op/s")};
     for (const plan::Device &other : result.devices)
       if (other.name == device.name)
         fail(node, "device '" + device.name + "' appears twice");
@@ -112,8 +110,7 @@ private:
       std::string known = "host";
       for (const TargetDescription &candidate : allTargets())
         known += ", " + candidate.name;
-      fail(node["target"],
-           "unknown target '" + target + "'; known: " + known);
+      fail(node["target"], "unknown target '" + target + "'; known: " + known);
     }
     result.devices.push_back(device);
     result.targets.push_back(target);
@@ -148,8 +145,8 @@ Topology isthmus::readTopology(const std::filesystem::path &path) {
 
 Topology isthmus::hostTopology() {
   Topology result;
-  auto memory = uint64_t(sysconf(_SC_PHYS_PAGES)) *
-                uint64_t(sysconf(_SC_PAGESIZE));
+  auto memory =
+      uint64_t(sysconf(_SC_PHYS_PAGES)) * uint64_t(sysconf(_SC_PAGESIZE));
   // Nominal speeds: with one device there is nothing to choose.
   result.devices.push_back({"host", memory, 20e9, 200e9});
   result.targets.push_back(hostTarget().name);

@@ -17,7 +17,19 @@ using rt::Error;
 
 namespace {
 enum class ValueType : uint32_t {
-  U8, I8, U16, I16, U32, I32, F32, Bool, String, Array, U64, I64, F64
+  U8,
+  I8,
+  U16,
+  I16,
+  U32,
+  I32,
+  F32,
+  Bool,
+  String,
+  Array,
+  U64,
+  I64,
+  F64
 };
 
 struct Value {
@@ -90,17 +102,28 @@ private:
 
   std::variant<int64_t, double> number(ValueType type, const std::string &key) {
     switch (type) {
-    case ValueType::U8: return int64_t(cursor.read<uint8_t>(key));
-    case ValueType::I8: return int64_t(cursor.read<int8_t>(key));
-    case ValueType::U16: return int64_t(cursor.read<uint16_t>(key));
-    case ValueType::I16: return int64_t(cursor.read<int16_t>(key));
-    case ValueType::U32: return int64_t(cursor.read<uint32_t>(key));
-    case ValueType::I32: return int64_t(cursor.read<int32_t>(key));
-    case ValueType::F32: return double(cursor.read<float>(key));
-    case ValueType::Bool: return int64_t(cursor.read<uint8_t>(key) != 0);
-    case ValueType::U64: return int64_t(cursor.read<uint64_t>(key));
-    case ValueType::I64: return cursor.read<int64_t>(key);
-    case ValueType::F64: return cursor.read<double>(key);
+    case ValueType::U8:
+      return int64_t(cursor.read<uint8_t>(key));
+    case ValueType::I8:
+      return int64_t(cursor.read<int8_t>(key));
+    case ValueType::U16:
+      return int64_t(cursor.read<uint16_t>(key));
+    case ValueType::I16:
+      return int64_t(cursor.read<int16_t>(key));
+    case ValueType::U32:
+      return int64_t(cursor.read<uint32_t>(key));
+    case ValueType::I32:
+      return int64_t(cursor.read<int32_t>(key));
+    case ValueType::F32:
+      return double(cursor.read<float>(key));
+    case ValueType::Bool:
+      return int64_t(cursor.read<uint8_t>(key) != 0);
+    case ValueType::U64:
+      return int64_t(cursor.read<uint64_t>(key));
+    case ValueType::I64:
+      return cursor.read<int64_t>(key);
+    case ValueType::F64:
+      return cursor.read<double>(key);
     default:
       throw Error("{}: metadata '{}' has unknown type {}", where, key,
                   uint32_t(type));
@@ -164,16 +187,26 @@ private:
 
   DType dtypeOf(uint32_t type, const std::string &name) const {
     switch (type) {
-    case 0: return DType::F32;
-    case 1: return DType::F16;
-    case 2: return DType::Q4_0;
-    case 3: return DType::Q4_1;
-    case 6: return DType::Q5_0;
-    case 8: return DType::Q8_0;
-    case 12: return DType::Q4_K;
-    case 13: return DType::Q5_K;
-    case 14: return DType::Q6_K;
-    case 30: return DType::BF16;
+    case 0:
+      return DType::F32;
+    case 1:
+      return DType::F16;
+    case 2:
+      return DType::Q4_0;
+    case 3:
+      return DType::Q4_1;
+    case 6:
+      return DType::Q5_0;
+    case 8:
+      return DType::Q8_0;
+    case 12:
+      return DType::Q4_K;
+    case 13:
+      return DType::Q5_K;
+    case 14:
+      return DType::Q6_K;
+    case 30:
+      return DType::BF16;
     default:
       throw Error("{}: tensor '{}' has ggml type {}, which is not supported; "
                   "re-quantise it to F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, "
@@ -230,8 +263,7 @@ private:
       for (uint32_t d = 0; d < rank; ++d)
         entry.shape.insert(entry.shape.begin(),
                            int64_t(cursor.read<uint64_t>("tensor shape")));
-      entry.dtype =
-          dtypeOf(cursor.read<uint32_t>("tensor type"), entry.name);
+      entry.dtype = dtypeOf(cursor.read<uint32_t>("tensor type"), entry.name);
       entry.offset = cursor.read<uint64_t>("tensor offset");
       entries.push_back(std::move(entry));
     }

@@ -20,13 +20,12 @@ public:
   LlamaBuilder(MLIRContext &context, const import::Checkpoint &checkpoint)
       : checkpoint(checkpoint), config(checkpoint.config), b(&context),
         tied(!checkpoint.tensors.contains("lm_head.weight")),
-        biased(checkpoint.tensors.contains(layerName(0, "self_attn.q_proj.bias"))) {
-  }
+        biased(checkpoint.tensors.contains(
+            layerName(0, "self_attn.q_proj.bias"))) {}
 
   OwningOpRef<ModuleOp> build() {
     OwningOpRef<ModuleOp> module = ModuleOp::create(location("model"));
-    (*module)->setAttr("fm.architecture",
-                       b.getStringAttr(config.architecture));
+    (*module)->setAttr("fm.architecture", b.getStringAttr(config.architecture));
     b.setInsertionPointToEnd(module->getBody());
     buildParams();
     buildEmbed();
@@ -118,9 +117,9 @@ private:
     fm::WeightType type = weightType(outputs, inputs);
     auto param = fm::ParamOp::create(b, loc, name, type);
     b.setInsertionPointToStart(&param.getBody().emplaceBlock());
-    Value value = fm::SourceOp::create(b, loc, type, tensor.file,
-                                       int64_t(tensor.offset),
-                                       import::nameOf(tensor.dtype));
+    Value value =
+        fm::SourceOp::create(b, loc, type, tensor.file, int64_t(tensor.offset),
+                             import::nameOf(tensor.dtype));
     if (heads && checkpoint.interleavedRotary)
       value = fm::UnpermuteRowsOp::create(b, loc, type, value,
                                           b.getI64IntegerAttr(heads));
@@ -240,8 +239,7 @@ private:
     Location loc = location("main");
     auto program = fm::ProgramOp::create(
         b, loc, b.getStringAttr("main"),
-        TypeAttr::get(
-            b.getFunctionType({ids(), meta()}, rows(config.vocab))),
+        TypeAttr::get(b.getFunctionType({ids(), meta()}, rows(config.vocab))),
         nullptr, nullptr);
     program->setAttr("fm.context_length",
                      b.getI64IntegerAttr(config.contextLength));
@@ -251,8 +249,8 @@ private:
     Value rowMeta = body.addArgument(meta(), loc);
     b.setInsertionPointToStart(&body);
     auto call = [&](StringRef name, StringRef block,
-                    ArrayRef<std::string> params,
-                    std::optional<int64_t> state, int64_t features) {
+                    ArrayRef<std::string> params, std::optional<int64_t> state,
+                    int64_t features) {
       SmallVector<Attribute> symbols;
       for (const std::string &param : params)
         symbols.push_back(FlatSymbolRefAttr::get(b.getContext(), param));

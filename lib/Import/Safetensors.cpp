@@ -1,7 +1,7 @@
 //===- Safetensors.cpp - reads safetensors headers ------------------------===//
 //
-// Specification: huggingface.co/docs/safetensors: u64 header size, a JSON object
-// of {name: {dtype, shape, data_offsets}}, then the values.
+// Specification: huggingface.co/docs/safetensors: u64 header size, a JSON
+// object of {name: {dtype, shape, data_offsets}}, then the values.
 //
 //===----------------------------------------------------------------------===//
 #include "isthmus/Import/Checkpoint.h"
@@ -53,7 +53,8 @@ void import::readSafetensors(const std::filesystem::path &path,
       if (!offsets.is_array() || offsets.size() != 2 ||
           !offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned())
         throw Error("{}: data_offsets are not two byte positions", place);
-      auto first = offsets[0].get<uint64_t>(), last = offsets[1].get<uint64_t>();
+      auto first = offsets[0].get<uint64_t>(),
+           last = offsets[1].get<uint64_t>();
       uint64_t bytes = checkedBytes(place, shape, dtype);
       if (first > last || last - first != bytes)
         throw Error("{}: data_offsets [{}, {}] do not hold the {} bytes of its "

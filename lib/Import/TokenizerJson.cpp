@@ -5,8 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
-using nlohmann::json;
 using isthmus::rt::Error;
+using nlohmann::json;
 
 static json byteLevel(bool splitWords) {
   return {{"type", "ByteLevel"},
@@ -71,17 +71,16 @@ std::string isthmus::import::makeTokenizerJson(
   json normalizer;
   if (pre == "qwen2" || pre == "deepseek-r1-qwen")
     normalizer = {{"type", "NFC"}};
-  json result = {
-      {"version", "1.0"},
-      {"added_tokens", std::move(added)},
-      {"normalizer", std::move(normalizer)},
-      {"pre_tokenizer", preTokenizer(where, pre)},
-      {"decoder", byteLevel(true)},
-      {"model",
-       {{"type", "BPE"},
-        {"ignore_merges", pre == "llama-bpe"},
-        {"vocab", std::move(vocab)},
-        {"merges", std::move(mergeList)}}}};
+  json result = {{"version", "1.0"},
+                 {"added_tokens", std::move(added)},
+                 {"normalizer", std::move(normalizer)},
+                 {"pre_tokenizer", preTokenizer(where, pre)},
+                 {"decoder", byteLevel(true)},
+                 {"model",
+                  {{"type", "BPE"},
+                   {"ignore_merges", pre == "llama-bpe"},
+                   {"vocab", std::move(vocab)},
+                   {"merges", std::move(mergeList)}}}};
   // Invalid UTF-8 in a hostile file must not become an exception half-way.
   return result.dump(-1, ' ', false, json::error_handler_t::replace);
 }

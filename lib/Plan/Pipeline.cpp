@@ -88,7 +88,8 @@ Result isthmus::plan::splitPipeline(const Problem &problem) {
     double seconds = kNever;
     size_t previousDevice = 0, first = 0;
   };
-  // best[d][n]: the first n layers are placed and device d ran the last of them.
+  // best[d][n]: the first n layers are placed and device d ran the last of
+  // them.
   std::vector<std::vector<Cell>> best(devices, std::vector<Cell>(layers + 1));
   for (size_t d = 0; d < devices; ++d) {
     for (size_t first = 0; first < layers; ++first) {

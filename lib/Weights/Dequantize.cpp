@@ -97,11 +97,10 @@ void decodeQ6_K(const uint8_t *b, float *out) {
   float d = half(b + 208);
   for (int n = 0; n < 2; ++n, low += 64, high += 32, scales += 8, out += 128)
     for (int i = 0; i < 32; ++i) {
-      const int values[4] = {
-          (low[i] & 15) | ((high[i] & 3) << 4),
-          (low[i + 32] & 15) | ((high[i] >> 2 & 3) << 4),
-          (low[i] >> 4) | ((high[i] >> 4 & 3) << 4),
-          (low[i + 32] >> 4) | ((high[i] >> 6 & 3) << 4)};
+      const int values[4] = {(low[i] & 15) | ((high[i] & 3) << 4),
+                             (low[i + 32] & 15) | ((high[i] >> 2 & 3) << 4),
+                             (low[i] >> 4) | ((high[i] >> 4 & 3) << 4),
+                             (low[i + 32] >> 4) | ((high[i] >> 6 & 3) << 4)};
       for (int k = 0; k < 4; ++k)
         out[32 * k + i] =
             d * float(scales[2 * k + i / 16]) * float(values[k] - 32);
@@ -122,8 +121,8 @@ void weights::dequantize(DType dtype, const std::byte *source,
     return;
   case DType::BF16:
     for (size_t i = 0; i < out.size(); ++i) {
-      uint32_t bits = (uint32_t(bytes[2 * i]) << 16) |
-                      (uint32_t(bytes[2 * i + 1]) << 24);
+      uint32_t bits =
+          (uint32_t(bytes[2 * i]) << 16) | (uint32_t(bytes[2 * i + 1]) << 24);
       std::memcpy(&out[i], &bits, 4);
     }
     return;
@@ -132,13 +131,27 @@ void weights::dequantize(DType dtype, const std::byte *source,
   }
   void (*decode)(const uint8_t *, float *) = nullptr;
   switch (dtype) {
-  case DType::Q8_0: decode = decodeQ8_0; break;
-  case DType::Q4_0: decode = decodeQ4_0; break;
-  case DType::Q4_1: decode = decodeQ4_1; break;
-  case DType::Q5_0: decode = decodeQ5_0; break;
-  case DType::Q4_K: decode = decodeQ4_K; break;
-  case DType::Q5_K: decode = decodeQ5_K; break;
-  default: decode = decodeQ6_K; break;
+  case DType::Q8_0:
+    decode = decodeQ8_0;
+    break;
+  case DType::Q4_0:
+    decode = decodeQ4_0;
+    break;
+  case DType::Q4_1:
+    decode = decodeQ4_1;
+    break;
+  case DType::Q5_0:
+    decode = decodeQ5_0;
+    break;
+  case DType::Q4_K:
+    decode = decodeQ4_K;
+    break;
+  case DType::Q5_K:
+    decode = decodeQ5_K;
+    break;
+  default:
+    decode = decodeQ6_K;
+    break;
   }
   import::BlockSize block = import::blockSizeOf(dtype);
   for (size_t i = 0; i < out.size() / block.values; ++i)

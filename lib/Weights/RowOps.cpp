@@ -14,7 +14,8 @@ static constexpr int kGroup = PackedLayout::kGroup;
 static constexpr int kPanel = PackedLayout::kPanel;
 
 #if defined(__x86_64__)
-#define ISTHMUS_CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))
+#define ISTHMUS_CLONES                                                         \
+  __attribute__((target_clones("arch=x86-64-v3", "default")))
 #else
 #define ISTHMUS_CLONES
 #endif
@@ -29,7 +30,8 @@ void weights::prune2of4(std::span<float> row) {
   for (size_t i = 0; i + 4 <= row.size(); i += 4) {
     int order[4] = {0, 1, 2, 3};
     std::sort(order, order + 4, [&](int a, int b) {
-      float x = std::fabs(row[i + size_t(a)]), y = std::fabs(row[i + size_t(b)]);
+      float x = std::fabs(row[i + size_t(a)]),
+            y = std::fabs(row[i + size_t(b)]);
       return x != y ? x > y : a < b;
     });
     row[i + size_t(order[2])] = 0;
@@ -58,8 +60,8 @@ static void int8Group(const float *x, Int8Group &out) {
   out.scale = _Float16(largest / 127.0f);
   float inverse = out.scale > _Float16(0) ? 1.0f / float(out.scale) : 0.0f;
   for (int i = 0; i < kGroup; ++i)
-    out.q[i] = int8_t(
-        std::clamp(roundNearest(x[i] * inverse), -127.0f, 127.0f));
+    out.q[i] =
+        int8_t(std::clamp(roundNearest(x[i] * inverse), -127.0f, 127.0f));
 }
 
 namespace {
@@ -68,8 +70,8 @@ struct Fit {
 };
 } // namespace
 
-/// Fits x = scale * q + offset with q in 0..15. Each candidate narrows the range
-/// a little, rounds, and solves for the best scale and offset of those q.
+/// Fits x = scale * q + offset with q in 0..15. Each candidate narrows the
+/// range a little, rounds, and solves for the best scale and offset of those q.
 ISTHMUS_CLONES
 static void fitGroup(const float *x, Fit &best) {
   float least = x[0], most = x[0], sum = 0;

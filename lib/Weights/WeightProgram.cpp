@@ -109,8 +109,8 @@ void WeightProgram::run(
   }
   // A batch is what is in memory at once: a few panels a thread, about 8 MB.
   const int64_t panelFloats = PackedLayout::kPanel * width;
-  const int64_t perThread = std::clamp<int64_t>(
-      (int64_t(1) << 20) / panelFloats, 1, 64);
+  const int64_t perThread =
+      std::clamp<int64_t>((int64_t(1) << 20) / panelFloats, 1, 64);
   const int64_t batch = perThread * int64_t(threads);
   const size_t panelBytes = size_t(packed.panelBytes());
   std::vector<std::byte> out(size_t(batch) * panelBytes);

@@ -40,9 +40,10 @@ Bundle::Bundle(const std::filesystem::path &path) : file(path) {
   Signature signature;
   std::memcpy(signature.data(), header.signature, signature.size());
   if (!verifySignature(key, message, signature))
-    throw Error("{}: the signature does not match: the bundle is damaged or was "
-                "changed",
-                where);
+    throw Error(
+        "{}: the signature does not match: the bundle is damaged or was "
+        "changed",
+        where);
   if (manifest.size() > (1u << 30) ||
       !content.ParseFromArray(manifest.data(), int(manifest.size())))
     throw Error("{}: the manifest cannot be parsed", where);
@@ -61,9 +62,10 @@ std::span<const std::byte> Bundle::weight(uint32_t index) const {
 
 void Bundle::requireTrust(const KeyStore &keys) const {
   if (!keys.trusts(key))
-    throw Error("{}: signed by {}, whom you do not trust. A bundle holds native "
-                "code; if you know where it comes from: isthmus trust {}",
-                path().string(), toHex(key), path().string());
+    throw Error(
+        "{}: signed by {}, whom you do not trust. A bundle holds native "
+        "code; if you know where it comes from: isthmus trust {}",
+        path().string(), toHex(key), path().string());
 }
 
 void Bundle::verify(std::span<const Range> ranges, unsigned threads) const {
@@ -94,10 +96,11 @@ void Bundle::verify(std::span<const Range> ranges, unsigned threads) const {
       if (std::memcmp(digest.data(), expected.data(), digest.size()) == 0)
         continue;
       std::lock_guard lock(mutex);
-      damage = fmt::format("{}: '{}' is damaged between bytes {} and {} of the "
-                           "file; compile the model again or fetch a fresh copy",
-                           path().string(), info.name(), info.offset() + first,
-                           info.offset() + first + part.size());
+      damage =
+          fmt::format("{}: '{}' is damaged between bytes {} and {} of the "
+                      "file; compile the model again or fetch a fresh copy",
+                      path().string(), info.name(), info.offset() + first,
+                      info.offset() + first + part.size());
     }
   };
   {

@@ -31,14 +31,16 @@ ChatTemplate::ChatTemplate(const std::string &source, std::string bosToken,
 ChatTemplate::~ChatTemplate() = default;
 
 ChatTemplate::Prompt ChatTemplate::apply(const nlohmann::json &messages) const {
-  nlohmann::json input = {{"messages", messages},
-                          {"bos_token", impl->bos},
-                          {"eos_token", impl->eos},
-                          {"add_generation_prompt", true}};
+  const nlohmann::json outside = {{"messages", messages}};
+  const nlohmann::json own = {{"bos_token", impl->bos},
+                              {"eos_token", impl->eos},
+                              {"add_generation_prompt", true}};
   try {
     jinja::context context(impl->source);
-    jinja::global_from_json(context, common_json::parse(input.dump()),
+    jinja::global_from_json(context, common_json::parse(outside.dump()),
                             /*mark_input=*/true);
+    jinja::global_from_json(context, common_json::parse(own.dump()),
+                            /*mark_input=*/false);
     jinja::runtime runtime(context);
     jinja::value result = runtime.execute(impl->program);
     auto parts = jinja::runtime::gather_string_parts(result);
@@ -46,8 +48,7 @@ ChatTemplate::Prompt ChatTemplate::apply(const nlohmann::json &messages) const {
     for (const auto &part : parts->as_string().parts) {
       size_t first = prompt.text.size();
       prompt.text += part.val;
-      // The model's own begin and end tokens are input too, but trusted.
-      if (part.is_input && part.val != impl->bos && part.val != impl->eos)
+      if (part.is_input)
         prompt.untrusted.emplace_back(first, prompt.text.size());
     }
     return prompt;

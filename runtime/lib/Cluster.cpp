@@ -59,14 +59,13 @@ Owned<X509> makeCertificate(const std::string &name, EVP_PKEY *key,
   auto extend = [&](int nid, const char *value) {
     Owned<X509_EXTENSION> extension(
         X509V3_EXT_conf_nid(nullptr, &context, nid, value));
-    if (!extension ||
-        X509_add_ext(certificate.get(), extension.get(), -1) != 1)
+    if (!extension || X509_add_ext(certificate.get(), extension.get(), -1) != 1)
       throw Error("cannot make a certificate");
   };
   extend(NID_basic_constraints,
          issuer ? "critical,CA:FALSE" : "critical,CA:TRUE,pathlen:0");
-  extend(NID_key_usage, issuer ? "critical,digitalSignature"
-                               : "critical,keyCertSign");
+  extend(NID_key_usage,
+         issuer ? "critical,digitalSignature" : "critical,keyCertSign");
   if (X509_sign(certificate.get(), issuerKey, nullptr) == 0)
     throw Error("cannot sign a certificate");
   return certificate;
@@ -112,11 +111,12 @@ void isthmus::rt::addMember(const fs::path &cluster, const fs::path &member,
   Owned<BIO> keyFile(BIO_new_file((cluster / "authority.pem").c_str(), "r"));
   Owned<BIO> certFile(BIO_new_file((cluster / "ca.pem").c_str(), "r"));
   Owned<EVP_PKEY> authority(
-      keyFile ? PEM_read_bio_PrivateKey(keyFile.get(), nullptr, nullptr, nullptr)
-              : nullptr);
-  Owned<X509> ca(certFile ? PEM_read_bio_X509(certFile.get(), nullptr, nullptr,
-                                              nullptr)
-                          : nullptr);
+      keyFile
+          ? PEM_read_bio_PrivateKey(keyFile.get(), nullptr, nullptr, nullptr)
+          : nullptr);
+  Owned<X509> ca(
+      certFile ? PEM_read_bio_X509(certFile.get(), nullptr, nullptr, nullptr)
+               : nullptr);
   if (!authority || !ca)
     throw Error("{}: is not a cluster's folder; make one with 'isthmus cluster "
                 "create'",

@@ -10,8 +10,8 @@ using namespace isthmus::rt;
 
 Engine::Engine(StepRunner &runner, unsigned maxSequences)
     : runner(runner),
-      maxSequences(std::min<unsigned>(
-          maxSequences, unsigned(runner.info().limits.outputs))) {
+      maxSequences(std::min<unsigned>(maxSequences,
+                                      unsigned(runner.info().limits.outputs))) {
   for (uint64_t page = runner.info().pages; page-- > 0;)
     freePages.push_back(int32_t(page));
   counters.pagesTotal = freePages.size();
@@ -28,8 +28,8 @@ Engine::~Engine() {
 }
 
 uint64_t Engine::pagesFor(const Request &request) const {
-  uint64_t positions = request.prompt.size() +
-                       (request.scoreFrom >= 0 ? 0 : request.maxTokens);
+  uint64_t positions =
+      request.prompt.size() + (request.scoreFrom >= 0 ? 0 : request.maxTokens);
   positions = std::min(positions, runner.info().contextLength);
   return (positions + kPagePositions - 1) / kPagePositions;
 }

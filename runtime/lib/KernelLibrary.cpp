@@ -22,16 +22,15 @@ KernelLibrary::KernelLibrary(const Bundle &bundle)
     }
     if (!cpuSupports(library.triple(), library.required_cpu_flags(),
                      &missing)) {
-      offered += fmt::format(" {} (this machine lacks {})", library.target(),
-                             missing);
+      offered +=
+          fmt::format(" {} (this machine lacks {})", library.target(), missing);
       continue;
     }
     auto code = bundle.blob(library.blob());
     Bundle::Range whole{library.blob(), 0, code.size()};
     bundle.verify({&whole, 1}, 1);
     int fd = memfd_create("isthmus-kernels", MFD_CLOEXEC);
-    if (fd < 0 ||
-        write(fd, code.data(), code.size()) != ssize_t(code.size())) {
+    if (fd < 0 || write(fd, code.data(), code.size()) != ssize_t(code.size())) {
       if (fd >= 0)
         close(fd);
       throw Error("{}: no memory for kernels", where);
@@ -46,9 +45,10 @@ KernelLibrary::KernelLibrary(const Bundle &bundle)
     targetName = library.target();
     return;
   }
-  throw Error("{}: no kernels for this processor; the bundle has:{}. Compile it "
-              "for this machine (isthmus compile --target)",
-              where, offered);
+  throw Error(
+      "{}: no kernels for this processor; the bundle has:{}. Compile it "
+      "for this machine (isthmus compile --target)",
+      where, offered);
 }
 
 KernelLibrary::~KernelLibrary() {

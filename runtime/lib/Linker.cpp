@@ -96,8 +96,8 @@ LinkedStage rt::linkStage(const bundle::Manifest &manifest,
     const bundle::Template &block = manifest.templates(int(index));
     if (block.has_input())
       slotBytes = std::max(slotBytes, bytesOf(block.buffers(0), limits));
-    slotBytes = std::max(
-        slotBytes, bytesOf(block.buffers(int(block.output())), limits));
+    slotBytes = std::max(slotBytes,
+                         bytesOf(block.buffers(int(block.output())), limits));
     temporaryBytes = std::max(temporaryBytes, layouts[index].bytes);
   }
   const uint64_t temporaries = 2 * slotBytes;
@@ -116,10 +116,9 @@ LinkedStage rt::linkStage(const bundle::Manifest &manifest,
                       block.buffers(0).rows()};
     }
     for (const auto &launch : block.launches()) {
-      LinkedLaunch linked{&launch.kernel(), {},
-                          launch.tiles(),   launch.per_row(),
-                          launch.wait(),    launch.rows(),
-                          c};
+      LinkedLaunch linked{
+          &launch.kernel(), {}, launch.tiles(), launch.per_row(), launch.wait(),
+          launch.rows(),    c};
       for (const auto &operand : launch.operands()) {
         uint32_t i = operand.index();
         switch (operand.kind()) {

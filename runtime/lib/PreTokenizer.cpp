@@ -15,8 +15,8 @@ struct PreTokenizer::Code {
   ~Code() { pcre2_code_free(code); }
 };
 
-/// White space as Oniguruma (and Unicode's White_Space) has it; PCRE2's \s would
-/// add U+180E.
+/// White space as Oniguruma (and Unicode's White_Space) has it; PCRE2's \s
+/// would add U+180E.
 static constexpr std::string_view kSpaces =
     R"(\x09-\x0d\x20\x85\xa0\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
 
@@ -28,8 +28,7 @@ static std::string translate(std::string_view pattern) {
     if (c == '\\' && i + 1 < pattern.size()) {
       char next = pattern[++i];
       if (next == 's')
-        out += inClass ? std::string(kSpaces)
-                       : fmt::format("[{}]", kSpaces);
+        out += inClass ? std::string(kSpaces) : fmt::format("[{}]", kSpaces);
       else if (next == 'S' && !inClass)
         out += fmt::format("[^{}]", kSpaces);
       else
@@ -114,9 +113,9 @@ static void parseInto(const json &config, std::vector<PreTokenizer> &steps) {
     for (const json &inner : config.at("pretokenizers"))
       parseInto(inner, steps);
   } else if (type == "Digits") {
-    steps.emplace_back(
-        config.value("individual_digits", false) ? R"(\p{N})" : R"(\p{N}+)",
-        false);
+    steps.emplace_back(config.value("individual_digits", false) ? R"(\p{N})"
+                                                                : R"(\p{N}+)",
+                       false);
   } else if (type == "ByteLevel") {
     steps.emplace_back(config.value("use_regex", true) ? kWords : "",
                        config.value("add_prefix_space", true));
@@ -135,8 +134,7 @@ static void parseInto(const json &config, std::vector<PreTokenizer> &steps) {
   }
 }
 
-std::vector<PreTokenizer>
-isthmus::rt::parsePreTokenizers(const json &config) {
+std::vector<PreTokenizer> isthmus::rt::parsePreTokenizers(const json &config) {
   std::vector<PreTokenizer> steps;
   parseInto(config, steps);
   return steps;

@@ -13,8 +13,8 @@ namespace isthmus::rt {
 /// Matches and what lies between them become pieces (behaviour "Isolated").
 class PreTokenizer {
 public:
-  /// `pattern` in the syntax of Hugging Face's tokenizers (Oniguruma); empty: do
-  /// not cut. Throws Error if it does not compile.
+  /// `pattern` in the syntax of Hugging Face's tokenizers (Oniguruma); empty:
+  /// do not cut. Throws Error if it does not compile.
   PreTokenizer(std::string_view pattern, bool addPrefixSpace);
 
   /// Pieces must be valid UTF-8.

@@ -47,9 +47,8 @@ int32_t Sampler::sample(std::span<const float> logits,
   size_t kept = candidates.size();
   if (params.topK > 0)
     kept = std::min(kept, size_t(params.topK));
-  std::partial_sort(candidates.begin(),
-                    candidates.begin() + ptrdiff_t(kept), candidates.end(),
-                    before);
+  std::partial_sort(candidates.begin(), candidates.begin() + ptrdiff_t(kept),
+                    candidates.end(), before);
   candidates.resize(kept);
   const double largest = candidates[0].logit;
   auto weight = [&](const Candidate &c) {

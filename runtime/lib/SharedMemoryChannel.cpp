@@ -1,8 +1,9 @@
 //===- SharedMemoryChannel.cpp - frames through shared memory -------------===//
 //
 // A Unix socket introduces the two processes: the connecting side makes an
-// anonymous file with two rings and passes its descriptor. Peers must run as the
-// same user (SO_PEERCRED). Afterwards the socket only tells that the peer is gone.
+// anonymous file with two rings and passes its descriptor. Peers must run as
+// the same user (SO_PEERCRED). Afterwards the socket only tells that the peer
+// is gone.
 //
 //===----------------------------------------------------------------------===//
 #include "Channels.h"
@@ -107,8 +108,8 @@ private:
         continue;
       }
       size_t at = written % kRingBytes;
-      size_t count = std::min({bytes.size(), size_t(kRingBytes - used),
-                               size_t(kRingBytes - at)});
+      size_t count = std::min(
+          {bytes.size(), size_t(kRingBytes - used), size_t(kRingBytes - at)});
       std::memcpy(out->data + at, bytes.data(), count);
       out->written.store(written + count, std::memory_order_release);
       futexWake(out->writtenEvent);
@@ -135,8 +136,8 @@ private:
         continue;
       }
       size_t at = position % kRingBytes;
-      size_t count = std::min({bytes.size(), size_t(ready),
-                               size_t(kRingBytes - at)});
+      size_t count =
+          std::min({bytes.size(), size_t(ready), size_t(kRingBytes - at)});
       std::memcpy(bytes.data(), in->data + at, count);
       in->read.store(position + count, std::memory_order_release);
       futexWake(in->readEvent);
@@ -186,7 +187,8 @@ public:
     unlink(path.c_str());
     // The socket is for this user alone from the moment it exists.
     mode_t mask = umask(0177);
-    bool bound = bind(fd, reinterpret_cast<sockaddr *>(&name), sizeof(name)) == 0;
+    bool bound =
+        bind(fd, reinterpret_cast<sockaddr *>(&name), sizeof(name)) == 0;
     umask(mask);
     if (!bound || ::listen(fd, 8) != 0) {
       std::string reason = std::strerror(errno);
@@ -232,8 +234,8 @@ public:
           onRefused("a local peer did not pass its memory");
         continue;
       }
-      auto channel = std::make_unique<SharedMemoryChannel>(peer, memory, true,
-                                                           text);
+      auto channel =
+          std::make_unique<SharedMemoryChannel>(peer, memory, true, text);
       ::close(memory);
       return channel;
     }
@@ -280,7 +282,8 @@ isthmus::rt::listenSharedMemory(const Address &address) {
 }
 
 std::unique_ptr<Channel>
-isthmus::rt::connectSharedMemory(const Address &address, double timeoutSeconds) {
+isthmus::rt::connectSharedMemory(const Address &address,
+                                 double timeoutSeconds) {
   auto start = std::chrono::steady_clock::now();
   int fd;
   while (true) {

@@ -46,8 +46,12 @@ StageExecutor::StageExecutor(const Bundle &bundle, const KernelLibrary &kernels,
     stateBase[state] = states.back().data();
   }
   for (const LinkedLaunch &launch : linked.launches) {
-    Bound bound{kernels.lookup(*launch.kernel), {},
-                launch.tiles, launch.perRow, launch.wait, launch.rows};
+    Bound bound{kernels.lookup(*launch.kernel),
+                {},
+                launch.tiles,
+                launch.perRow,
+                launch.wait,
+                launch.rows};
     size_t i = 0;
     for (const LinkedOperand &operand : launch.operands) {
       void *address = nullptr;
@@ -86,8 +90,8 @@ void StageExecutor::run(const StepRows &step) {
         barrier.wait();
       if (launch.args.rowCount == 0)
         continue;
-      auto total = int64_t(launch.tiles) *
-                   (launch.perRow ? launch.args.rowCount : 1);
+      auto total =
+          int64_t(launch.tiles) * (launch.perRow ? launch.args.rowCount : 1);
       // Several grabs a thread even out unequal or noisy cores; multiples of 4
       // keep one-row products on their widest path.
       int64_t grab = std::max<int64_t>(1, total / (int64_t(pool.size()) * 6));
@@ -95,9 +99,8 @@ void StageExecutor::run(const StepRows &step) {
         grab = (grab + 3) / 4 * 4;
       if (pool.size() == 1)
         grab = total;
-      for (int64_t first;
-           (first = counters[i].next.fetch_add(
-                grab, std::memory_order_relaxed)) < total;)
+      for (int64_t first; (first = counters[i].next.fetch_add(
+                               grab, std::memory_order_relaxed)) < total;)
         launch.kernel(&launch.args, first, std::min(first + grab, total), own);
     }
   });

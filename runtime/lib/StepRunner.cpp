@@ -17,8 +17,7 @@ StepRows isthmus::rt::toStepRows(const StepBatch &batch, const ModelInfo &info,
       batch.pageTables.size() % size_t(batch.pageStride) != 0)
     throw Error("malformed step: {} rows, {} outputs", rows,
                 batch.outputs.size());
-  const auto tables =
-      int64_t(batch.pageTables.size()) / batch.pageStride;
+  const auto tables = int64_t(batch.pageTables.size()) / batch.pageStride;
   for (size_t i = 0; i < rows; ++i) {
     if (batch.ids[i] < 0 || uint64_t(batch.ids[i]) >= info.vocabSize)
       throw Error("token id {} is outside the vocabulary of {}", batch.ids[i],
@@ -81,8 +80,9 @@ isthmus::rt::weightRanges(const bundle::Manifest &manifest,
 }
 
 LocalRunner::LocalRunner(const Bundle &bundle, const LocalOptions &options)
-    : library(bundle), pool(options.threads ? options.threads
-                                            : ThreadPool::availableProcessors()) {
+    : library(bundle),
+      pool(options.threads ? options.threads
+                           : ThreadPool::availableProcessors()) {
   const bundle::Manifest &manifest = bundle.manifest();
   if (options.plan < 0 || options.plan >= manifest.plans_size())
     throw Error("{}: has no plan {}", bundle.path().string(), options.plan);
@@ -120,7 +120,7 @@ void LocalRunner::run(const StepBatch &batch, StepResult &result) {
 
 std::span<const float> LocalRunner::logits(size_t index) const {
   const StageExecutor &last = *stages.back();
-  return {reinterpret_cast<const float *>(
-              last.output() + index * last.stage().output.rowBytes),
+  return {reinterpret_cast<const float *>(last.output() +
+                                          index * last.stage().output.rowBytes),
           model.vocabSize};
 }

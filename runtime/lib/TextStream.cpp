@@ -41,7 +41,9 @@ std::string TextStream::release(bool all) {
   if (!all) {
     keep = incompleteTail(pending);
     for (const std::string &text : stop)
-      for (size_t n = std::min(text.empty() ? 0 : text.size() - 1, pending.size()); n > keep; --n)
+      for (size_t n =
+               std::min(text.empty() ? 0 : text.size() - 1, pending.size());
+           n > keep; --n)
         if (pending.compare(pending.size() - n, n, text, 0, n) == 0) {
           keep = n;
           break;

@@ -1,7 +1,7 @@
 //===- TlsChannel.cpp - frames over mutual TLS ----------------------------===//
 //
-// TLS 1.3 only. Both sides must show a certificate of the cluster's authority; the
-// name in it does not matter, membership does.
+// TLS 1.3 only. Both sides must show a certificate of the cluster's authority;
+// the name in it does not matter, membership does.
 //
 //===----------------------------------------------------------------------===//
 #include "Channels.h"
@@ -60,13 +60,15 @@ Owned<SSL_CTX> makeContext(const std::string &folder) {
                                    SSL_FILETYPE_PEM) != 1 ||
       SSL_CTX_use_PrivateKey_file(context.get(), (folder + "/key.pem").c_str(),
                                   SSL_FILETYPE_PEM) != 1)
-    throw Error("{}: needs ca.pem, cert.pem and key.pem of a cluster member: {}",
-                folder, lastError());
+    throw Error(
+        "{}: needs ca.pem, cert.pem and key.pem of a cluster member: {}",
+        folder, lastError());
   return context;
 }
 
 void setTimeout(int fd, double seconds) {
-  timeval limit{time_t(seconds), suseconds_t((seconds - double(time_t(seconds))) * 1e6)};
+  timeval limit{time_t(seconds),
+                suseconds_t((seconds - double(time_t(seconds))) * 1e6)};
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 }
 
@@ -138,8 +140,8 @@ Owned<addrinfo> resolve(const Address &address, bool passive) {
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = passive ? AI_PASSIVE : 0;
   addrinfo *found = nullptr;
-  int error = getaddrinfo(address.host.c_str(), address.port.c_str(), &hints,
-                          &found);
+  int error =
+      getaddrinfo(address.host.c_str(), address.port.c_str(), &hints, &found);
   if (error != 0)
     throw Error("{}: {}", address.text, gai_strerror(error));
   return Owned<addrinfo>(found);
@@ -203,14 +205,14 @@ private:
 };
 } // namespace
 
-std::unique_ptr<Listener>
-isthmus::rt::listenTls(const Address &address, const std::string &folder) {
+std::unique_ptr<Listener> isthmus::rt::listenTls(const Address &address,
+                                                 const std::string &folder) {
   return std::make_unique<TlsListener>(address, folder);
 }
 
-std::unique_ptr<Channel>
-isthmus::rt::connectTls(const Address &address, const std::string &folder,
-                        double timeoutSeconds) {
+std::unique_ptr<Channel> isthmus::rt::connectTls(const Address &address,
+                                                 const std::string &folder,
+                                                 double timeoutSeconds) {
   Owned<SSL_CTX> context = makeContext(folder);
   Owned<addrinfo> info = resolve(address, false);
   auto start = std::chrono::steady_clock::now();

@@ -194,10 +194,10 @@ struct Tokenizer::Impl {
     if (!normalizeNFC)
       return text;
     utf8proc_uint8_t *result = nullptr;
-    auto size = utf8proc_map(
-        reinterpret_cast<const utf8proc_uint8_t *>(text.data()),
-        utf8proc_ssize_t(text.size()), &result,
-        utf8proc_option_t(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+    auto size =
+        utf8proc_map(reinterpret_cast<const utf8proc_uint8_t *>(text.data()),
+                     utf8proc_ssize_t(text.size()), &result,
+                     utf8proc_option_t(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
     if (size < 0)
       throw Error("no memory to normalise {} bytes of text", text.size());
     std::string out(reinterpret_cast<char *>(result), size_t(size));
@@ -271,8 +271,8 @@ struct Tokenizer::Impl {
     for (char c : word) {
       int32_t id = byteIds[uint8_t(c)];
       if (id >= 0)
-        nodes.push_back({id, int32_t(nodes.size()) - 1,
-                         int32_t(nodes.size()) + 1});
+        nodes.push_back(
+            {id, int32_t(nodes.size()) - 1, int32_t(nodes.size()) + 1});
     }
     if (nodes.empty())
       return {};
@@ -332,9 +332,8 @@ Tokenizer::Tokenizer(std::string_view text) {
 Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer &&) noexcept = default;
 
-std::vector<int32_t>
-Tokenizer::encode(std::string_view text,
-                  std::span<const Range> untrusted) const {
+std::vector<int32_t> Tokenizer::encode(std::string_view text,
+                                       std::span<const Range> untrusted) const {
   std::vector<int32_t> ids;
   size_t start = 0;
   for (size_t i = 0; i < text.size();) {

@@ -21,9 +21,8 @@ Address isthmus::rt::parseAddress(const std::string &text) {
     address.host = text.substr(4, colon - 4);
     address.port = text.substr(colon + 1);
     unsigned port = 0;
-    auto [end, error] =
-        std::from_chars(address.port.data(),
-                        address.port.data() + address.port.size(), port);
+    auto [end, error] = std::from_chars(
+        address.port.data(), address.port.data() + address.port.size(), port);
     if (error == std::errc() && *end == '\0' && port <= 65535)
       return address;
   }
@@ -39,9 +38,9 @@ isthmus::rt::listen(const Address &address, const std::string &clusterFolder) {
              : listenTls(address, clusterFolder);
 }
 
-std::unique_ptr<Channel>
-isthmus::rt::connect(const Address &address, const std::string &clusterFolder,
-                     double timeoutSeconds) {
+std::unique_ptr<Channel> isthmus::rt::connect(const Address &address,
+                                              const std::string &clusterFolder,
+                                              double timeoutSeconds) {
   return address.kind == Address::Kind::SharedMemory
              ? connectSharedMemory(address, timeoutSeconds)
              : connectTls(address, clusterFolder, timeoutSeconds);

@@ -26,9 +26,9 @@ void sendMessage(Channel &channel, const google::protobuf::MessageLite &message,
 }
 
 /// Parses a frame; returns what follows the message.
-std::span<const std::byte> parseMessage(const Channel &channel,
-                                        std::span<const std::byte> frame,
-                                        google::protobuf::MessageLite &message) {
+std::span<const std::byte>
+parseMessage(const Channel &channel, std::span<const std::byte> frame,
+             google::protobuf::MessageLite &message) {
   uint32_t size = 0;
   if (frame.size() >= sizeof(size))
     std::memcpy(&size, frame.data(), sizeof(size));
@@ -49,8 +49,7 @@ void toWire(const StepBatch &batch, wire::Step &step) {
   step.mutable_ids()->Assign(batch.ids.begin(), batch.ids.end());
   step.mutable_positions()->Assign(batch.positions.begin(),
                                    batch.positions.end());
-  step.mutable_sequence()->Assign(batch.sequence.begin(),
-                                  batch.sequence.end());
+  step.mutable_sequence()->Assign(batch.sequence.begin(), batch.sequence.end());
   step.mutable_page_tables()->Assign(batch.pageTables.begin(),
                                      batch.pageTables.end());
   step.set_page_stride(batch.pageStride);
@@ -69,13 +68,14 @@ void fromWire(const wire::Step &step, StepBatch &batch) {
   batch.ids.assign(step.ids().begin(), step.ids().end());
   batch.positions.assign(step.positions().begin(), step.positions().end());
   batch.sequence.assign(step.sequence().begin(), step.sequence().end());
-  batch.pageTables.assign(step.page_tables().begin(),
-                          step.page_tables().end());
+  batch.pageTables.assign(step.page_tables().begin(), step.page_tables().end());
   batch.pageStride = step.page_stride();
   batch.outputs.clear();
   for (const wire::Output &o : step.outputs())
     batch.outputs.push_back(
-        {o.row(), o.target(), {o.temperature(), o.top_p(), o.top_k(), o.seed()}});
+        {o.row(),
+         o.target(),
+         {o.temperature(), o.top_p(), o.top_k(), o.seed()}});
 }
 
 /// Connects to the next worker of a chain and introduces ourselves.
@@ -213,8 +213,8 @@ private:
                  model.vocabSize, sampler, result);
       reply.mutable_tokens()->Assign(result.tokens.begin(),
                                      result.tokens.end());
-      reply.mutable_log_probabilities()->Assign(
-          result.logProbabilities.begin(), result.logProbabilities.end());
+      reply.mutable_log_probabilities()->Assign(result.logProbabilities.begin(),
+                                                result.logProbabilities.end());
       return;
     }
     sendMessage(*downstream, message,
@@ -243,8 +243,8 @@ RemoteRunner::RemoteRunner(const Bundle &bundle,
                 bundle.path().string(), chosen.stages_size(),
                 this->addresses.size());
   const bundle::Program &program = manifest.programs(int(chosen.program()));
-  uint64_t positions = options.contextTokens ? options.contextTokens
-                                             : chosen.context_tokens();
+  uint64_t positions =
+      options.contextTokens ? options.contextTokens : chosen.context_tokens();
   model.vocabSize = program.vocab_size();
   model.contextLength = program.context_length();
   model.limits = options.limits;

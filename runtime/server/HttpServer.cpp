@@ -128,19 +128,20 @@ private:
     char byte;
     ssize_t count = recv(stream.socket().native_handle(), &byte, 1,
                          MSG_PEEK | MSG_DONTWAIT);
-    return count > 0 || (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK));
+    return count > 0 ||
+           (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK));
   }
 
   void answerMalformed(beast::error_code error) {
     bool tooLarge = error == http::error::body_limit;
     // Network errors have nobody to answer.
-    if (!tooLarge && error.category() != make_error_code(http::error::bad_method).category())
+    if (!tooLarge &&
+        error.category() != make_error_code(http::error::bad_method).category())
       return;
-    ApiError problem(tooLarge ? 413 : 400,
-                     tooLarge
-                         ? fmt::format("the body is larger than {} bytes",
-                                       maxBody)
-                         : fmt::format("malformed HTTP: {}", error.message()));
+    ApiError problem(
+        tooLarge ? 413 : 400,
+        tooLarge ? fmt::format("the body is larger than {} bytes", maxBody)
+                 : fmt::format("malformed HTTP: {}", error.message()));
     respond(http::status(problem.status), dump(problem.body()), false, 11);
   }
 
@@ -178,10 +179,10 @@ private:
       if (!route)
         throw ApiError(404, fmt::format("there is no {}", target));
       if (request.method() != route->method)
-        throw ApiError(405, fmt::format("{} takes {}", target,
-                                        route->method == http::verb::get
-                                            ? "GET"
-                                            : "POST"));
+        throw ApiError(
+            405,
+            fmt::format("{} takes {}", target,
+                        route->method == http::verb::get ? "GET" : "POST"));
       // A web page must not use a server on its visitor's machine.
       if (request.count(http::field::origin))
         throw ApiError(403, "requests from web pages are not served");
@@ -266,10 +267,10 @@ private:
         continue;
       if (!event->error.empty())
         throw ApiError(503, event->error);
-      return respond(http::status::ok,
-                     dump(writer.whole(text, reasonText(event->reason),
-                                       tokens)),
-                     http.keep_alive(), http.version());
+      return respond(
+          http::status::ok,
+          dump(writer.whole(text, reasonText(event->reason), tokens)),
+          http.keep_alive(), http.version());
     }
     return false;
   }
@@ -282,8 +283,7 @@ private:
     auto send = [&](const json &object) {
       if (!started) {
         started = true;
-        http::response<http::empty_body> head(http::status::ok,
-                                              http.version());
+        http::response<http::empty_body> head(http::status::ok, http.version());
         head.set(http::field::server, "isthmus");
         head.set(http::field::content_type, "text/event-stream");
         head.set(http::field::cache_control, "no-cache");
@@ -291,13 +291,14 @@ private:
         http::response_serializer<http::empty_body> serializer(head);
         beast::error_code error;
         stream.expires_after(kWriteTimeout);
-        http::async_write_header(stream, serializer,
-                                 [&](beast::error_code e, size_t) { error = e; });
+        http::async_write_header(
+            stream, serializer,
+            [&](beast::error_code e, size_t) { error = e; });
         drive();
         alive = !error;
         if (parsed.chat)
-          alive = alive &&
-                  writeText("data: " + dump(writer.firstChunk()) + "\n\n");
+          alive =
+              alive && writeText("data: " + dump(writer.firstChunk()) + "\n\n");
       }
       alive = alive && writeText("data: " + dump(object) + "\n\n");
       if (!alive)
@@ -375,13 +376,12 @@ void HttpServer::run() {
     if (error)
       continue;
     std::unique_lock lock(impl->mutex);
-    impl->idle.wait(lock, [&] {
-      return impl->connections < impl->options.maxConnections;
-    });
+    impl->idle.wait(
+        lock, [&] { return impl->connections < impl->options.maxConnections; });
     impl->connections++;
-    std::thread([this, connection = std::make_shared<Connection>(
-                           std::move(socket), impl->model,
-                           impl->options.maxBody)] {
+    std::thread([this,
+                 connection = std::make_shared<Connection>(
+                     std::move(socket), impl->model, impl->options.maxBody)] {
       try {
         connection->run();
       } catch (const std::exception &) {

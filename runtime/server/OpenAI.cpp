@@ -39,9 +39,10 @@ public:
     const json &value = at(name);
     double number = value.is_number() ? value.get<double>() : NAN;
     if (!(number >= least && number <= most))
-      throw ApiError(400, fmt::format("'{}' must be a number from {} to {}",
-                                      name, least, most),
-                     name);
+      throw ApiError(
+          400,
+          fmt::format("'{}' must be a number from {} to {}", name, least, most),
+          name);
     return number;
   }
   int64_t integer(const char *name, int64_t fallback, int64_t least,
@@ -51,8 +52,9 @@ public:
     const json &value = at(name);
     if (!value.is_number_integer() || value.get<int64_t>() < least ||
         value.get<int64_t>() > most)
-      throw ApiError(400, fmt::format("'{}' must be an integer from {} to {}",
-                                      name, least, most),
+      throw ApiError(400,
+                     fmt::format("'{}' must be an integer from {} to {}", name,
+                                 least, most),
                      name);
     return value.get<int64_t>();
   }
@@ -107,8 +109,7 @@ json normalizeMessages(const Fields &fields) {
       for (const json &part : content) {
         if (!part.is_object() || part.value("type", "") != "text" ||
             !part.contains("text") || !part.at("text").is_string())
-          throw ApiError(400, "this model takes text content only",
-                         "messages");
+          throw ApiError(400, "this model takes text content only", "messages");
         text += part.at("text").get<std::string>();
       }
     } else if (!content.is_null()) {
@@ -134,7 +135,8 @@ std::vector<int32_t> readPrompt(const Fields &fields,
     for (const json &id : *prompt) {
       if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
           id.get<int64_t>() > INT32_MAX)
-        throw ApiError(400, "'prompt' must be one text or one list of token ids",
+        throw ApiError(400,
+                       "'prompt' must be one text or one list of token ids",
                        "prompt");
       ids.push_back(id.get<int32_t>());
     }
@@ -154,8 +156,8 @@ CompletionRequest isthmus::rt::parseCompletion(const std::string &body,
   if (!parsed.is_object())
     throw ApiError(400, "the body must be a JSON object");
   Fields fields(parsed);
-  if (fields.has("model") && !(fields.at("model").is_string() &&
-                               fields.at("model") == model.name))
+  if (fields.has("model") &&
+      !(fields.at("model").is_string() && fields.at("model") == model.name))
     throw ApiError(404,
                    fmt::format("there is no model {}; '{}' is served here",
                                fields.at("model").dump(), model.name),
@@ -173,8 +175,7 @@ CompletionRequest isthmus::rt::parseCompletion(const std::string &body,
   CompletionRequest result;
   result.chat = chat;
   result.stream = fields.boolean("stream", false);
-  if (fields.has("stream_options") &&
-      fields.at("stream_options").is_object())
+  if (fields.has("stream_options") && fields.at("stream_options").is_object())
     result.includeUsage =
         Fields(fields.at("stream_options")).boolean("include_usage", false);
   result.stop = readStop(fields);
@@ -208,13 +209,13 @@ CompletionRequest isthmus::rt::parseCompletion(const std::string &body,
                                "served here is {}; shorten it",
                                request->prompt.size(), room),
                    chat ? "messages" : "prompt", "context_length_exceeded");
-  const char *limit =
-      fields.has("max_completion_tokens") ? "max_completion_tokens"
-                                          : "max_tokens";
+  const char *limit = fields.has("max_completion_tokens")
+                          ? "max_completion_tokens"
+                          : "max_tokens";
   int64_t fallback = chat ? int64_t(room) : 16; // as the API defines it
-  request->maxTokens = uint32_t(std::min<uint64_t>(
-      uint64_t(fields.integer(limit, fallback, 1, 1 << 24)),
-      room - request->prompt.size()));
+  request->maxTokens = uint32_t(
+      std::min<uint64_t>(uint64_t(fields.integer(limit, fallback, 1, 1 << 24)),
+                         room - request->prompt.size()));
   result.request = std::move(request);
   return result;
 }
@@ -238,10 +239,11 @@ json CompletionWriter::usage(size_t tokens) const {
           {"total_tokens", promptTokens + tokens}};
 }
 
-json CompletionWriter::whole(const std::string &text,
-                             const std::string &reason, size_t tokens) const {
+json CompletionWriter::whole(const std::string &text, const std::string &reason,
+                             size_t tokens) const {
   json out = object(chat ? "chat.completion" : "text_completion");
-  json choice = {{"index", 0}, {"finish_reason", reason}, {"logprobs", nullptr}};
+  json choice = {
+      {"index", 0}, {"finish_reason", reason}, {"logprobs", nullptr}};
   if (chat)
     choice["message"] = {{"role", "assistant"}, {"content", text}};
   else
@@ -253,10 +255,10 @@ json CompletionWriter::whole(const std::string &text,
 
 json CompletionWriter::firstChunk() const {
   json out = object("chat.completion.chunk");
-  out["choices"] = json::array(
-      {{{"index", 0},
-        {"delta", {{"role", "assistant"}, {"content", ""}}},
-        {"finish_reason", nullptr}}});
+  out["choices"] =
+      json::array({{{"index", 0},
+                    {"delta", {{"role", "assistant"}, {"content", ""}}},
+                    {"finish_reason", nullptr}}});
   return out;
 }
 
@@ -291,11 +293,10 @@ json CompletionWriter::usageChunk(size_t tokens) const {
 
 json isthmus::rt::listModels(const ServedModel &model) {
   return {{"object", "list"},
-          {"data",
-           json::array({{{"id", model.name},
-                         {"object", "model"},
-                         {"created", 0},
-                         {"owned_by", "isthmus"}}})}};
+          {"data", json::array({{{"id", model.name},
+                                 {"object", "model"},
+                                 {"created", 0},
+                                 {"owned_by", "isthmus"}}})}};
 }
 
 std::string isthmus::rt::metricsText(const EngineStats &s) {

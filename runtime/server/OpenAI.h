@@ -1,7 +1,7 @@
 //===- OpenAI.h - the OpenAI API over an engine -----------------*- C++ -*-===//
 //
-// Specification: platform.openai.com/docs/api-reference (models, completions, chat
-// completions). Nothing here knows about sockets.
+// Specification: platform.openai.com/docs/api-reference (models, completions,
+// chat completions). Nothing here knows about sockets.
 //
 //===----------------------------------------------------------------------===//
 #pragma once

@@ -12,16 +12,15 @@
 // CHECK: func.func @append_kv_1_1_32
 // CHECK: func.func @attention_1_1_32
 // CHECK-LABEL: module @schedule
-// CHECK: sched.template @layer
+// CHECK: sched.template @layer attributes {kv_page_bytes = 8192 : i64}
 // The two products need the norm, not one another.
-// CHECK: sched.launch @rms_norm_32{{.*}} wait
-// CHECK-NEXT: sched.buffer
-// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens wait
-// CHECK-NEXT: sched.buffer
+// CHECK: sched.launch @rms_norm_32{{.*}} wait {{.*}}
+// CHECK-NEXT: sched.buffer :
+// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens wait {{.*}}
+// CHECK-NEXT: sched.buffer :
 // CHECK-NEXT: sched.launch @linear_f32_32x32
 // CHECK-NOT: wait
 // CHECK: sched.launch @rotary_32_32_10000{{.*}} per_row over tokens wait
-// CHECK: kv_page_bytes = 8192
 // CHECK: sched.template @head
 // CHECK: sched.launch @select_rows_32{{.*}} over outputs wait
 // CHECK: sched.launch @linear_f32_64x32{{.*}} tiles 4 over outputs wait

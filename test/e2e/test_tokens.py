@@ -53,9 +53,11 @@ def test_kernels_equal_the_interpreter(isthmus, bundles, tmp_path, model, option
     if weights in ("f32", "f16"):
         assert error.max() <= 1e-5 * scale
     else:
-        # An activation on the edge between two int8 values may round either way,
-        # and the difference then travels; nearly all values are unaffected.
-        assert np.quantile(error, 0.5) <= 2e-3 * scale
+        # An activation on the edge between two int8 values may round either way, and
+        # from there on the difference travels. Rows that no such edge reached, the
+        # first ones at least, are exact; the others stay near.
+        exact = error.max(axis=1) <= 1e-5 * scale
+        assert exact.sum() >= 3, exact
         assert error.max() <= 5e-2 * scale
     # Where one token is clearly best, both choose it.
     top = np.sort(reference, axis=1)

@@ -1,5 +1,5 @@
-// libFuzzer target: a manifest that parses is checked before anything uses it; what
-// passes the checks must link without fault.
+// libFuzzer target: a manifest that parses is checked before anything uses it;
+// what passes the checks must link without fault.
 #include "isthmus/runtime/Bundle.h"
 #include "isthmus/runtime/Error.h"
 #include "isthmus/runtime/Linker.h"

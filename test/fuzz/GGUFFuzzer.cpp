@@ -1,4 +1,5 @@
-// libFuzzer target: no GGUF file, however hostile, may do more than throw Error.
+// libFuzzer target: no GGUF file, however hostile, may do more than throw
+// Error.
 #include "TemporaryInput.h"
 #include "isthmus/Import/Checkpoint.h"
 

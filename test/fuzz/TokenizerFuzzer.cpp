@@ -1,4 +1,5 @@
-// libFuzzer target: a tokenizer.json and a text to encode, separated by a zero byte.
+// libFuzzer target: a tokenizer.json and a text to encode, separated by a zero
+// byte.
 #include "isthmus/runtime/Error.h"
 #include "isthmus/runtime/Tokenizer.h"
 

@@ -13,7 +13,8 @@ namespace {
 class BundleTest : public testing::Test {
 protected:
   BundleTest() {
-    std::string pattern = (fs::temp_directory_path() / "bundle-XXXXXX").string();
+    std::string pattern =
+        (fs::temp_directory_path() / "bundle-XXXXXX").string();
     folder = mkdtemp(pattern.data());
   }
   ~BundleTest() override { fs::remove_all(folder); }
@@ -112,7 +113,8 @@ TEST_F(BundleTest, EveryChangedHeaderOrManifestByteIsFound) {
 TEST_F(BundleTest, TruncationIsFound) {
   fs::path path = write();
   auto size = fs::file_size(path);
-  for (uint64_t left : {uint64_t(0), uint64_t(10), uint64_t(135), size / 2, size - 1}) {
+  for (uint64_t left :
+       {uint64_t(0), uint64_t(10), uint64_t(135), size / 2, size - 1}) {
     fs::copy_file(path, folder / "cut", fs::copy_options::overwrite_existing);
     fs::resize_file(folder / "cut", left);
     EXPECT_THROW(Bundle{folder / "cut"}, Error) << left << " bytes";

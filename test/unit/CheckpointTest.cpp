@@ -44,7 +44,8 @@ protected:
 TEST_F(CheckpointTest, ReadsSafetensors) {
   std::map<std::string, Tensor> tensors;
   readSafetensors(
-      safetensors(R"({"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}})", 24),
+      safetensors(
+          R"({"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}})", 24),
       tensors);
   EXPECT_EQ(tensors.at("a").shape, (std::vector<int64_t>{2, 3}));
   EXPECT_EQ(tensors.at("a").bytes, 24u);
@@ -52,24 +53,33 @@ TEST_F(CheckpointTest, ReadsSafetensors) {
 
 TEST_F(CheckpointTest, RejectsLyingSafetensors) {
   const std::pair<const char *, const char *> cases[] = {
-      {R"({"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}})", "outside the file"},
-      {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,24]}})", "do not hold"},
-      {R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", "impossible shape"},
-      {R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}})", "impossible shape"},
-      {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[18446744073709551608,18446744073709551616]}})", "data_offsets"},
-      {R"({"a":{"dtype":"I64","shape":[2],"data_offsets":[0,16]}})", "dtype I64"},
+      {R"({"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}})",
+       "outside the file"},
+      {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,24]}})",
+       "do not hold"},
+      {R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})",
+       "impossible shape"},
+      {R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}})",
+       "impossible shape"},
+      {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[18446744073709551608,18446744073709551616]}})",
+       "data_offsets"},
+      {R"({"a":{"dtype":"I64","shape":[2],"data_offsets":[0,16]}})",
+       "dtype I64"},
       {R"({"a":{"dtype":"F32","shape":[2]}})", "data_offsets"},
-      {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})", "overlap"},
+      {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})",
+       "overlap"},
       {R"([1,2])", "not a JSON object"},
       {R"({"a":)", "not JSON"}};
   for (auto [header, expected] : cases) {
     std::string error = errorOf(safetensors(header, 8));
-    EXPECT_NE(error.find(expected), std::string::npos) << header << "\n" << error;
+    EXPECT_NE(error.find(expected), std::string::npos) << header << "\n"
+                                                       << error;
   }
 }
 
 TEST_F(CheckpointTest, RejectsHeaderLargerThanTheFile) {
-  std::ofstream(folder / "x", std::ios::binary) << "\xff\xff\xff\xff\xff\xff\xff\x7f";
+  std::ofstream(folder / "x", std::ios::binary)
+      << "\xff\xff\xff\xff\xff\xff\xff\x7f";
   EXPECT_NE(errorOf(folder / "x").find("outside the file"), std::string::npos);
   std::ofstream(folder / "y", std::ios::binary) << "abc";
   EXPECT_NE(errorOf(folder / "y").find("outside the file"), std::string::npos);
@@ -103,10 +113,11 @@ TEST_F(CheckpointTest, ShardNamesCannotLeaveTheFolder) {
 }
 
 TEST_F(CheckpointTest, RejectsImpossibleConfigs) {
-  for (const char *config :
-       {R"({"model_type":"llama"})", R"({"model_type":"gpt5"})", R"([])",
-        R"({"model_type":"llama","num_hidden_layers":1,"hidden_size":32,"intermediate_size":32,"vocab_size":32,"num_attention_heads":0})",
-        R"({"model_type":"llama","num_hidden_layers":"x","hidden_size":32})"}) {
+  for (
+      const char *config :
+      {R"({"model_type":"llama"})", R"({"model_type":"gpt5"})", R"([])",
+       R"({"model_type":"llama","num_hidden_layers":1,"hidden_size":32,"intermediate_size":32,"vocab_size":32,"num_attention_heads":0})",
+       R"({"model_type":"llama","num_hidden_layers":"x","hidden_size":32})"}) {
     std::ofstream(folder / "config.json") << config;
     EXPECT_THROW(readHuggingFace(folder), rt::Error) << config;
   }
@@ -115,7 +126,9 @@ TEST_F(CheckpointTest, RejectsImpossibleConfigs) {
 TEST_F(CheckpointTest, RejectsWhatIsNoGGUF) {
   for (const std::string &bytes :
        {std::string(""), std::string("GG"), std::string("GGUF"),
-        std::string("GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0\0\0\0\0", 24)}) {
+        std::string(
+            "GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0\0\0\0\0",
+            24)}) {
     std::ofstream(folder / "m.gguf", std::ios::binary) << bytes;
     EXPECT_THROW(readGGUF(folder / "m.gguf"), rt::Error);
   }

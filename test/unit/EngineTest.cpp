@@ -31,7 +31,8 @@ public:
       for (int32_t p = 0; p <= batch.positions[size_t(output.row)]; ++p)
         sum += at(batch, size_t(output.row), p);
       result.tokens.push_back(int32_t(sum % 97));
-      result.logProbabilities.push_back(output.target >= 0 ? -double(output.target) : 0);
+      result.logProbabilities.push_back(
+          output.target >= 0 ? -double(output.target) : 0);
     }
   }
   size_t largest = 0;
@@ -39,7 +40,8 @@ public:
 
 private:
   int32_t &at(const StepBatch &b, size_t row, int32_t position) {
-    int32_t page = b.pageTables[size_t(b.sequence[row] * b.pageStride + position / kPagePositions)];
+    int32_t page = b.pageTables[size_t(b.sequence[row] * b.pageStride +
+                                       position / kPagePositions)];
     return cache[size_t(page * kPagePositions + position % kPagePositions)];
   }
   ModelInfo model;
@@ -151,8 +153,10 @@ TEST(Engine, RejectsWhatCanNeverRun) {
   EXPECT_THROW(engine.submit(Asked({}, 5).request), Error);
   EXPECT_THROW(engine.submit(Asked({97}, 5).request), Error);
   EXPECT_THROW(engine.submit(Asked({-1}, 5).request), Error);
-  EXPECT_THROW(engine.submit(Asked(std::vector<int32_t>(256, 1), 5).request), Error);
-  EXPECT_THROW(engine.submit(Asked(std::vector<int32_t>(100, 1), 100).request), Error);
+  EXPECT_THROW(engine.submit(Asked(std::vector<int32_t>(256, 1), 5).request),
+               Error);
+  EXPECT_THROW(engine.submit(Asked(std::vector<int32_t>(100, 1), 100).request),
+               Error);
 }
 
 TEST(Engine, ScoresPrompts) {
@@ -162,5 +166,6 @@ TEST(Engine, ScoresPrompts) {
   score.request->scoreFrom = 9;
   engine.submit(score.request);
   EXPECT_EQ(score.done.get_future().get().first, FinishReason::Length);
-  EXPECT_EQ(score.request->logProbabilities, (std::vector<double>{-14, -15, -16}));
+  EXPECT_EQ(score.request->logProbabilities,
+            (std::vector<double>{-14, -15, -16}));
 }

@@ -1,6 +1,6 @@
+#include "isthmus/runtime/Linker.h"
 #include "isthmus/runtime/Bundle.h"
 #include "isthmus/runtime/Error.h"
-#include "isthmus/runtime/Linker.h"
 
 #include <gtest/gtest.h>
 
@@ -22,7 +22,8 @@ bundle::Manifest makeManifest() {
     weight->set_offset(uint64_t(i) * 64);
     weight->set_size(64);
   }
-  auto addBuffer = [](bundle::Template *t, uint64_t bytes, bundle::RowKind rows) {
+  auto addBuffer = [](bundle::Template *t, uint64_t bytes,
+                      bundle::RowKind rows) {
     auto *b = t->add_buffers();
     b->set_row_bytes(bytes);
     b->set_rows(rows);
@@ -54,10 +55,10 @@ bundle::Manifest makeManifest() {
   layer->set_kv_page_bytes(4096);
   for (uint64_t bytes : {128, 128, 256, 256, 256})
     addBuffer(layer, bytes, bundle::TOKENS);
-  launch(layer, "a", {0, 2}, true);  // phase 1: 2
-  launch(layer, "b", {2, 3}, true);  // phase 2: 2, 3
-  launch(layer, "c", {3, 4}, true);  // phase 3: 3, 4
-  launch(layer, "d", {4, 1}, true);  // phase 4: 4
+  launch(layer, "a", {0, 2}, true); // phase 1: 2
+  launch(layer, "b", {2, 3}, true); // phase 2: 2, 3
+  launch(layer, "c", {3, 4}, true); // phase 3: 3, 4
+  launch(layer, "d", {4, 1}, true); // phase 4: 4
   auto *head = m.add_templates();
   head->set_name("head");
   head->set_has_input(true);
@@ -149,13 +150,20 @@ TEST(Manifest, RejectsIndicesOutOfRange) {
   rejects([](auto &m) { m.mutable_weights(0)->set_blob(7); });
   rejects([](auto &m) { m.mutable_templates(1)->set_output(9); });
   rejects([](auto &m) {
-    m.mutable_templates(1)->mutable_launches(0)->mutable_operands(0)->set_index(9);
+    m.mutable_templates(1)->mutable_launches(0)->mutable_operands(0)->set_index(
+        9);
   });
-  rejects([](auto &m) { m.mutable_programs(0)->mutable_calls(1)->set_template_(9); });
-  rejects([](auto &m) { m.mutable_programs(0)->mutable_calls(1)->set_weights(0, 9); });
-  rejects([](auto &m) { m.mutable_programs(0)->mutable_calls(1)->set_state(-1); });
+  rejects([](auto &m) {
+    m.mutable_programs(0)->mutable_calls(1)->set_template_(9);
+  });
+  rejects([](auto &m) {
+    m.mutable_programs(0)->mutable_calls(1)->set_weights(0, 9);
+  });
+  rejects(
+      [](auto &m) { m.mutable_programs(0)->mutable_calls(1)->set_state(-1); });
   rejects([](auto &m) { m.mutable_programs(0)->set_vocab_size(1000); });
   rejects([](auto &m) { m.mutable_plans(0)->mutable_stages(0)->set_calls(4); });
-  rejects([](auto &m) { m.mutable_plans(0)->mutable_stages(0)->set_device(9); });
+  rejects(
+      [](auto &m) { m.mutable_plans(0)->mutable_stages(0)->set_device(9); });
   rejects([](auto &m) { m.clear_plans(); });
 }

@@ -29,8 +29,9 @@ double bruteForce(const Problem &p) {
   double best = 1e300;
   size_t n = p.layers.size();
   for (size_t cut = 0; cut <= n; ++cut) {
-    bool fits = (cut == 0 || memoryOf(p, 0, cut) <= p.devices[0].memoryBytes) &&
-                (cut == n || memoryOf(p, cut, n - cut) <= p.devices[1].memoryBytes);
+    bool fits =
+        (cut == 0 || memoryOf(p, 0, cut) <= p.devices[0].memoryBytes) &&
+        (cut == n || memoryOf(p, cut, n - cut) <= p.devices[1].memoryBytes);
     if (!fits)
       continue;
     double time = secondsOf(p, p.devices[0], 0, cut) +

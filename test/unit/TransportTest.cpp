@@ -1,6 +1,6 @@
+#include "isthmus/runtime/Transport.h"
 #include "isthmus/runtime/Cluster.h"
 #include "isthmus/runtime/Error.h"
-#include "isthmus/runtime/Transport.h"
 
 #include <gtest/gtest.h>
 
@@ -53,7 +53,8 @@ TEST_P(TransportTest, CarriesFramesOfAnySizeBothWays) {
   });
   auto channel = connect(parseAddress(listener->address()), folder / "two", 5);
   std::vector<std::byte> frame;
-  for (size_t size : {size_t(0), size_t(1), size_t(5000), size_t(4 << 20), size_t(9'000'001)}) {
+  for (size_t size : {size_t(0), size_t(1), size_t(5000), size_t(4 << 20),
+                      size_t(9'000'001)}) {
     auto bytes = pattern(size);
     // In two parts, as messages with a payload go.
     std::span<const std::byte> parts[] = {std::span(bytes).first(size / 3),
@@ -95,7 +96,8 @@ TEST_P(TlsTest, RefusesMembersOfOtherClusters) {
   // In TLS 1.3 the client learns of its refusal at its first read.
   EXPECT_THROW(
       {
-        auto channel = connect(parseAddress(listener->address()), folder / "stranger", 5);
+        auto channel =
+            connect(parseAddress(listener->address()), folder / "stranger", 5);
         std::vector<std::byte> frame;
         channel->receive(frame, 5);
       },
@@ -108,7 +110,8 @@ TEST_P(TlsTest, RefusesMembersOfOtherClusters) {
 INSTANTIATE_TEST_SUITE_P(Tls, TlsTest, testing::Values("tls"));
 
 TEST(Address, RejectsWhatItDoesNotKnow) {
-  for (const char *text : {"", "unix:", "tcp:1.2.3.4:5", "tls:host", "tls::", "tls:h:99999", "tls:h:1x"})
+  for (const char *text : {"", "unix:", "tcp:1.2.3.4:5", "tls:host",
+                           "tls::", "tls:h:99999", "tls:h:1x"})
     EXPECT_THROW(parseAddress(text), Error) << text;
   EXPECT_EQ(parseAddress("tls:[::1]:80").port, "80");
 }

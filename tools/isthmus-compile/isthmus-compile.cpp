@@ -28,19 +28,21 @@ static import::Config llama3Shape(int64_t layers) {
 }
 
 static int run(int argc, char **argv) {
-  CLI::App app{"Compile a model for the devices of a topology into a bundle.\n\n"
-               "Example:\n"
-               "  isthmus compile SmolLM2-135M-Instruct.gguf --weights int4 \\\n"
-               "      --topology examples/topologies/board-and-server.yaml -o "
-               "smol.isth\n"};
+  CLI::App app{
+      "Compile a model for the devices of a topology into a bundle.\n\n"
+      "Example:\n"
+      "  isthmus compile SmolLM2-135M-Instruct.gguf --weights int4 \\\n"
+      "      --topology examples/topologies/board-and-server.yaml -o "
+      "smol.isth\n"};
   app.name("isthmus compile");
   std::string model, topologyFile, output, target;
   CompileOptions options;
   bool json = false;
   uint64_t seed = 0;
   int64_t generatedLayers = 32;
-  app.add_option("MODEL", model,
-                 "a GGUF file, a Hugging Face folder, or 'generated:llama-3-8b'")
+  app.add_option(
+         "MODEL", model,
+         "a GGUF file, a Hugging Face folder, or 'generated:llama-3-8b'")
       ->required();
   app.add_option("--topology", topologyFile,
                  "devices and links (default: this host)")
@@ -59,9 +61,10 @@ static int run(int argc, char **argv) {
   app.add_option("--kv-budget", options.kvBudget,
                  "positions of KV cache a sequence attends to")
       ->check(CLI::Range(8, 1 << 24));
-  app.add_option("--context", options.contextTokens,
-                 "tokens of KV cache to plan for (default: the model's, at most "
-                 "4096)")
+  app.add_option(
+         "--context", options.contextTokens,
+         "tokens of KV cache to plan for (default: the model's, at most "
+         "4096)")
       ->check(CLI::Range(32, 1 << 24));
   app.add_option("--threads", options.threads, "threads for packing weights");
   app.add_option("--seed", seed, "seed of generated weights");

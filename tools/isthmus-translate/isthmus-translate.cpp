@@ -16,9 +16,8 @@ using namespace isthmus;
 
 static llvm::cl::opt<std::string>
     model("model", llvm::cl::desc("model file or folder for --import-model"));
-static llvm::cl::list<int>
-    tokens("tokens", llvm::cl::CommaSeparated,
-           llvm::cl::desc("token ids for --interpret"));
+static llvm::cl::list<int> tokens("tokens", llvm::cl::CommaSeparated,
+                                  llvm::cl::desc("token ids for --interpret"));
 
 static void registerIn(DialectRegistry &registry) {
   isthmus::registerAllDialects(registry);
@@ -26,19 +25,17 @@ static void registerIn(DialectRegistry &registry) {
 
 /// Reads the checkpoint named by --model (the input file is not used: a
 /// checkpoint may be a folder, and is mapped, not read).
-static TranslateToMLIRRegistration
-    importModel("import-model", "checkpoint named by --model to fm",
-                [](llvm::SourceMgr &, MLIRContext *context)
-                    -> OwningOpRef<Operation *> {
-                  try {
-                    return import::buildLlama(*context,
-                                              import::openCheckpoint(
-                                                  model.getValue()));
-                  } catch (const rt::Error &error) {
-                    emitError(UnknownLoc::get(context)) << error.what();
-                    return nullptr;
-                  }
-                });
+static TranslateToMLIRRegistration importModel(
+    "import-model", "checkpoint named by --model to fm",
+    [](llvm::SourceMgr &, MLIRContext *context) -> OwningOpRef<Operation *> {
+      try {
+        return import::buildLlama(*context,
+                                  import::openCheckpoint(model.getValue()));
+      } catch (const rt::Error &error) {
+        emitError(UnknownLoc::get(context)) << error.what();
+        return nullptr;
+      }
+    });
 
 static TranslateFromMLIRRegistration kernelsToAssembly(
     "kernels-to-asm", "kernels of a converted module to assembly",

@@ -44,17 +44,17 @@ json describe(const rt::Bundle &bundle, unsigned threads) {
       rt::LinkedStage linked = rt::linkStage(m, plan, i, {});
       const auto &device = m.devices(int(stage.device()));
       uint64_t peak = linked.peakBytes(plan.context_tokens(), threads);
-      stages.push_back({{"device", device.name()},
-                        {"first_call", stage.first_call()},
-                        {"calls", stage.calls()},
-                        {"launches", linked.launches.size()},
-                        {"weight_bytes", linked.weightBytes},
-                        {"activation_bytes", linked.arenaBytes},
-                        {"kv_bytes", peak - linked.weightBytes -
-                                         linked.arenaBytes -
-                                         linked.scratchBytes * threads},
-                        {"peak_bytes", peak},
-                        {"budget_bytes", device.memory_bytes()}});
+      stages.push_back(
+          {{"device", device.name()},
+           {"first_call", stage.first_call()},
+           {"calls", stage.calls()},
+           {"launches", linked.launches.size()},
+           {"weight_bytes", linked.weightBytes},
+           {"activation_bytes", linked.arenaBytes},
+           {"kv_bytes", peak - linked.weightBytes - linked.arenaBytes -
+                            linked.scratchBytes * threads},
+           {"peak_bytes", peak},
+           {"budget_bytes", device.memory_bytes()}});
     }
     out["plans"].push_back({{"name", plan.name()},
                             {"context_tokens", plan.context_tokens()},
@@ -65,12 +65,11 @@ json describe(const rt::Bundle &bundle, unsigned threads) {
         {{"name", blob.name()},
          {"bytes", blob.size()},
          {"chunks", blob.chunk_sha256_size()},
-         {"first_sha256",
-          blob.chunk_sha256_size()
-              ? rt::toHex({reinterpret_cast<const uint8_t *>(
-                               blob.chunk_sha256(0).data()),
-                           32})
-              : ""}});
+         {"first_sha256", blob.chunk_sha256_size()
+                              ? rt::toHex({reinterpret_cast<const uint8_t *>(
+                                               blob.chunk_sha256(0).data()),
+                                           32})
+                              : ""}});
   return out;
 }
 
@@ -131,8 +130,8 @@ void cli::addInspect(CLI::App &app) {
   command->add_option("BUNDLE", o->bundle, "a bundle")->required();
   command->add_flag("--json", o->json, "print JSON");
   command->callback([o] {
-    json description = describe(rt::Bundle(o->bundle),
-                                rt::ThreadPool::availableProcessors());
+    json description =
+        describe(rt::Bundle(o->bundle), rt::ThreadPool::availableProcessors());
     if (o->json)
       fmt::print("{}\n", description.dump());
     else
@@ -143,8 +142,9 @@ void cli::addInspect(CLI::App &app) {
 void cli::addTrust(CLI::App &app) {
   auto path = std::make_shared<std::string>();
   CLI::App *command = app.add_subcommand(
-      "trust", "Trust the key that signed a bundle, so that its kernels may run "
-               "here\n\nExample:\n  isthmus trust downloaded.isth\n");
+      "trust",
+      "Trust the key that signed a bundle, so that its kernels may run "
+      "here\n\nExample:\n  isthmus trust downloaded.isth\n");
   command->add_option("BUNDLE", *path, "a bundle")->required();
   command->callback([path] {
     rt::Bundle bundle(*path);

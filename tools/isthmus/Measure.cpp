@@ -31,12 +31,10 @@ public:
     if (done + ids.size() > size_t(batch.pageStride * rt::kPagePositions))
       throw rt::Error("{} positions are more than the {} reserved; raise "
                       "--context",
-                      done + ids.size(),
-                      batch.pageStride * rt::kPagePositions);
+                      done + ids.size(), batch.pageStride * rt::kPagePositions);
     int32_t next = 0;
     while (!ids.empty()) {
-      size_t count =
-          std::min<size_t>(ids.size(), runner.info().limits.tokens);
+      size_t count = std::min<size_t>(ids.size(), runner.info().limits.tokens);
       batch.ids.assign(ids.begin(), ids.begin() + ptrdiff_t(count));
       batch.positions.resize(count);
       for (size_t i = 0; i < count; ++i)
@@ -90,8 +88,9 @@ void cli::addBench(CLI::App &app) {
       ->capture_default_str();
   command->add_option("-n", o->generate, "tokens to generate; 0 skips decode")
       ->capture_default_str();
-  command->add_option("--depth", o->depth,
-                      "tokens of context before decode is timed")
+  command
+      ->add_option("--depth", o->depth,
+                   "tokens of context before decode is timed")
       ->capture_default_str();
   command->add_option("-r,--repetitions", o->repetitions)
       ->check(CLI::Range(1, 1000))
@@ -108,8 +107,8 @@ void cli::addBench(CLI::App &app) {
       auto timed = [&](auto &&work) {
         auto start = std::chrono::steady_clock::now();
         work();
-        return std::chrono::duration<double>(
-                   std::chrono::steady_clock::now() - start)
+        return std::chrono::duration<double>(std::chrono::steady_clock::now() -
+                                             start)
             .count();
       };
       if (o->prompt) {
@@ -164,9 +163,10 @@ void cli::addEval(CLI::App &app) {
   };
   auto o = std::make_shared<Options>();
   CLI::App *command = app.add_subcommand(
-      "eval", "Perplexity over a text, as llama-perplexity counts it: chunks of "
-              "512 tokens, the second half of each scored\n\nExample:\n  isthmus "
-              "eval smol.isth --text wikitext2-valid.txt --json\n");
+      "eval",
+      "Perplexity over a text, as llama-perplexity counts it: chunks of "
+      "512 tokens, the second half of each scored\n\nExample:\n  isthmus "
+      "eval smol.isth --text wikitext2-valid.txt --json\n");
   o->session.addTo(*command);
   command->add_option("--text", o->text, "a UTF-8 text file")->required();
   command->add_option("--chunk", o->chunk, "tokens in a chunk")
@@ -179,9 +179,8 @@ void cli::addEval(CLI::App &app) {
     o->session.context = std::max<uint64_t>(o->session.context, o->chunk);
     Session session(o->session);
     rt::MappedFile file(o->text);
-    std::string_view text(
-        reinterpret_cast<const char *>(file.bytes().data()),
-        file.bytes().size());
+    std::string_view text(reinterpret_cast<const char *>(file.bytes().data()),
+                          file.bytes().size());
     std::vector<int32_t> ids = session.needTokenizer().encode(text);
     uint64_t count = ids.size() / o->chunk;
     if (o->chunks)
@@ -237,9 +236,10 @@ void cli::addLogits(CLI::App &app) {
   };
   auto o = std::make_shared<Options>();
   CLI::App *command = app.add_subcommand(
-      "logits", "Write the logits after each token as raw f32 [tokens][vocabulary]"
-                ", for comparing with other implementations\n\nExample:\n  "
-                "isthmus logits smol.isth --tokens 1,2,3 -o logits.f32\n");
+      "logits",
+      "Write the logits after each token as raw f32 [tokens][vocabulary]"
+      ", for comparing with other implementations\n\nExample:\n  "
+      "isthmus logits smol.isth --tokens 1,2,3 -o logits.f32\n");
   o->session.addTo(*command);
   command->add_option("--tokens", o->tokens, "token ids: 1,2,3")
       ->delimiter(',')

@@ -103,7 +103,8 @@ void cli::addRun(CLI::App &app) {
       ->delimiter(',')
       ->excludes(prompt);
   command->add_flag("--ignore-eos", o->ignoreEos, "go on after the end token");
-  command->add_flag("--json", o->json, "print tokens, text and timings as JSON");
+  command->add_flag("--json", o->json,
+                    "print tokens, text and timings as JSON");
   command->callback([o] {
     Session session(o->session);
     auto request = std::make_shared<rt::Request>();

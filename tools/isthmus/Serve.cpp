@@ -49,8 +49,9 @@ void cli::addServe(CLI::App &app) {
   };
   auto o = std::make_shared<Options>();
   CLI::App *command = app.add_subcommand(
-      "serve", "Serve a bundle with the OpenAI API\n\nExample:\n  isthmus serve "
-               "smol.isth --port 8080\n  curl localhost:8080/v1/models\n");
+      "serve",
+      "Serve a bundle with the OpenAI API\n\nExample:\n  isthmus serve "
+      "smol.isth --port 8080\n  curl localhost:8080/v1/models\n");
   o->session.addTo(*command);
   o->session.addRemoteTo(*command);
   command->add_option("--port", o->http.port, "port; 0 takes a free one")
@@ -77,9 +78,8 @@ void cli::addServe(CLI::App &app) {
     Session session(o->session);
     rt::Engine engine(*session.runner, o->sequences);
     rt::ServedModel model;
-    model.name = o->name.empty()
-                     ? session.bundle.path().stem().string()
-                     : o->name;
+    model.name =
+        o->name.empty() ? session.bundle.path().stem().string() : o->name;
     model.engine = &engine;
     model.tokenizer = &session.needTokenizer();
     model.encodePrompt = [&](const std::string &text) {
@@ -109,9 +109,10 @@ void cli::addWorker(CLI::App &app) {
   };
   auto o = std::make_shared<Options>();
   CLI::App *command = app.add_subcommand(
-      "worker", "Run one device's part of a bundle for a coordinator\n\nExample:"
-                "\n  isthmus worker smol.isth --device board --listen "
-                "unix:/tmp/board.sock\n");
+      "worker",
+      "Run one device's part of a bundle for a coordinator\n\nExample:"
+      "\n  isthmus worker smol.isth --device board --listen "
+      "unix:/tmp/board.sock\n");
   command->add_option("BUNDLE", o->bundle, "a bundle")->required();
   command
       ->add_option("--listen", o->listen,
@@ -129,7 +130,10 @@ void cli::addWorker(CLI::App &app) {
     listener->onRefused = [](const std::string &why) {
       fmt::print(stderr, "refused a connection: {}\n", why);
     };
-    SignalWatcher watcher([&] { listener->close(); std::_Exit(0); });
+    SignalWatcher watcher([&] {
+      listener->close();
+      std::_Exit(0);
+    });
     say(fmt::format("worker listens on {}", listener->address()));
     while (auto channel = listener->accept()) {
       try {
@@ -143,9 +147,10 @@ void cli::addWorker(CLI::App &app) {
 
 void cli::addCluster(CLI::App &app) {
   CLI::App *command = app.add_subcommand(
-      "cluster", "Make certificates by which workers on different hosts know one "
-                 "another\n\nExample:\n  isthmus cluster create mycluster\n"
-                 "  isthmus cluster add mycluster board-member\n");
+      "cluster",
+      "Make certificates by which workers on different hosts know one "
+      "another\n\nExample:\n  isthmus cluster create mycluster\n"
+      "  isthmus cluster add mycluster board-member\n");
   command->require_subcommand(1);
   struct Options {
     std::string cluster, member;
@@ -155,9 +160,10 @@ void cli::addCluster(CLI::App &app) {
   create->add_option("FOLDER", o->cluster)->required();
   create->callback([o] {
     rt::createCluster(o->cluster);
-    fmt::print("{}: keep authority.pem secret; add members with 'isthmus cluster "
-               "add {} FOLDER'\n",
-               o->cluster, o->cluster);
+    fmt::print(
+        "{}: keep authority.pem secret; add members with 'isthmus cluster "
+        "add {} FOLDER'\n",
+        o->cluster, o->cluster);
   });
   CLI::App *add = command->add_subcommand("add", "Add a member to a cluster");
   add->add_option("CLUSTER", o->cluster)->required();
@@ -166,7 +172,8 @@ void cli::addCluster(CLI::App &app) {
   add->callback([o] {
     rt::addMember(o->cluster, o->member,
                   std::filesystem::path(o->member).filename().string());
-    fmt::print("{}: copy this folder to the member and give it with --cluster\n",
-               o->member);
+    fmt::print(
+        "{}: copy this folder to the member and give it with --cluster\n",
+        o->member);
   });
 }

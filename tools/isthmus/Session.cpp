@@ -13,15 +13,17 @@ void SessionOptions::addTo(CLI::App &app) {
   app.add_option("BUNDLE", bundle, "a bundle made by 'isthmus compile'")
       ->required();
   app.add_option("--threads", threads, "threads (default: all processors)");
-  app.add_option("--context", context,
-                 "KV positions to reserve over all sequences (default: what the "
-                 "bundle was planned for)");
+  app.add_option(
+      "--context", context,
+      "KV positions to reserve over all sequences (default: what the "
+      "bundle was planned for)");
 }
 
 void SessionOptions::addRemoteTo(CLI::App &app) {
-  app.add_option("--worker", workers,
-                 "address of a worker, once for each stage of the plan in order "
-                 "(default: run in this process)");
+  app.add_option(
+      "--worker", workers,
+      "address of a worker, once for each stage of the plan in order "
+      "(default: run in this process)");
   app.add_option("--cluster", cluster, "folder of this cluster member (tls)");
 }
 

@@ -20,14 +20,14 @@ struct SessionOptions {
   uint64_t context = 0;
   uint64_t outputs = 64;
   std::vector<std::string> workers; ///< one a stage; none: this process
-  std::string cluster; ///< folder with this cluster's certificates
+  std::string cluster;              ///< folder with this cluster's certificates
 
   void addTo(CLI::App &app);
   void addRemoteTo(CLI::App &app);
 };
 
-/// A bundle whose signer is trusted, a runner for its plan, and what it needs to
-/// speak. Throws rt::Error.
+/// A bundle whose signer is trusted, a runner for its plan, and what it needs
+/// to speak. Throws rt::Error.
 class Session {
 public:
   explicit Session(const SessionOptions &options);

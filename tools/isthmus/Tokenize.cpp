@@ -16,8 +16,9 @@ void cli::addTokenize(CLI::App &app) {
   };
   auto o = std::make_shared<Options>();
   CLI::App *command = app.add_subcommand(
-      "tokenize", "Print the token ids of a text file as a JSON list\n\nExample:\n"
-                  "  isthmus tokenize smol.isth README.md\n");
+      "tokenize",
+      "Print the token ids of a text file as a JSON list\n\nExample:\n"
+      "  isthmus tokenize smol.isth README.md\n");
   command->add_option("BUNDLE", o->bundle, "a bundle")->required();
   command->add_option("FILE", o->file, "a UTF-8 text file")->required();
   command->callback([o] {
@@ -34,6 +35,7 @@ void cli::addTokenize(CLI::App &app) {
     };
     rt::Tokenizer tokenizer(view(json));
     rt::MappedFile text(o->file);
-    fmt::print("{}\n", nlohmann::json(tokenizer.encode(view(text.bytes()))).dump());
+    fmt::print("{}\n",
+               nlohmann::json(tokenizer.encode(view(text.bytes()))).dump());
   });
 }

@@ -23,8 +23,9 @@ static int compile(int argc, char **argv) {
     arguments.push_back(argv[i]);
   arguments.push_back(nullptr);
   execv(compiler.c_str(), arguments.data());
-  fmt::print(stderr, "isthmus: error: {}: {} (this installation has no "
-                     "compiler)\n",
+  fmt::print(stderr,
+             "isthmus: error: {}: {} (this installation has no "
+             "compiler)\n",
              compiler, std::strerror(errno));
   return 1;
 }
@@ -32,10 +33,11 @@ static int compile(int argc, char **argv) {
 int main(int argc, char **argv) {
   if (argc > 1 && std::strcmp(argv[1], "compile") == 0)
     return compile(argc, argv);
-  CLI::App app{"isthmus: compile foundation models for the devices you own, and "
-               "run them there.\n\nExample:\n"
-               "  isthmus compile model.gguf -o model.isth\n"
-               "  isthmus chat model.isth\n"};
+  CLI::App app{
+      "isthmus: compile foundation models for the devices you own, and "
+      "run them there.\n\nExample:\n"
+      "  isthmus compile model.gguf -o model.isth\n"
+      "  isthmus chat model.isth\n"};
   app.require_subcommand(1);
   app.add_subcommand("compile", "Compile a model into a bundle");
   cli::addRun(app);

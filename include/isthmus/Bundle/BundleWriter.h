@@ -10,8 +10,9 @@
 
 namespace isthmus {
 
-/// Writes a bundle beside its final place and moves it there when it is complete:
-/// a failed compilation leaves nothing. Blobs are digested as they pass.
+/// Writes a bundle beside its final place and moves it there when it is
+/// complete: a failed compilation leaves nothing. Blobs are digested as they
+/// pass.
 class BundleWriter {
 public:
   explicit BundleWriter(std::filesystem::path path);

@@ -1,4 +1,5 @@
-//===- KernelBuilder.h - a short hand for writing kernels in MLIR -*- C++ -*-===//
+//===- KernelBuilder.h - a short hand for writing kernels in MLIR -*- C++
+//-*-===//
 //
 // Kernels are functions over raw pointers with the fixed ABI
 //   void kernel(const Args *args, int64_t begin, int64_t end, void *scratch)
@@ -19,8 +20,8 @@
 
 namespace isthmus {
 
-/// Outputs that stand side by side in a vector and in a packed weight. Fixed for
-/// all targets, so that sums have one order everywhere (docs/numerics.md).
+/// Outputs that stand side by side in a vector and in a packed weight. Fixed
+/// for all targets, so that sums have one order everywhere (docs/numerics.md).
 inline constexpr int64_t kLanes = 16;
 
 class KernelBuilder {

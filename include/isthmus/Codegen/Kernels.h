@@ -67,13 +67,14 @@ struct RotarySpec {
 void emitRotary(KernelBuilder &k, const RotarySpec &spec);
 
 /// Geometry of attention over a paged cache. A page holds, for each key/value
-/// head, f32 keys [headDim][kPagePositions] and values [kPagePositions][headDim].
+/// head, f32 keys [headDim][kPagePositions] and values
+/// [kPagePositions][headDim].
 struct AttentionSpec {
   int64_t heads, kvHeads, headDim;
   double scale;
   std::optional<int64_t> sinks, window;
 
-  int64_t headBytes() const;  ///< bytes of one head in a page
+  int64_t headBytes() const; ///< bytes of one head in a page
   int64_t pageBytes() const { return kvHeads * headBytes(); }
   int64_t scratchBytes() const;
 };

@@ -1,4 +1,5 @@
-//===- ObjectEmitter.h - from a module of kernels to an ELF library -*- C++ -*-===//
+//===- ObjectEmitter.h - from a module of kernels to an ELF library -*- C++
+//-*-===//
 #pragma once
 
 #include "isthmus/Target/TargetDescription.h"

@@ -1,7 +1,7 @@
 //===- Checkpoint.h - what a model file says, checked -----------*- C++ -*-===//
 //
-// Readers of model files, free of MLIR: they map files, believe nothing in them,
-// and give names, shapes and places of tensors. All throw rt::Error.
+// Readers of model files, free of MLIR: they map files, believe nothing in
+// them, and give names, shapes and places of tensors. All throw rt::Error.
 //
 //===----------------------------------------------------------------------===//
 #pragma once
@@ -72,8 +72,8 @@ void readSafetensors(const std::filesystem::path &path,
                      std::map<std::string, Tensor> &tensors);
 
 /// Checks that a tensor's place holds exactly its shape; returns the bytes.
-uint64_t checkedBytes(const std::string &where, const std::vector<int64_t> &shape,
-                      DType dtype);
+uint64_t checkedBytes(const std::string &where,
+                      const std::vector<int64_t> &shape, DType dtype);
 
 /// Throws if the byte ranges of tensors of one file overlap.
 void rejectOverlaps(const std::string &file,

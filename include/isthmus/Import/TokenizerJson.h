@@ -7,8 +7,8 @@
 
 namespace isthmus::import {
 
-/// Writes the `tokenizer.json` (Hugging Face tokenizers) that a byte-level BPE in
-/// GGUF stands for, so that bundles know one tokenizer format.
+/// Writes the `tokenizer.json` (Hugging Face tokenizers) that a byte-level BPE
+/// in GGUF stands for, so that bundles know one tokenizer format.
 ///
 /// \param where names the file in errors.
 /// \param types ggml token types; 3 (control) and 4 (user defined) are matched

@@ -1,8 +1,9 @@
 //===- Pipeline.h - splits a chain of layers over devices -------*- C++ -*-===//
 //
-// The planner, free of MLIR and of the runtime, so that the compiler and a running
-// coordinator can both call it. What is here is the simple exact case: a pipeline
-// of contiguous runs in the order of the devices, for one token at a time.
+// The planner, free of MLIR and of the runtime, so that the compiler and a
+// running coordinator can both call it. What is here is the simple exact case:
+// a pipeline of contiguous runs in the order of the devices, for one token at a
+// time.
 //
 //===----------------------------------------------------------------------===//
 #pragma once

@@ -1,7 +1,7 @@
 //===- TargetDescription.h - what a kernel generator must know --*- C++ -*-===//
 //
-// The one place that describes an instruction set. Passes and kernel emitters ask
-// this description; none of them names an instruction set itself. See
+// The one place that describes an instruction set. Passes and kernel emitters
+// ask this description; none of them names an instruction set itself. See
 // docs/add-a-target.md.
 //
 //===----------------------------------------------------------------------===//

@@ -4,14 +4,15 @@
 // are cut into panels of 16 outputs; outputs stand across vector lanes.
 //
 //   f32, f16   panel: [inputs][16]
-//   int8       panel: [inputs / 32] blocks of { int8 [8][16][4], f16 scale [16] }
+//   int8       panel: [inputs / 32] blocks of { int8 [8][16][4], f16 scale [16]
+//   }
 //              byte [c][o][i] is input 4c + i of output o
 //   int4       panel: { f32 rowScale [16], f32 rowOffset [16] }, then
 //              [inputs / 32] blocks of
 //              { uint8 [4][16][4], uint8 scale [16], int8 offset [16] }
-//              the low nibble q of byte [c][o][i] is input 4c + i, the high nibble
-//              input 16 + 4c + i;
-//              value = rowScale * scale * q + rowOffset * offset
+//              the low nibble q of byte [c][o][i] is input 4c + i, the high
+//              nibble input 16 + 4c + i; value = rowScale * scale * q +
+//              rowOffset * offset
 //
 // Outputs beyond the last are zero. Vectors are f32, padded to 16 values.
 //

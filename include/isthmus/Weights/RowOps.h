@@ -39,8 +39,8 @@ struct Int8Group {
 };
 Int8Group quantizeInt8(const float *values);
 
-/// A row in int4: value = rowScale * scale * q + rowOffset * offset, with scale and
-/// offset for each group of 32 and q in 0..15.
+/// A row in int4: value = rowScale * scale * q + rowOffset * offset, with scale
+/// and offset for each group of 32 and q in 0..15.
 struct Int4Row {
   struct Group {
     uint8_t q[PackedLayout::kGroup];
@@ -51,7 +51,8 @@ struct Int4Row {
   std::vector<Group> groups;
   float value(size_t index) const {
     const Group &g = groups[index / PackedLayout::kGroup];
-    return rowScale * float(g.scale) * float(g.q[index % PackedLayout::kGroup]) +
+    return rowScale * float(g.scale) *
+               float(g.q[index % PackedLayout::kGroup]) +
            rowOffset * float(g.offset);
   }
 };

@@ -1,9 +1,9 @@
 //===- Attention.cpp - attention over the paged cache ---------------------===//
 //
-// Scores of a page stand across lanes (keys are stored transposed inside a page),
-// outputs across lanes too, so neither product needs a horizontal sum. A fixed
-// partition of 256 positions keeps its own softmax state; partitions merge in
-// ascending order. Neither depends on how many rows the step has.
+// Scores of a page stand across lanes (keys are stored transposed inside a
+// page), outputs across lanes too, so neither product needs a horizontal sum. A
+// fixed partition of 256 positions keeps its own softmax state; partitions
+// merge in ascending order. Neither depends on how many rows the step has.
 //
 //===----------------------------------------------------------------------===//
 #include "isthmus/Codegen/Kernels.h"
@@ -62,9 +62,9 @@ private:
 
   void emitTile(Value tile) {
     Value row = k.div(tile, spec.kvHeads), head = k.rem(tile, spec.kvHeads);
-    Value rowOffset = k.add(
-        k.mul(row, floatRowBytes(spec.heads * spec.headDim)),
-        k.mul(head, group * spec.headDim * 4));
+    Value rowOffset =
+        k.add(k.mul(row, floatRowBytes(spec.heads * spec.headDim)),
+              k.mul(head, group * spec.headDim * 4));
     position = k.toI64(k.load(k.i32(), k.ptr(positions, k.mul(row, 4))));
     Value table = k.toI64(k.load(k.i32(), k.ptr(sequence, k.mul(row, 4))));
     pages = k.ptr(pageTables, k.mul(k.mul(table, pageStride), 4));
@@ -116,7 +116,8 @@ private:
     k.loop(k.cst(0), pageCount, 1, [&](Value p) {
       Value keys = pagePtr(k.add(firstPage, p));
       for (int64_t g = 0; g < group; g += 3)
-        emitScores(keys, k.mul(p, kPage * 4), g, std::min<int64_t>(3, group - g));
+        emitScores(keys, k.mul(p, kPage * 4), g,
+                   std::min<int64_t>(3, group - g));
     });
     for (int64_t g = 0; g < group; ++g)
       emitSoftmax(g, first, inside, k.mul(pageCount, kPage * 4));
@@ -127,24 +128,23 @@ private:
 
   /// scores[g][page positions] = scale * q . k, the head's features ascending.
   void emitScores(Value keys, Value offset, int64_t firstHead, int64_t heads) {
-    auto acc = k.loop(
-        k.cst(0), k.cst(spec.headDim), 1,
-        KernelBuilder::Values(heads * 2, k.zeros(kLanes)),
-        [&](Value d, ValueRange in) {
-          KernelBuilder::Values out(in);
-          Value column = k.ptr(keys, k.mul(d, kPage * 4));
-          Value low = k.load(lanes, column);
-          Value high = k.load(lanes, column, kLanes * 4);
-          for (int64_t h = 0; h < heads; ++h) {
-            Value query = k.splat(
-                k.load(k.f32(), k.ptr(queries, k.mul(d, 4)),
-                       (firstHead + h) * spec.headDim * 4),
-                kLanes);
-            out[2 * h] = k.fma(query, low, out[2 * h]);
-            out[2 * h + 1] = k.fma(query, high, out[2 * h + 1]);
-          }
-          return out;
-        });
+    auto acc = k.loop(k.cst(0), k.cst(spec.headDim), 1,
+                      KernelBuilder::Values(heads * 2, k.zeros(kLanes)),
+                      [&](Value d, ValueRange in) {
+                        KernelBuilder::Values out(in);
+                        Value column = k.ptr(keys, k.mul(d, kPage * 4));
+                        Value low = k.load(lanes, column);
+                        Value high = k.load(lanes, column, kLanes * 4);
+                        for (int64_t h = 0; h < heads; ++h) {
+                          Value query = k.splat(
+                              k.load(k.f32(), k.ptr(queries, k.mul(d, 4)),
+                                     (firstHead + h) * spec.headDim * 4),
+                              kLanes);
+                          out[2 * h] = k.fma(query, low, out[2 * h]);
+                          out[2 * h + 1] = k.fma(query, high, out[2 * h + 1]);
+                        }
+                        return out;
+                      });
     for (int64_t h = 0; h < heads; ++h)
       for (int64_t i = 0; i < 2; ++i)
         k.store(k.fmul(acc[2 * h + i], k.fcst(lanes, spec.scale)),
@@ -171,8 +171,7 @@ private:
     if (spec.window) {
       Value absolute = k.add(index, splat32(first));
       Value isSink = less(absolute, k.cst(ints, *spec.sinks));
-      Value inWindow =
-          less(splat32(k.add(position, -*spec.window)), absolute);
+      Value inWindow = less(splat32(k.add(position, -*spec.window)), absolute);
       Value either = arith::OrIOp::create(k.b, k.loc, isSink, inWindow);
       result = arith::AndIOp::create(k.b, k.loc, result, either);
     }
@@ -186,24 +185,24 @@ private:
     auto select = [&](Value mask, Value yes, Value no) -> Value {
       return arith::SelectOp::create(k.b, k.loc, mask, yes, no);
     };
-    Value largest = k.loop(
-        k.cst(0), bytes, kLanes * 4, {k.fcst(lanes, kMasked)},
-        [&](Value offset, ValueRange in) -> KernelBuilder::Values {
-          Value s = select(visible(offset, first, inside),
-                           k.load(lanes, k.ptr(scores, offset)),
-                           k.fcst(lanes, kMasked));
-          return {k.fmax(in[0], s)};
-        })[0];
+    Value largest =
+        k.loop(k.cst(0), bytes, kLanes * 4, {k.fcst(lanes, kMasked)},
+               [&](Value offset, ValueRange in) -> KernelBuilder::Values {
+                 Value s = select(visible(offset, first, inside),
+                                  k.load(lanes, k.ptr(scores, offset)),
+                                  k.fcst(lanes, kMasked));
+                 return {k.fmax(in[0], s)};
+               })[0];
     Value maximum = k.splat(k.reduceMax(largest), kLanes);
-    Value total = k.loop(
-        k.cst(0), bytes, kLanes * 4, {k.zeros(kLanes)},
-        [&](Value offset, ValueRange in) -> KernelBuilder::Values {
-          Value at = k.ptr(scores, offset);
-          Value e = k.exp(k.fsub(k.load(lanes, at), maximum));
-          e = select(visible(offset, first, inside), e, k.zeros(kLanes));
-          k.store(e, at);
-          return {k.fadd(in[0], e)};
-        })[0];
+    Value total =
+        k.loop(k.cst(0), bytes, kLanes * 4, {k.zeros(kLanes)},
+               [&](Value offset, ValueRange in) -> KernelBuilder::Values {
+                 Value at = k.ptr(scores, offset);
+                 Value e = k.exp(k.fsub(k.load(lanes, at), maximum));
+                 e = select(visible(offset, first, inside), e, k.zeros(kLanes));
+                 k.store(e, at);
+                 return {k.fadd(in[0], e)};
+               })[0];
     Value sum = k.splat(k.reduceAdd(total), kLanes);
 
     Value oldMaximum = k.load(lanes, maxima, g * kLanes * 4);
@@ -236,28 +235,27 @@ private:
       for (int64_t h = 0; h < heads; ++h)
         for (int64_t i = 0; i < width; ++i)
           inits.push_back(k.load(lanes, running, at(h, i)));
-      auto acc = k.loop(
-          k.cst(0), pageCount, 1, inits, [&](Value p, ValueRange outer) {
+      auto acc =
+          k.loop(k.cst(0), pageCount, 1, inits, [&](Value p, ValueRange outer) {
             Value values = k.ptr(pagePtr(k.add(firstPage, p)),
                                  spec.headDim * kPage * 4 + d * 4);
             Value firstInPage = k.mul(p, kPage);
-            Value limit =
-                k.min(k.sub(inside, firstInPage), k.cst(kPage));
+            Value limit = k.min(k.sub(inside, firstInPage), k.cst(kPage));
             return k.loop(
                 k.cst(0), limit, 1, KernelBuilder::Values(outer),
                 [&](Value j, ValueRange in) {
                   KernelBuilder::Values out(in);
                   Value line = k.ptr(values, k.mul(j, spec.headDim * 4));
-                  Value probability = k.ptr(
-                      k.scratch, k.mul(k.add(firstInPage, j), 4));
+                  Value probability =
+                      k.ptr(k.scratch, k.mul(k.add(firstInPage, j), 4));
                   KernelBuilder::Values v;
                   for (int64_t i = 0; i < width; ++i)
                     v.push_back(k.load(lanes, line, i * kLanes * 4));
                   for (int64_t h = 0; h < heads; ++h) {
-                    Value weight = k.splat(
-                        k.load(k.f32(), probability,
-                               (firstHead + h) * kPartition * 4),
-                        kLanes);
+                    Value weight =
+                        k.splat(k.load(k.f32(), probability,
+                                       (firstHead + h) * kPartition * 4),
+                                kLanes);
                     for (int64_t i = 0; i < width; ++i)
                       out[h * width + i] =
                           k.fma(weight, v[i], out[h * width + i]);
@@ -285,12 +283,10 @@ void isthmus::emitAppendKV(KernelBuilder &k, const AttentionSpec &spec) {
   Value pageStride = k.stepField(rt::kStepPageStride, false);
   int64_t features = spec.kvHeads * spec.headDim;
   k.loop(k.begin, k.end, 1, [&](Value row) {
-    Value position =
-        k.toI64(k.load(k.i32(), k.ptr(positions, k.mul(row, 4))));
+    Value position = k.toI64(k.load(k.i32(), k.ptr(positions, k.mul(row, 4))));
     Value table = k.toI64(k.load(k.i32(), k.ptr(sequence, k.mul(row, 4))));
     Value entry = k.add(k.mul(table, pageStride), k.div(position, kPage));
-    Value page =
-        k.toI64(k.load(k.i32(), k.ptr(pageTables, k.mul(entry, 4))));
+    Value page = k.toI64(k.load(k.i32(), k.ptr(pageTables, k.mul(entry, 4))));
     Value slot = k.rem(position, kPage);
     Value base = k.ptr(state, k.mul(page, spec.pageBytes()));
     Value in = k.mul(row, floatRowBytes(features));

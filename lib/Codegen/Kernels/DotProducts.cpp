@@ -46,19 +46,18 @@ Value broadcastQuad(KernelBuilder &k, Value row, int64_t quad, int64_t width) {
 }
 
 Value negate(KernelBuilder &k, Value sum, int64_t zeroPoint) {
-  Value scaled = arith::MulIOp::create(k.b, k.loc, sum,
-                                       k.cst(k.i32(), -zeroPoint));
+  Value scaled =
+      arith::MulIOp::create(k.b, k.loc, sum, k.cst(k.i32(), -zeroPoint));
   return k.splat(scaled, kLanes);
 }
 
 /// vpmaddubsw multiplies unsigned by signed bytes and adds pairs with 16-bit
-/// saturation. Nibbles cannot saturate: 8 pairs of 15 * 127 stay below 2^15, so a
-/// whole block is summed in 16 bits. For int8 the weight's sign moves to the
+/// saturation. Nibbles cannot saturate: 8 pairs of 15 * 127 stay below 2^15, so
+/// a whole block is summed in 16 bits. For int8 the weight's sign moves to the
 /// activation: |w| * (sign(w) x), at most 2 * 127 * 127 < 2^15.
 Values dotAvx2(KernelBuilder &k, Value block, bool int4, const Values &rows) {
   VectorType words = k.vec(16, k.i16()), ints = k.vec(8, k.i32());
-  Values acc(rows.size() * 2,
-             int4 ? k.cst(words, 0) : k.cst(ints, 0));
+  Values acc(rows.size() * 2, int4 ? k.cst(words, 0) : k.cst(ints, 0));
   Value ones = k.cst(words, 1);
   auto widen = [&](Value v) {
     return k.intrinsic("llvm.x86.avx2.pmadd.wd", ints, {v, ones});
@@ -75,8 +74,8 @@ Values dotAvx2(KernelBuilder &k, Value block, bool int4, const Values &rows) {
       Value x = broadcastQuad(k, row, quad, 32);
       if (!int4)
         x = k.intrinsic("llvm.x86.avx2.psign.b", x.getType(), {x, w});
-      Value pairs = k.intrinsic("llvm.x86.avx2.pmadd.ub.sw", words,
-                                {magnitude, x});
+      Value pairs =
+          k.intrinsic("llvm.x86.avx2.pmadd.ub.sw", words, {magnitude, x});
       Value &sum = acc[2 * r + half];
       sum = k.add(sum, int4 ? pairs : widen(pairs));
     }
@@ -93,8 +92,8 @@ Values dotAvx2(KernelBuilder &k, Value block, bool int4, const Values &rows) {
   return dots;
 }
 
-/// vpdpbusd wants unsigned weights: int8 gets 128 added (a flipped sign bit) and
-/// 128 * sum(x) taken off again.
+/// vpdpbusd wants unsigned weights: int8 gets 128 added (a flipped sign bit)
+/// and 128 * sum(x) taken off again.
 Values dotAvx512Vnni(KernelBuilder &k, Value block, bool int4,
                      const Values &rows, const Values &sums) {
   VectorType ints = k.vec(kLanes, k.i32());
@@ -129,7 +128,8 @@ Values dotNeon(KernelBuilder &k, Value block, bool int4, const Values &rows) {
   return dots;
 }
 
-Values dotPortable(KernelBuilder &k, Value block, bool int4, const Values &rows) {
+Values dotPortable(KernelBuilder &k, Value block, bool int4,
+                   const Values &rows) {
   VectorType wide = k.vec(64, k.i32());
   Values acc(rows.size(), k.cst(k.vec(kLanes, k.i32()), 0));
   auto extend = [&](Value v) {
@@ -143,8 +143,8 @@ Values dotPortable(KernelBuilder &k, Value block, bool int4, const Values &rows)
         SmallVector<int64_t> every4th;
         for (int64_t lane = 0; lane < kLanes; ++lane)
           every4th.push_back(4 * lane + i);
-        acc[r] = k.add(acc[r], vector::ShuffleOp::create(
-                                   k.b, k.loc, products, products, every4th));
+        acc[r] = k.add(acc[r], vector::ShuffleOp::create(k.b, k.loc, products,
+                                                         products, every4th));
       }
     }
   });

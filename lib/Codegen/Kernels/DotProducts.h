@@ -1,4 +1,5 @@
-//===- DotProducts.h - the instruction-set part of integer products -*- C++ -*-===//
+//===- DotProducts.h - the instruction-set part of integer products -*- C++
+//-*-===//
 #pragma once
 
 #include "isthmus/Codegen/KernelBuilder.h"
@@ -11,7 +12,8 @@ namespace isthmus {
 /// \param block pointer to the weight block.
 /// \param rows  for each row, a pointer to its 32 int8 values.
 /// \param sums  for each row, the i32 sum of those values.
-/// \returns for each row, vector<16xi32>. int4 counts nibbles as 0..15; what they
+/// \returns for each row, vector<16xi32>. int4 counts nibbles as 0..15; what
+/// they
 ///          stand for is the caller's business.
 KernelBuilder::Values emitGroupDot(KernelBuilder &k, mlir::Value block,
                                    bool int4, const KernelBuilder::Values &rows,

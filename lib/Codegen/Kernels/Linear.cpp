@@ -39,8 +39,9 @@ public:
 
   void emit() {
     Value rows = k.rowCount();
-    k.ifElse(k.equal(rows, k.cst(1)), [&] { emitOneRow(); },
-             [&] { emitManyRows(rows); });
+    k.ifElse(
+        k.equal(rows, k.cst(1)), [&] { emitOneRow(); },
+        [&] { emitManyRows(rows); });
   }
 
 private:
@@ -54,8 +55,8 @@ private:
 
   void emitOneRow() {
     Value count = k.sub(k.end, k.begin);
-    Value full = k.add(k.begin, k.mul(k.div(count, kPanelsAtOnce),
-                                      kPanelsAtOnce));
+    Value full =
+        k.add(k.begin, k.mul(k.div(count, kPanelsAtOnce), kPanelsAtOnce));
     Value row = k.cst(0);
     k.loop(k.begin, full, kPanelsAtOnce,
            [&](Value tile) { emitBlock(tile, kPanelsAtOnce, row, 1); });
@@ -84,8 +85,7 @@ private:
       Value column = k.mul(k.add(tile, p), kLanes * 4);
       for (int64_t r = 0; r < rows; ++r) {
         Value sum = acc[p * rows + r];
-        Value offset =
-            k.add(k.mul(k.add(firstRow, r), yRowBytes), column);
+        Value offset = k.add(k.mul(k.add(firstRow, r), yRowBytes), column);
         VectorType lanes = k.vec(kLanes, k.f32());
         if (bias)
           sum = k.fadd(sum, k.load(lanes, k.ptr(bias, column)));
@@ -112,8 +112,8 @@ private:
               Value column = k.load(k.vec(kLanes, half ? k.f16() : k.f32()), at,
                                     u * vectorBytes);
               if (half)
-                column = arith::ExtFOp::create(
-                    k.b, k.loc, k.vec(kLanes, k.f32()), column);
+                column = arith::ExtFOp::create(k.b, k.loc,
+                                               k.vec(kLanes, k.f32()), column);
               columns.push_back(column);
             }
             for (auto [r, row] : llvm::enumerate(xs)) {
@@ -145,9 +145,8 @@ private:
             sums.push_back(k.load(k.i32(), at, qrows.sumOffset()));
           }
           for (auto [p, panel] : llvm::enumerate(w)) {
-            Value block =
-                k.ptr(k.ptr(panel, k.mul(group, layout.blockBytes())),
-                      layout.panelHeaderBytes());
+            Value block = k.ptr(k.ptr(panel, k.mul(group, layout.blockBytes())),
+                                layout.panelHeaderBytes());
             Values dots = emitGroupDot(k, block, int4, values, sums);
             GroupFactors factors = loadFactors(panel, block);
             for (auto [r, dot] : llvm::enumerate(dots)) {
@@ -157,11 +156,11 @@ private:
                 sum = k.fma(product, k.fmul(factors.scale, scales[r]), sum);
                 continue;
               }
-              Value total = k.splat(
-                  arith::SIToFPOp::create(k.b, k.loc, k.f32(), sums[r]),
-                  kLanes);
-              Value inGroup = k.fma(product, factors.scale,
-                                    k.fmul(factors.offset, total));
+              Value total =
+                  k.splat(arith::SIToFPOp::create(k.b, k.loc, k.f32(), sums[r]),
+                          kLanes);
+              Value inGroup =
+                  k.fma(product, factors.scale, k.fmul(factors.offset, total));
               sum = k.fma(inGroup, scales[r], sum);
             }
           }
@@ -182,8 +181,7 @@ private:
   GroupFactors loadFactors(Value panel, Value block) {
     VectorType floats = k.vec(kLanes, k.f32()), ints = k.vec(kLanes, k.i32());
     if (layout.format == PackedFormat::Int8) {
-      Value half =
-          k.load(k.vec(kLanes, k.f16()), block, layout.valueBytes());
+      Value half = k.load(k.vec(kLanes, k.f16()), block, layout.valueBytes());
       return {arith::ExtFOp::create(k.b, k.loc, floats, half), nullptr};
     }
     VectorType bytes = k.vec(kLanes, k.i8());

@@ -10,15 +10,15 @@
 using namespace mlir;
 using namespace isthmus;
 
-/// Sine and cosine of f32 angles. Computed in f64: positions reach 10^5 radians,
-/// where the reduction in f32 would cost the digits that matter. Odd and even
-/// Taylor polynomials on [-pi/4, pi/4], error below 1e-9 (far below f32).
+/// Sine and cosine of f32 angles. Computed in f64: positions reach 10^5
+/// radians, where the reduction in f32 would cost the digits that matter. Odd
+/// and even Taylor polynomials on [-pi/4, pi/4], error below 1e-9 (far below
+/// f32).
 static std::pair<Value, Value> sinCos(KernelBuilder &k, Value angle) {
   VectorType wide = k.vec(kLanes, k.f64()), ints = k.vec(kLanes, k.i32());
   auto c = [&](double value) { return k.fcst(wide, value); };
   Value a = arith::ExtFOp::create(k.b, k.loc, wide, angle);
-  Value turns =
-      math::RoundEvenOp::create(k.b, k.loc, k.fmul(a, c(2.0 / M_PI)));
+  Value turns = math::RoundEvenOp::create(k.b, k.loc, k.fmul(a, c(2.0 / M_PI)));
   Value r = k.fma(turns, c(-M_PI_2), a);
   Value r2 = k.fmul(r, r);
   Value sine = c(-1.0 / 39916800);
@@ -32,8 +32,7 @@ static std::pair<Value, Value> sinCos(KernelBuilder &k, Value angle) {
 
   Value quadrant = arith::FPToSIOp::create(k.b, k.loc, ints, turns);
   auto bitSet = [&](Value v, int64_t bit) {
-    Value masked =
-        arith::AndIOp::create(k.b, k.loc, v, k.cst(ints, bit));
+    Value masked = arith::AndIOp::create(k.b, k.loc, v, k.cst(ints, bit));
     return arith::CmpIOp::create(k.b, k.loc, arith::CmpIPredicate::ne, masked,
                                  k.cst(ints, 0));
   };
@@ -64,14 +63,12 @@ void isthmus::emitRotary(KernelBuilder &k, const RotarySpec &spec) {
     for (int64_t i = 0; i < half; i += kLanes) {
       SmallVector<float> frequencies;
       for (int64_t lane = 0; lane < kLanes; ++lane)
-        frequencies.push_back(
-            float(std::pow(spec.theta, -2.0 * double(i + lane) /
-                                           double(spec.headDim))));
+        frequencies.push_back(float(std::pow(
+            spec.theta, -2.0 * double(i + lane) / double(spec.headDim))));
       Value frequency = arith::ConstantOp::create(
           k.b, k.loc,
           DenseElementsAttr::get(lanes, ArrayRef<float>(frequencies)));
-      auto [sin, cos] =
-          sinCos(k, k.fmul(k.splat(position, kLanes), frequency));
+      auto [sin, cos] = sinCos(k, k.fmul(k.splat(position, kLanes), frequency));
       k.loop(k.cst(0), k.cst(heads), 1, [&](Value head) {
         Value offset = k.add(rowOffset, k.mul(head, spec.headDim * 4));
         Value in = k.ptr(x, offset), out = k.ptr(y, offset);

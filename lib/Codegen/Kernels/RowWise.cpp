@@ -45,8 +45,8 @@ static void storeGroup(KernelBuilder &k, Value row, Value group,
     k.store(arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i8()), q), at,
             i * kLanes);
   }
-  Value total = vector::ReductionOp::create(
-      k.b, k.loc, vector::CombiningKind::ADD, sum);
+  Value total =
+      vector::ReductionOp::create(k.b, k.loc, vector::CombiningKind::ADD, sum);
   Value entry = k.ptr(row, k.mul(group, 4));
   k.store(scale, entry, layout.scaleOffset());
   k.store(total, entry, layout.sumOffset());
@@ -59,9 +59,8 @@ static void writeRow(KernelBuilder &k, Value y, Value row, int64_t features,
                      const std::function<Value(Value)> &compute) {
   if (!quantize) {
     Value out = rowPtr(k, y, row, floatRowBytes(features));
-    k.loop(k.cst(0), k.cst(features * 4), kLanes * 4, [&](Value offset) {
-      k.store(compute(offset), k.ptr(out, offset));
-    });
+    k.loop(k.cst(0), k.cst(features * 4), kLanes * 4,
+           [&](Value offset) { k.store(compute(offset), k.ptr(out, offset)); });
     return;
   }
   QRowsLayout layout{features};
@@ -79,19 +78,17 @@ void isthmus::emitRMSNorm(KernelBuilder &k, const NormSpec &spec) {
   VectorType lanes = k.vec(kLanes, k.f32());
   forEachRow(k, [&](Value row) {
     Value in = rowPtr(k, x, row, floatRowBytes(spec.features));
-    Value squares =
-        k.loop(k.cst(0), k.cst(spec.features * 4), kLanes * 4,
-               {k.zeros(kLanes)},
-               [&](Value offset, ValueRange state) -> KernelBuilder::Values {
-                 Value v = k.load(lanes, k.ptr(in, offset));
-                 return {k.fma(v, v, state[0])};
-               })[0];
-    Value mean = k.fdiv(k.reduceAdd(squares),
-                        k.fcst(k.f32(), double(spec.features)));
+    Value squares = k.loop(
+        k.cst(0), k.cst(spec.features * 4), kLanes * 4, {k.zeros(kLanes)},
+        [&](Value offset, ValueRange state) -> KernelBuilder::Values {
+          Value v = k.load(lanes, k.ptr(in, offset));
+          return {k.fma(v, v, state[0])};
+        })[0];
+    Value mean =
+        k.fdiv(k.reduceAdd(squares), k.fcst(k.f32(), double(spec.features)));
     Value root = math::SqrtOp::create(
         k.b, k.loc, k.fadd(mean, k.fcst(k.f32(), spec.epsilon)));
-    Value inverse =
-        k.splat(k.fdiv(k.fcst(k.f32(), 1.0), root), kLanes);
+    Value inverse = k.splat(k.fdiv(k.fcst(k.f32(), 1.0), root), kLanes);
     writeRow(k, y, row, spec.features, spec.quantize, [&](Value offset) {
       Value v = k.fmul(k.load(lanes, k.ptr(in, offset)), inverse);
       return k.fmul(v, k.load(lanes, k.ptr(weight, offset)));
@@ -108,8 +105,7 @@ void isthmus::emitSiluMul(KernelBuilder &k, int64_t features, bool quantize) {
     writeRow(k, y, row, features, quantize, [&](Value offset) {
       Value v = k.load(lanes, k.ptr(g, offset));
       Value negated = arith::NegFOp::create(k.b, k.loc, v);
-      Value sigmoid =
-          k.fdiv(v, k.fadd(k.fcst(lanes, 1.0), k.exp(negated)));
+      Value sigmoid = k.fdiv(v, k.fadd(k.fcst(lanes, 1.0), k.exp(negated)));
       return k.fmul(sigmoid, k.load(lanes, k.ptr(u, offset)));
     });
   });
@@ -166,8 +162,8 @@ void isthmus::emitEmbedding(KernelBuilder &k, const PackedLayout &table) {
       case PackedFormat::F32:
       case PackedFormat::F16: {
         bool half = table.format == PackedFormat::F16;
-        Value at = k.ptr(panel, k.mul(k.add(k.mul(i, kLanes), lane),
-                                      half ? 2 : 4));
+        Value at =
+            k.ptr(panel, k.mul(k.add(k.mul(i, kLanes), lane), half ? 2 : 4));
         value = k.load(half ? k.f16() : k.f32(), at);
         if (half)
           value = arith::ExtFOp::create(k.b, k.loc, k.f32(), value);
@@ -176,25 +172,24 @@ void isthmus::emitEmbedding(KernelBuilder &k, const PackedLayout &table) {
       case PackedFormat::Int8:
       case PackedFormat::Int4: {
         bool int4 = table.format == PackedFormat::Int4;
-        Value block = k.ptr(
-            rowPtr(k, panel, k.div(i, PackedLayout::kGroup),
-                   table.blockBytes()),
-            table.panelHeaderBytes());
+        Value block = k.ptr(rowPtr(k, panel, k.div(i, PackedLayout::kGroup),
+                                   table.blockBytes()),
+                            table.panelHeaderBytes());
         Value j = k.rem(i, PackedLayout::kGroup);
         Value inBlock = int4 ? k.rem(j, 16) : j;
         Value byte = k.load(
-            k.i8(), k.ptr(block, k.add(k.mul(k.div(inBlock, 4), 64),
-                                       k.add(k.mul(lane, 4),
-                                             k.rem(inBlock, 4)))));
+            k.i8(),
+            k.ptr(block, k.add(k.mul(k.div(inBlock, 4), 64),
+                               k.add(k.mul(lane, 4), k.rem(inBlock, 4)))));
         Value integer = arith::ExtSIOp::create(k.b, k.loc, k.i32(), byte);
         auto toFloat = [&](Value v) -> Value {
           return arith::SIToFPOp::create(k.b, k.loc, k.f32(), v);
         };
         if (!int4) {
-          Value scale = k.load(k.f16(), k.ptr(block, k.mul(lane, 2)),
-                               table.valueBytes());
-          value = k.fmul(toFloat(integer), arith::ExtFOp::create(
-                                               k.b, k.loc, k.f32(), scale));
+          Value scale =
+              k.load(k.f16(), k.ptr(block, k.mul(lane, 2)), table.valueBytes());
+          value = k.fmul(toFloat(integer),
+                         arith::ExtFOp::create(k.b, k.loc, k.f32(), scale));
           break;
         }
         Value shift = arith::TruncIOp::create(k.b, k.loc, k.i32(),
@@ -208,8 +203,7 @@ void isthmus::emitEmbedding(KernelBuilder &k, const PackedLayout &table) {
         Value offset = toFloat(arith::ExtSIOp::create(
             k.b, k.loc, k.i32(),
             k.load(k.i8(), at, table.valueBytes() + kLanes)));
-        value = k.fma(toFloat(integer),
-                      k.fmul(scale, k.load(k.f32(), factors)),
+        value = k.fma(toFloat(integer), k.fmul(scale, k.load(k.f32(), factors)),
                       k.fmul(offset, k.load(k.f32(), factors, kLanes * 4)));
         break;
       }

@@ -2,7 +2,7 @@
 // RUN: isthmus-opt --mlir-print-op-generic %s | isthmus-opt | FileCheck %s
 
 // CHECK-LABEL: fm.param @table : !fm.weight<[64, 32], f32>
-// CHECK: fm.source "m.gguf" at 128 as "q8_0" : !fm.weight<[64, 32], f32>
+// CHECK: fm.source "m.gguf" at 128 as "q8_0" : <[64, 32], f32>
 fm.param @table : !fm.weight<[64, 32], f32> {
   %0 = fm.source "m.gguf" at 128 as "q8_0" : !fm.weight<[64, 32], f32>
   fm.yield %0 : !fm.weight<[64, 32], f32>

@@ -5,7 +5,7 @@
 // The table is embedding and head: it stays in int8.
 // CHECK: fm.param @table : !fm.weight<[64, 32], int8, group = 32>
 // CHECK: %[[S:.*]] = fm.source
-// CHECK: fm.quantize %[[S]] : !fm.weight<[64, 32], f32> -> !fm.weight<[64, 32], int8, group = 32>
+// CHECK: fm.quantize %[[S]] : <[64, 32], f32> -> <[64, 32], int8, group = 32>
 // CHECK: fm.param @norm : !fm.weight<[32], f32>
 // CHECK-NOT: fm.quantize
 // CHECK: fm.param @w0 : !fm.weight<[32, 32], int4, group = 32>

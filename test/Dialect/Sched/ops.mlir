@@ -4,7 +4,7 @@
 // CHECK: sched.template @layer {
 sched.template @layer {
 ^bb0(%x: !sched.buffer<128, tokens>, %y: !sched.buffer<128, tokens>, %w: !sched.weight, %kv: !sched.state):
-  // CHECK: %[[B:.*]] = sched.buffer : !sched.buffer<64, outputs>
+  // CHECK: %[[B:.*]] = sched.buffer : <64, outputs>
   %b = sched.buffer : !sched.buffer<64, outputs>
   // CHECK: sched.launch @k(%{{.*}}, %{{.*}}, %[[B]]) tiles 2 over tokens wait {scratch = 256 : i64}
   sched.launch @k(%x, %w, %b) tiles 2 over tokens wait {scratch = 256 : i64} : !sched.buffer<128, tokens>, !sched.weight, !sched.buffer<64, outputs>

@@ -45,10 +45,9 @@ private:
     llvm::DenseMap<StringRef, size_t> index;
     for (auto device : op.getOps<topo::DeviceOp>()) {
       index[device.getSymName()] = topology.devices.size();
-      topology.devices.push_back(
-          {device.getSymName().str(), device.getMemory(),
-           device.getBandwidth().convertToDouble(),
-           device.getOps().convertToDouble()});
+      topology.devices.push_back({device.getSymName().str(), device.getMemory(),
+                                  device.getBandwidth().convertToDouble(),
+                                  device.getOps().convertToDouble()});
     }
     for (auto link : op.getOps<topo::LinkOp>())
       topology.links.push_back({index[link.getA()], index[link.getB()],
@@ -96,8 +95,7 @@ private:
       fm::WeightType type = param.getWeightType();
       bool matrix = type.getShape().size() == 2;
       PackedLayout layout{static_cast<PackedFormat>(type.getFormat()),
-                          type.getShape()[0],
-                          matrix ? type.getShape()[1] : 0};
+                          type.getShape()[0], matrix ? type.getShape()[1] : 0};
       auto [it, isNew] = ids.try_emplace(param.getSymName(), ids.size());
       if (isNew)
         problem.weightSizes.push_back(layout.bytes());
@@ -111,12 +109,12 @@ private:
         }
     }
     block.walk([&](fm::AttentionOp attention) {
-      layer.stateBytes += uint64_t(contextTokens) * 2 *
-                          uint64_t(fm::getFeatures(attention.getK().getType())) *
-                          4;
+      layer.stateBytes +=
+          uint64_t(contextTokens) * 2 *
+          uint64_t(fm::getFeatures(attention.getK().getType())) * 4;
     });
-    // An upper bound: every value of the block at once, for a full step, and the
-    // two slots between calls. The linker's own figure is smaller.
+    // An upper bound: every value of the block at once, for a full step, and
+    // the two slots between calls. The linker's own figure is smaller.
     uint64_t rows = kStepTokens;
     for (Operation &op : block.getBody().front()) {
       if (isa<fm::SelectRowsOp>(op))

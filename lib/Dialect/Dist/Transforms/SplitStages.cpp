@@ -43,16 +43,16 @@ private:
     Block &body = part.getBody().emplaceBlock();
     Stage result{part, {}};
     for (BlockArgument argument : program.getBody().getArguments())
-      result.mapping.map(argument, body.addArgument(argument.getType(),
-                                                    argument.getLoc()));
+      result.mapping.map(
+          argument, body.addArgument(argument.getType(), argument.getLoc()));
     builder.setInsertionPointToStart(&body);
     return result;
   }
 
   /// Ends a stage that sends its value on: it returns nothing.
   void close(Stage &stage, OpBuilder &builder) {
-    stage.program.setFunctionType(builder.getFunctionType(
-        stage.program.getArgumentTypes(), TypeRange()));
+    stage.program.setFunctionType(
+        builder.getFunctionType(stage.program.getArgumentTypes(), TypeRange()));
     fm::ReturnOp::create(builder, stage.program.getLoc(), ValueRange());
   }
 
@@ -64,7 +64,8 @@ private:
       if (auto call = dyn_cast<fm::CallOp>(op); call && !stage) {
         if (!call.getDevice())
           return call.emitError("is on no device: run dist-partition first");
-        stage = open(program, builder, call.getDeviceAttr().getAttr(), number++);
+        stage =
+            open(program, builder, call.getDeviceAttr().getAttr(), number++);
       }
       if (!stage)
         return op.emitError("a program starts with a call");
@@ -77,8 +78,8 @@ private:
                            stage->mapping.lookup(transfer.getValue()),
                            transfer.getDestination());
       close(*stage, builder);
-      stage = open(program, builder,
-                   transfer.getDestinationAttr().getAttr(), number++);
+      stage = open(program, builder, transfer.getDestinationAttr().getAttr(),
+                   number++);
       Value received = dist::RecvOp::create(
           builder, op.getLoc(), transfer.getType(), transfer.getSource());
       stage->mapping.map(transfer.getResult(), received);

@@ -24,18 +24,16 @@ void FMDialect::initialize() {
       >();
 }
 
-LogicalResult
-WeightType::verify(function_ref<InFlightDiagnostic()> emitError,
-                   ArrayRef<int64_t> shape, WeightFormat format,
-                   int64_t group) {
+LogicalResult WeightType::verify(function_ref<InFlightDiagnostic()> emitError,
+                                 ArrayRef<int64_t> shape, WeightFormat format,
+                                 int64_t group) {
   if (shape.empty() || shape.size() > 2)
     return emitError() << "a weight is a vector or a matrix, got rank "
                        << shape.size();
   for (int64_t dim : shape)
     if (dim <= 0)
       return emitError() << "weight dimensions must be positive, got " << dim;
-  bool quantized =
-      format == WeightFormat::Int8 || format == WeightFormat::Int4;
+  bool quantized = format == WeightFormat::Int8 || format == WeightFormat::Int4;
   if (!quantized) {
     if (group != 0)
       return emitError() << "'group' goes with int8 and int4 only";

@@ -39,7 +39,9 @@ static void printFunctionLike(OpAsmPrinter &printer, OpT op) {
 ParseResult BlockOp::parse(OpAsmParser &parser, OperationState &result) {
   return parseFunctionLike<BlockOp>(parser, result);
 }
-void BlockOp::print(OpAsmPrinter &printer) { printFunctionLike(printer, *this); }
+void BlockOp::print(OpAsmPrinter &printer) {
+  printFunctionLike(printer, *this);
+}
 ParseResult ProgramOp::parse(OpAsmParser &parser, OperationState &result) {
   return parseFunctionLike<ProgramOp>(parser, result);
 }
@@ -56,15 +58,29 @@ LogicalResult ReturnOp::verify() {
   return success();
 }
 
+/// Looks a symbol up in this table and the enclosing ones: a stage of a split
+/// program uses the blocks and parameters of the module around it.
+template <typename OpT>
+static OpT lookupOutwards(Operation *from, FlatSymbolRefAttr name,
+                          SymbolTableCollection &symbols) {
+  for (Operation *table = SymbolTable::getNearestSymbolTable(from); table;
+       table = table->getParentOp()
+                   ? SymbolTable::getNearestSymbolTable(table->getParentOp())
+                   : nullptr)
+    if (auto found = symbols.lookupSymbolIn<OpT>(table, name.getAttr()))
+      return found;
+  return nullptr;
+}
+
 LogicalResult CallOp::verifySymbolUses(SymbolTableCollection &symbols) {
-  auto block = symbols.lookupNearestSymbolFrom<BlockOp>(*this, getCalleeAttr());
+  auto block = lookupOutwards<BlockOp>(*this, getCalleeAttr(), symbols);
   if (!block)
     return emitOpError("no fm.block named '") << getCallee() << "'";
   SmallVector<Type> expected(getInputs().getTypes());
   if (getState())
     expected.push_back(StateType::get(getContext()));
   for (auto param : getParams().getAsRange<FlatSymbolRefAttr>()) {
-    auto op = symbols.lookupNearestSymbolFrom<ParamOp>(*this, param);
+    auto op = lookupOutwards<ParamOp>(*this, param, symbols);
     if (!op)
       return emitOpError("no fm.param named '") << param.getValue() << "'";
     expected.push_back(op.getWeightType());
@@ -173,9 +189,9 @@ LogicalResult LinearOp::verify() {
     return emitOpError("weight must be a matrix");
   int64_t outputs = weight.getShape()[0], inputs = weight.getShape()[1];
   if (getFeatures(getX().getType()) != inputs)
-    return emitOpError("input has ") << getFeatures(getX().getType())
-                                     << " features, the weight takes "
-                                     << inputs;
+    return emitOpError("input has ")
+           << getFeatures(getX().getType()) << " features, the weight takes "
+           << inputs;
   if (getFeatures(getResult().getType()) != outputs)
     return emitOpError("result has ")
            << getFeatures(getResult().getType())
@@ -208,8 +224,8 @@ LogicalResult QuantizeRowsOp::verify() {
   if (type.getFeatures() != getFeatures(getX().getType()))
     return emitOpError("must keep the number of features");
   if (type.getGroup() <= 0 || type.getFeatures() % type.getGroup() != 0)
-    return emitOpError("group of ") << type.getGroup()
-                                    << " does not divide the features";
+    return emitOpError("group of ")
+           << type.getGroup() << " does not divide the features";
   return success();
 }
 
@@ -230,8 +246,8 @@ LogicalResult AttentionOp::verify() {
     return emitOpError("heads must divide the query's features");
   int64_t kvFeatures = features / heads * kvHeads;
   if (getFeatures(getK().getType()) != kvFeatures)
-    return emitOpError("keys and values must have ") << kvFeatures
-                                                     << " features";
+    return emitOpError("keys and values must have ")
+           << kvFeatures << " features";
   if (getResult().getType() != getQ().getType())
     return emitOpError("result and query types differ");
   if (bool(getSinks()) != bool(getWindow()))
@@ -252,7 +268,8 @@ LogicalResult SiluMulOp::verify() {
 //===----------------------------------------------------------------------===//
 
 namespace {
-/// add(x, linear(...)) becomes linear(... residual x): one pass over memory less.
+/// add(x, linear(...)) becomes linear(... residual x): one pass over memory
+/// less.
 struct FoldResidual : OpRewritePattern<AddOp> {
   using OpRewritePattern::OpRewritePattern;
   LogicalResult matchAndRewrite(AddOp op,

@@ -120,8 +120,8 @@ private:
     values.clear();
     auto arguments = block.getBody().getArguments();
     values[arguments[0]] = std::move(input);
-    unsigned next = unsigned(call.getInputs().size()) +
-                    (call.getState() ? 1u : 0u);
+    unsigned next =
+        unsigned(call.getInputs().size()) + (call.getState() ? 1u : 0u);
     for (auto ref : call.getParams().getAsRange<FlatSymbolRefAttr>()) {
       FailureOr<Matrix *> weight = param(ref.getValue());
       if (failed(weight))
@@ -155,8 +155,7 @@ private:
     const Matrix &table = values[op.getTable()];
     Matrix y{int64_t(tokens.size()), table.columns, {}};
     for (int32_t id : tokens)
-      y.values.insert(y.values.end(),
-                      table.values.begin() + id * table.columns,
+      y.values.insert(y.values.end(), table.values.begin() + id * table.columns,
                       table.values.begin() + (id + 1) * table.columns);
     return y;
   }
@@ -212,7 +211,8 @@ private:
       for (int64_t head = 0; head < x.columns; head += dim)
         for (int64_t i = 0; i < dim / 2; ++i) {
           // The frequency is an f32 in every implementation of the model.
-          float frequency = float(std::pow(theta, -2.0 * double(i) / double(dim)));
+          float frequency =
+              float(std::pow(theta, -2.0 * double(i) / double(dim)));
           double angle = double(float(t) * frequency);
           double a = x.at(t, head + i), b = x.at(t, head + i + dim / 2);
           y.at(t, head + i) = float(a * std::cos(angle) - b * std::sin(angle));
@@ -259,9 +259,9 @@ private:
     Matrix y = values[op.getGate()];
     const Matrix &up = values[op.getUp()];
     for (size_t i = 0; i < y.values.size(); ++i)
-      y.values[i] = float(double(y.values[i]) /
-                          (1.0 + std::exp(-double(y.values[i]))) *
-                          double(up.values[i]));
+      y.values[i] =
+          float(double(y.values[i]) / (1.0 + std::exp(-double(y.values[i]))) *
+                double(up.values[i]));
     return y;
   }
 

@@ -26,8 +26,8 @@ struct PruneWeights : public isthmus::fm::impl::PruneWeightsBase<PruneWeights> {
           continue;
         auto block = symbols.lookup<BlockOp>(call.getCallee());
         unsigned first = call.getInputs().size() + 1;
-        for (auto [i, ref] : llvm::enumerate(
-                 call.getParams().getAsRange<FlatSymbolRefAttr>()))
+        for (auto [i, ref] :
+             llvm::enumerate(call.getParams().getAsRange<FlatSymbolRefAttr>()))
           for (OpOperand &use :
                block.getBody().getArgument(first + i).getUses())
             if (auto linear = dyn_cast<LinearOp>(use.getOwner()))
@@ -50,10 +50,9 @@ private:
       value = quantize.getSource();
     }
     OpBuilder builder(before);
-    auto pruned =
-        PruneOp::create(builder, param.getLoc(), value.getType(), value,
-                        builder.getStringAttr(pattern),
-                        builder.getF64FloatAttr(sparsity));
+    auto pruned = PruneOp::create(builder, param.getLoc(), value.getType(),
+                                  value, builder.getStringAttr(pattern),
+                                  builder.getF64FloatAttr(sparsity));
     before->replaceUsesOfWith(value, pruned);
     ++numPruned;
   }

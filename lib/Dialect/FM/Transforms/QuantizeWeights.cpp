@@ -118,11 +118,11 @@ private:
       Value &rows = quantizedRows[linear.getX()];
       if (!rows) {
         OpBuilder builder(linear);
-        rows = QuantizeRowsOp::create(
-            builder, linear.getLoc(),
-            QRowsType::get(&getContext(), weight.getShape()[1],
-                           weight.getGroup()),
-            linear.getX());
+        rows = QuantizeRowsOp::create(builder, linear.getLoc(),
+                                      QRowsType::get(&getContext(),
+                                                     weight.getShape()[1],
+                                                     weight.getGroup()),
+                                      linear.getX());
       }
       linear.getXMutable().assign(rows);
     }

@@ -32,9 +32,9 @@ struct BundleHeader {
 static_assert(sizeof(BundleHeader) == 136);
 inline constexpr size_t kSignedHeaderBytes = 72;
 
-/// A mapped bundle whose header, signature and manifest are checked: every index
-/// in the manifest is in range, every offset inside the file. Contents of blobs
-/// are checked by `verify`.
+/// A mapped bundle whose header, signature and manifest are checked: every
+/// index in the manifest is in range, every offset inside the file. Contents of
+/// blobs are checked by `verify`.
 class Bundle {
 public:
   /// Throws Error if anything is wrong with the file.
@@ -64,8 +64,8 @@ private:
   PublicKey key;
 };
 
-/// Checks every index and size of a manifest; throws Error. `fileSize` bounds the
-/// blobs.
+/// Checks every index and size of a manifest; throws Error. `fileSize` bounds
+/// the blobs.
 void checkManifest(const std::string &where, const bundle::Manifest &manifest,
                    uint64_t fileSize);
 

@@ -6,8 +6,8 @@
 
 namespace isthmus::rt {
 
-/// Makes a cluster: `folder` gets the authority (authority.pem, its private key,
-/// mode 0600; ca.pem). Throws Error if the folder has one already.
+/// Makes a cluster: `folder` gets the authority (authority.pem, its private
+/// key, mode 0600; ca.pem). Throws Error if the folder has one already.
 void createCluster(const std::filesystem::path &folder);
 
 /// Makes a member: `member` gets ca.pem, and a certificate and key of its own

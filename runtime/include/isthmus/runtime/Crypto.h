@@ -1,4 +1,5 @@
-//===- Crypto.h - digests, signatures, and whom this user trusts -*- C++ -*-===//
+//===- Crypto.h - digests, signatures, and whom this user trusts -*- C++
+//-*-===//
 #pragma once
 
 #include <array>
@@ -20,8 +21,8 @@ void randomBytes(std::span<uint8_t> out);
 bool verifySignature(const PublicKey &key, std::span<const std::byte> message,
                      const Signature &signature);
 
-/// A user's keys: the one that signs what this user compiles, and the public keys
-/// whose bundles may run here. Lives in $ISTHMUS_HOME, else
+/// A user's keys: the one that signs what this user compiles, and the public
+/// keys whose bundles may run here. Lives in $ISTHMUS_HOME, else
 /// $XDG_CONFIG_HOME/isthmus, else ~/.config/isthmus.
 class KeyStore {
 public:

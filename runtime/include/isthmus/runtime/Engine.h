@@ -39,8 +39,9 @@ struct EngineStats {
 };
 
 /// Runs all requests together: each step takes one token of every answering
-/// sequence and fills the rest with chunks of prompts. A request is admitted when
-/// the pages for its longest possible answer are free, so nothing is ever evicted.
+/// sequence and fills the rest with chunks of prompts. A request is admitted
+/// when the pages for its longest possible answer are free, so nothing is ever
+/// evicted.
 class Engine {
 public:
   /// `maxSequences` bounds how many answer at once. `runner` must outlive it.

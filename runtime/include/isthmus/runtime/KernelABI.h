@@ -22,14 +22,14 @@ inline constexpr size_t kMaxOperands = 10;
 /// What the rows of a step are. All arrays are in host memory and constant
 /// while the step runs. Every field is 8 bytes.
 struct StepRows {
-  int64_t tokens;             ///< rows of the step
-  int64_t outputs;            ///< rows whose logits are wanted
-  const int32_t *ids;         ///< [tokens] token id
-  const int32_t *positions;   ///< [tokens] absolute position, from 0
-  const int32_t *sequence;    ///< [tokens] row of `pageTables`
-  const int32_t *pageTables;  ///< [sequences][pageStride] page numbers
-  int64_t pageStride;         ///< entries in one row of `pageTables`
-  const int32_t *outputRows;  ///< [outputs] row number
+  int64_t tokens;            ///< rows of the step
+  int64_t outputs;           ///< rows whose logits are wanted
+  const int32_t *ids;        ///< [tokens] token id
+  const int32_t *positions;  ///< [tokens] absolute position, from 0
+  const int32_t *sequence;   ///< [tokens] row of `pageTables`
+  const int32_t *pageTables; ///< [sequences][pageStride] page numbers
+  int64_t pageStride;        ///< entries in one row of `pageTables`
+  const int32_t *outputRows; ///< [outputs] row number
 };
 
 /// Index of each field of StepRows, as kernels address them.

@@ -8,8 +8,8 @@
 
 namespace isthmus::rt {
 
-/// The kernels of a bundle for this processor. Checks the library's digests, then
-/// maps it from memory; no temporary file is visible to others.
+/// The kernels of a bundle for this processor. Checks the library's digests,
+/// then maps it from memory; no temporary file is visible to others.
 class KernelLibrary {
 public:
   /// Picks the first library of the bundle that this processor can run. Throws

@@ -1,8 +1,8 @@
 //===- Linker.h - from templates and a plan to launches ---------*- C++ -*-===//
 //
-// Turns one stage of a plan into the list of launches that its device runs, with
-// a memory plan. Free of MLIR and of any device: the compiler uses it to know
-// peaks, the runtime to run, and a new plan needs nothing else.
+// Turns one stage of a plan into the list of launches that its device runs,
+// with a memory plan. Free of MLIR and of any device: the compiler uses it to
+// know peaks, the runtime to run, and a new plan needs nothing else.
 //
 //===----------------------------------------------------------------------===//
 #pragma once

@@ -14,8 +14,8 @@ struct SamplingParams {
   uint64_t seed = 0;
 };
 
-/// Chooses a token. The random number depends on the seed and the position only,
-/// so that a request repeats itself in any batch.
+/// Chooses a token. The random number depends on the seed and the position
+/// only, so that a request repeats itself in any batch.
 class Sampler {
 public:
   int32_t sample(std::span<const float> logits, const SamplingParams &params,

@@ -26,8 +26,8 @@ private:
   size_t length = 0;
 };
 
-/// A linked stage bound to addresses: arena, weights mapped from the bundle, and
-/// KV pages for `pages` pages. `run` allocates nothing.
+/// A linked stage bound to addresses: arena, weights mapped from the bundle,
+/// and KV pages for `pages` pages. `run` allocates nothing.
 class StageExecutor {
 public:
   StageExecutor(const Bundle &bundle, const KernelLibrary &kernels,

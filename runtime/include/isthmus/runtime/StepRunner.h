@@ -57,7 +57,7 @@ void finishStep(const StepBatch &batch, const std::byte *logits,
                 StepResult &result);
 
 struct LocalOptions {
-  unsigned threads = 0;  ///< 0: all processors
+  unsigned threads = 0;       ///< 0: all processors
   uint64_t contextTokens = 0; ///< KV positions over all sequences; 0: a default
   StepLimits limits;
   int plan = 0;

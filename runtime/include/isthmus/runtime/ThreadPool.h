@@ -31,8 +31,8 @@ public:
   ThreadPool &operator=(const ThreadPool &) = delete;
 
   unsigned size() const { return count; }
-  /// Runs `job(thread)` on all threads and returns when all are done. `job` must
-  /// not throw.
+  /// Runs `job(thread)` on all threads and returns when all are done. `job`
+  /// must not throw.
   void run(const std::function<void(unsigned)> &job);
 
   /// Processors this process may run on.

@@ -14,9 +14,9 @@ namespace isthmus::rt {
 /// Largest frame that is accepted, in bytes.
 inline constexpr uint64_t kMaxFrame = 1ull << 30;
 
-/// A connection that carries frames (a length and bytes) in order. Both ends may
-/// be used by one sending and one receiving thread at a time. All functions throw
-/// Error naming the peer when the connection is lost.
+/// A connection that carries frames (a length and bytes) in order. Both ends
+/// may be used by one sending and one receiving thread at a time. All functions
+/// throw Error naming the peer when the connection is lost.
 class Channel {
 public:
   virtual ~Channel() = default;
@@ -24,7 +24,8 @@ public:
   /// Sends one frame made of `parts`, in order.
   virtual void send(std::span<const std::span<const std::byte>> parts) = 0;
   /// Receives the next frame into `frame`. `timeoutSeconds` 0 waits for ever.
-  virtual void receive(std::vector<std::byte> &frame, double timeoutSeconds = 0) = 0;
+  virtual void receive(std::vector<std::byte> &frame,
+                       double timeoutSeconds = 0) = 0;
   /// Makes pending and later calls of both ends fail.
   virtual void close() = 0;
   virtual std::string peer() const = 0;
@@ -35,7 +36,7 @@ public:
 ///   tls:host:port       mutual TLS between members of a cluster
 struct Address {
   enum class Kind { SharedMemory, Tls } kind;
-  std::string path; ///< SharedMemory
+  std::string path;       ///< SharedMemory
   std::string host, port; ///< Tls
   std::string text;
 };
@@ -56,7 +57,8 @@ public:
 };
 
 /// Members of a cluster know one another by certificates of its authority.
-/// `clusterFolder` holds ca.pem, cert.pem and key.pem (Cluster.h); only tls needs it.
+/// `clusterFolder` holds ca.pem, cert.pem and key.pem (Cluster.h); only tls
+/// needs it.
 std::unique_ptr<Listener> listen(const Address &address,
                                  const std::string &clusterFolder);
 std::unique_ptr<Channel> connect(const Address &address,

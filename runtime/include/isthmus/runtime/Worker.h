@@ -15,9 +15,9 @@ struct WorkerOptions {
   std::string device;  ///< if not empty, the only device of the plan it will be
 };
 
-/// Serves one coordinator (or the worker before this one) until it hangs up. Runs
-/// the stage the Hello asks for, and passes steps on to the next worker. Problems
-/// with a message are answered, not fatal.
+/// Serves one coordinator (or the worker before this one) until it hangs up.
+/// Runs the stage the Hello asks for, and passes steps on to the next worker.
+/// Problems with a message are answered, not fatal.
 void serveWorker(Channel &upstream, const Bundle &bundle,
                  const WorkerOptions &options);
 

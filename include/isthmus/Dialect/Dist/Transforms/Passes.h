@@ -1,4 +1,5 @@
-//===- Passes.h - passes for placement and splitting -------------*- C++ -*-===//
+//===- Passes.h - passes for placement and splitting -------------*- C++
+//-*-===//
 #pragma once
 
 #include "mlir/IR/BuiltinOps.h"

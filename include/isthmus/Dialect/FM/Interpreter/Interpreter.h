@@ -20,10 +20,10 @@ struct Matrix {
   }
 };
 
-/// Runs `program` on one sequence of tokens from position 0 and returns the logits
-/// after each of them (`fm.select_rows` keeps all rows). Slow and obvious on
-/// purpose: sums in double, no blocking, no sharing. Fails with a diagnostic on
-/// operators it does not know.
+/// Runs `program` on one sequence of tokens from position 0 and returns the
+/// logits after each of them (`fm.select_rows` keeps all rows). Slow and
+/// obvious on purpose: sums in double, no blocking, no sharing. Fails with a
+/// diagnostic on operators it does not know.
 mlir::FailureOr<Matrix> interpret(ProgramOp program,
                                   llvm::ArrayRef<int32_t> tokens,
                                   weights::Sources &sources);

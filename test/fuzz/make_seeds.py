@@ -1,0 +1,23 @@
+"""Writes a small corpus for each fuzz target: make_seeds.py FOLDER."""
+import json
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "e2e"))
+import numpy as np  # noqa: E402
+import tiny  # noqa: E402
+
+
+def main(folder):
+    for name in ("GGUF", "Safetensors", "Bundle", "Tokenizer"):
+        (folder / name).mkdir(parents=True)
+    tiny.write_gguf(folder / "full.gguf", "llama", "Q4_0")
+    data = (folder / "full.gguf").read_bytes()
+    (folder / "GGUF/model").write_bytes(data[:40000])
+    (folder / "GGUF/short").write_bytes(data[:600])
+    tiny.safetensors(folder / "Safetensors/model", {"a": np.zeros((2, 3), np.float32), "b": np.ones(4, np.float16)})
+    (folder / "Bundle/empty").write_bytes(b"")
+    (folder / "Tokenizer/tiny").write_bytes(json.dumps(tiny.tokenizer_json()).encode() + b"\0the thing <|end|> 123")
+
+
+main(pathlib.Path(sys.argv[1]))
