@@ -19,7 +19,7 @@ packages=(
   libfmt-dev libcli11-dev libyaml-cpp-dev nlohmann-json3-dev libboost-dev
   libssl-dev libprotobuf-dev protobuf-compiler libpcre2-dev libutf8proc-dev
   # tests
-  libgtest-dev qemu-user libc6-dev-arm64-cross gcc-aarch64-linux-gnu
+  libgtest-dev
   python3-venv python3-pip git ca-certificates)
 
 missing=()
