@@ -22,10 +22,12 @@ def varied_text():
               (0x1F300, 0x1F64F), (0x1F900, 0x1F9FF), (0x1E900, 0x1E95F), (0x20000, 0x2A6DF)]
     words = ["don't", "I'll", "we've", " the", "abc", "12", "3.14159", "\n\n", "\t", "   ", " ", "\u3000", "\u180e",
              "\u200d", "\x85", "\r\n", "👩‍👩‍👧‍👦", "🏳️‍🌈", "é", "e\u0301", "Å", "ﬁ", "½", "Ⅷ", "٣", "<|end|>", "<|bos|>", "<|e"]
-    while sum(map(len, parts)) < 1_200_000:
+    size = sum(map(len, parts))
+    while size < 1_200_000:
         first, last = generator.choice(blocks)
         run = "".join(chr(generator.randint(first, last)) for _ in range(generator.randint(1, 12)))
         parts.append(run + generator.choice(words) + " " * generator.randint(0, 3))
+        size += len(parts[-1])
     generator.shuffle(parts)
     return "".join(parts)
 
