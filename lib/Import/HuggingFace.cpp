@@ -1,6 +1,7 @@
 //===- HuggingFace.cpp - reads Hugging Face folders -----------------------===//
 #include "isthmus/Import/Checkpoint.h"
 #include "isthmus/runtime/Error.h"
+#include "isthmus/runtime/Json.h"
 
 #include <algorithm>
 #include <fstream>
@@ -68,18 +69,22 @@ static void readConfig(const fs::path &path, const json &json,
                 "qwen2 are",
                 where, c.architecture);
   c.name = path.parent_path().filename().string();
-  c.layers = json.at("num_hidden_layers");
-  c.hidden = json.at("hidden_size");
-  c.feedForward = json.at("intermediate_size");
-  c.vocab = json.at("vocab_size");
-  c.heads = json.at("num_attention_heads");
-  c.kvHeads = json.value("num_key_value_heads", c.heads);
+  auto integer = [&](const char *key,
+                     std::optional<int64_t> fallback = std::nullopt) {
+    if (fallback && (!json.contains(key) || json.at(key).is_null()))
+      return *fallback;
+    return rt::jsonInteger(json.at(key), where + ": " + key);
+  };
+  c.layers = integer("num_hidden_layers");
+  c.hidden = integer("hidden_size");
+  c.feedForward = integer("intermediate_size");
+  c.vocab = integer("vocab_size");
+  c.heads = integer("num_attention_heads");
+  c.kvHeads = integer("num_key_value_heads", c.heads);
   if (c.heads <= 0)
     throw Error("{}: num_attention_heads is {}", where, c.heads);
-  c.headDim = c.hidden / c.heads;
-  if (json.contains("head_dim") && !json["head_dim"].is_null())
-    c.headDim = json["head_dim"];
-  c.contextLength = json.value("max_position_embeddings", int64_t(2048));
+  c.headDim = integer("head_dim", c.hidden / c.heads);
+  c.contextLength = integer("max_position_embeddings", 2048);
   c.normEpsilon = json.value("rms_norm_eps", 1e-6);
   c.ropeTheta = json.value("rope_theta", 10000.0);
   auto rejectScaling = [&](const char *key) {
@@ -99,7 +104,7 @@ static void readConfig(const fs::path &path, const json &json,
                 json.value("hidden_act", ""));
   if (json.contains("sliding_window") && !json["sliding_window"].is_null() &&
       json.value("use_sliding_window", c.architecture == "mistral") &&
-      json["sliding_window"].get<int64_t>() < c.contextLength)
+      integer("sliding_window") < c.contextLength)
     throw Error("{}: sliding-window attention is not supported yet", where);
   checkConfig(where, c);
 }
@@ -114,7 +119,7 @@ static void readTokenizer(const fs::path &folder, const json &config,
   if (auto generation = readOptionalJson(folder, "generation_config.json"))
     merged.merge_patch(*generation);
   auto checked = [&](const json &id) {
-    auto value = id.get<int64_t>();
+    int64_t value = rt::jsonInteger(id, folder.string() + ": a token id");
     if (value < 0 || value >= result.config.vocab)
       throw Error("{}: token id {} is outside the vocabulary", folder.string(),
                   value);

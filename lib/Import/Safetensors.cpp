@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 #include "isthmus/Import/Checkpoint.h"
 #include "isthmus/runtime/Error.h"
+#include "isthmus/runtime/Json.h"
 
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -48,7 +49,9 @@ void import::readSafetensors(const std::filesystem::path &path,
     std::string place = where + ": tensor '" + name + "'";
     try {
       DType dtype = dtypeOf(place, entry.at("dtype").get<std::string>());
-      auto shape = entry.at("shape").get<std::vector<int64_t>>();
+      std::vector<int64_t> shape;
+      for (const json &dim : entry.at("shape"))
+        shape.push_back(rt::jsonInteger(dim, place + ": a dimension"));
       const json &offsets = entry.at("data_offsets");
       if (!offsets.is_array() || offsets.size() != 2 ||
           !offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned())

@@ -3,6 +3,7 @@
 
 #include "PreTokenizer.h"
 #include "isthmus/runtime/Error.h"
+#include "isthmus/runtime/Json.h"
 
 #include <algorithm>
 #include <array>
@@ -88,7 +89,7 @@ struct Tokenizer::Impl {
   }
 
   int32_t checkedId(const json &value) const {
-    auto id = value.get<int64_t>();
+    int64_t id = jsonInteger(value, "tokenizer.json: a token id");
     if (id < 0 || id > (1 << 24))
       throw Error("tokenizer.json: token id {} is out of range", id);
     return int32_t(id);

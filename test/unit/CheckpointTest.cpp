@@ -68,6 +68,8 @@ TEST_F(CheckpointTest, RejectsLyingSafetensors) {
       {R"({"a":{"dtype":"F32","shape":[2]}})", "data_offsets"},
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})",
        "overlap"},
+      {R"({"a":{"dtype":"F32","shape":[1.9e82],"data_offsets":[0,4]}})",
+       "must be an integer"},
       {R"([1,2])", "not a JSON object"},
       {R"({"a":)", "not JSON"}};
   for (auto [header, expected] : cases) {

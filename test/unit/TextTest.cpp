@@ -60,6 +60,9 @@ TEST(Tokenizer, RefusesWhatItCannotDoExactly) {
   rejects([](json &c) { c["added_tokens"][0]["lstrip"] = true; });
   rejects([](json &c) { c["model"]["merges"].push_back("a q"); });
   rejects([](json &c) { c["model"]["vocab"]["a"] = -1; });
+  rejects([](json &c) {
+    c["model"]["vocab"]["a"] = 1.9e82;
+  }); // found by the fuzzer
   rejects([](json &c) { c.erase("model"); });
   EXPECT_THROW(Tokenizer{"{"}, Error);
 }
