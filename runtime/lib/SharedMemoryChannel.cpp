@@ -178,67 +178,49 @@ sockaddr_un socketAddress(const std::string &path) {
   return address;
 }
 
-class SharedMemoryListener : public Listener {
+int listenOn(const Address &address) {
+  int fd = makeSocket();
+  sockaddr_un name = socketAddress(address.path);
+  unlink(address.path.c_str());
+  // The socket is for this user alone from the moment it exists.
+  mode_t mask = umask(0177);
+  bool bound = bind(fd, reinterpret_cast<sockaddr *>(&name), sizeof(name)) == 0;
+  umask(mask);
+  if (bound && ::listen(fd, 8) == 0)
+    return fd;
+  std::string reason = std::strerror(errno);
+  ::close(fd);
+  throw Error("{}: cannot listen: {}", address.text, reason);
+}
+
+class SharedMemoryListener : public SocketListener {
 public:
   explicit SharedMemoryListener(const Address &address)
-      : text(address.text), path(address.path) {
-    fd = makeSocket();
-    sockaddr_un name = socketAddress(path);
-    unlink(path.c_str());
-    // The socket is for this user alone from the moment it exists.
-    mode_t mask = umask(0177);
-    bool bound =
-        bind(fd, reinterpret_cast<sockaddr *>(&name), sizeof(name)) == 0;
-    umask(mask);
-    if (!bound || ::listen(fd, 8) != 0) {
-      std::string reason = std::strerror(errno);
-      ::close(fd);
-      throw Error("{}: cannot listen: {}", text, reason);
-    }
-  }
-  ~SharedMemoryListener() override {
-    ::close(fd);
-    unlink(path.c_str());
-  }
-  std::string address() const override { return text; }
-  void close() override {
-    closing = true;
-    ::shutdown(fd, SHUT_RDWR);
-  }
+      : SocketListener(listenOn(address), address.text), path(address.path) {}
+  ~SharedMemoryListener() override { unlink(path.c_str()); }
 
-  std::unique_ptr<Channel> accept() override {
-    while (true) {
-      int peer = accept4(fd, nullptr, nullptr, SOCK_CLOEXEC);
-      if (peer < 0) {
-        if (closing || errno != EINTR)
-          return nullptr;
-        continue;
-      }
-      ucred user{};
-      socklen_t size = sizeof(user);
-      if (getsockopt(peer, SOL_SOCKET, SO_PEERCRED, &user, &size) != 0 ||
-          user.uid != geteuid()) {
-        ::close(peer);
-        if (onRefused)
-          onRefused(fmt::format("user {} is not this worker's", user.uid));
-        continue;
-      }
-      int memory = receiveDescriptor(peer);
-      struct stat info{};
-      if (memory < 0 || fstat(memory, &info) != 0 ||
-          info.st_size < off_t(sizeof(Shared))) {
-        if (memory >= 0)
-          ::close(memory);
-        ::close(peer);
-        if (onRefused)
-          onRefused("a local peer did not pass its memory");
-        continue;
-      }
-      auto channel =
-          std::make_unique<SharedMemoryChannel>(peer, memory, true, text);
-      ::close(memory);
-      return channel;
+protected:
+  std::unique_ptr<Channel> admit(int peer) override {
+    ucred user{};
+    socklen_t size = sizeof(user);
+    if (getsockopt(peer, SOL_SOCKET, SO_PEERCRED, &user, &size) != 0 ||
+        user.uid != geteuid()) {
+      ::close(peer);
+      throw Error("user {} is not this worker's", user.uid);
     }
+    int memory = receiveDescriptor(peer);
+    struct stat info{};
+    if (memory < 0 || fstat(memory, &info) != 0 ||
+        info.st_size < off_t(sizeof(Shared))) {
+      if (memory >= 0)
+        ::close(memory);
+      ::close(peer);
+      throw Error("a local peer did not pass its memory");
+    }
+    auto channel =
+        std::make_unique<SharedMemoryChannel>(peer, memory, true, text);
+    ::close(memory);
+    return channel;
   }
 
 private:
@@ -270,9 +252,7 @@ private:
     return memory;
   }
 
-  std::string text, path;
-  int fd;
-  std::atomic<bool> closing = false;
+  std::string path;
 };
 } // namespace
 
@@ -284,22 +264,17 @@ isthmus::rt::listenSharedMemory(const Address &address) {
 std::unique_ptr<Channel>
 isthmus::rt::connectSharedMemory(const Address &address,
                                  double timeoutSeconds) {
-  auto start = std::chrono::steady_clock::now();
-  int fd;
-  while (true) {
-    fd = makeSocket();
+  int fd = connectWithin(address, timeoutSeconds, [&] {
+    int attempt = makeSocket();
     sockaddr_un name = socketAddress(address.path);
-    if (::connect(fd, reinterpret_cast<sockaddr *>(&name), sizeof(name)) == 0)
-      break;
+    if (::connect(attempt, reinterpret_cast<sockaddr *>(&name), sizeof(name)) ==
+        0)
+      return attempt;
     int error = errno;
-    ::close(fd);
-    std::chrono::duration<double> waited =
-        std::chrono::steady_clock::now() - start;
-    if (waited.count() > timeoutSeconds)
-      throw Error("{}: no worker answers: {}", address.text,
-                  std::strerror(error));
-    usleep(50'000);
-  }
+    ::close(attempt);
+    errno = error;
+    return -1;
+  });
   int memory = memfd_create("isthmus-channel", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (memory < 0 || ftruncate(memory, sizeof(Shared)) != 0 ||
       fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {

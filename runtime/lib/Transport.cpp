@@ -3,7 +3,12 @@
 
 #include "isthmus/runtime/Error.h"
 
+#include <cerrno>
 #include <charconv>
+#include <chrono>
+#include <cstring>
+#include <sys/socket.h>
+#include <unistd.h>
 
 using namespace isthmus::rt;
 
@@ -35,7 +40,7 @@ std::unique_ptr<Listener>
 isthmus::rt::listen(const Address &address, const std::string &clusterFolder) {
   return address.kind == Address::Kind::SharedMemory
              ? listenSharedMemory(address)
-             : listenTls(address, clusterFolder);
+             : listenTls(address, memberContext(clusterFolder));
 }
 
 std::unique_ptr<Channel> isthmus::rt::connect(const Address &address,
@@ -43,5 +48,47 @@ std::unique_ptr<Channel> isthmus::rt::connect(const Address &address,
                                               double timeoutSeconds) {
   return address.kind == Address::Kind::SharedMemory
              ? connectSharedMemory(address, timeoutSeconds)
-             : connectTls(address, clusterFolder, timeoutSeconds);
+             : connectTls(address, memberContext(clusterFolder),
+                          timeoutSeconds);
+}
+
+SocketListener::~SocketListener() { ::close(fd); }
+
+void SocketListener::close() {
+  closing = true;
+  ::shutdown(fd, SHUT_RDWR);
+}
+
+std::unique_ptr<Channel> SocketListener::accept() {
+  while (true) {
+    int peer = accept4(fd, nullptr, nullptr, SOCK_CLOEXEC);
+    if (peer < 0) {
+      if (closing || (errno != EINTR && errno != ECONNABORTED))
+        return nullptr;
+      continue;
+    }
+    try {
+      return admit(peer);
+    } catch (const Error &error) {
+      if (onRefused)
+        onRefused(error.what());
+    }
+  }
+}
+
+int isthmus::rt::connectWithin(const Address &address, double timeoutSeconds,
+                               const std::function<int()> &attempt) {
+  auto start = std::chrono::steady_clock::now();
+  while (true) {
+    int fd = attempt();
+    if (fd >= 0)
+      return fd;
+    const int error = errno;
+    std::chrono::duration<double> waited =
+        std::chrono::steady_clock::now() - start;
+    if (waited.count() > timeoutSeconds)
+      throw Error("{}: no worker answers: {}", address.text,
+                  std::strerror(error));
+    usleep(50'000);
+  }
 }

@@ -65,6 +65,25 @@ def test_strangers_are_refused(isthmus, bundles, start, cluster, tmp_path):
     assert isthmus.tokens(bundle, PROMPT, "--worker", first, "--worker", second, "--cluster", cluster / "me")
 
 
+def test_joining_with_a_token(isthmus, bundles, start, cluster, tmp_path):
+    """A machine that no folder was copied to becomes a member, once for each token."""
+    invite = start("cluster", "invite", tmp_path / "cluster", "--listen", "tls:127.0.0.1:0")
+    words = invite.process.stdout.readline().split()
+    address, token = words[words.index("--from") + 1], words[words.index("--token") + 1]
+    wrong = token[:-1] + ("0" if token[-1] != "0" else "1")
+    assert "token" in isthmus.fails("cluster", "join", tmp_path / "late", "--from", address, "--token", wrong)
+    isthmus("cluster", "join", tmp_path / "late", "--from", address, "--token", token)
+    assert invite.process.wait(20) == 0
+    assert "'late' has joined" in invite.process.stdout.read()
+    assert "invite" in isthmus.fails("cluster", "join", tmp_path / "later", "--from", address, "--token", token)
+    assert not (tmp_path / "later").exists()
+    bundle = bundles("llama", "f32", split=True)
+    assert token.encode() not in bundle.read_bytes()
+    first, second = start_workers(start, bundle, "tls", cluster)
+    tokens = isthmus.tokens(bundle, PROMPT, "--worker", first, "--worker", second, "--cluster", tmp_path / "late")
+    assert tokens == isthmus.tokens(bundle, PROMPT)
+
+
 def test_clear_refusals(isthmus, bundles, start, tmp_path):
     bundle = bundles("llama", "f32", split=True)
     start("worker", bundle, "--device", "server", "--listen", f"unix:{tmp_path}/s.sock")

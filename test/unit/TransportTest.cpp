@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <future>
+#include <optional>
 #include <thread>
 
 using namespace isthmus::rt;
@@ -124,4 +126,90 @@ TEST(Cluster, DoesNotOverwriteAnAuthority) {
   EXPECT_EQ(fs::status(folder / "authority.pem").permissions(),
             fs::perms::owner_read | fs::perms::owner_write);
   fs::remove_all(folder);
+}
+
+namespace {
+class InvitationTest : public testing::Test {
+protected:
+  InvitationTest() {
+    std::string pattern = (fs::temp_directory_path() / "inv-XXXXXX").string();
+    folder = mkdtemp(pattern.data());
+    createCluster(folder / "cluster");
+    invitation.emplace(folder / "cluster", parseAddress("tls:127.0.0.1:0"));
+    address = parseAddress(invitation->address());
+  }
+  ~InvitationTest() override { fs::remove_all(folder); }
+
+  /// Waits for one member beside what the test does.
+  std::future<std::string> door(double seconds = 20) {
+    return std::async(std::launch::async, [this, seconds] {
+      return invitation->admitOne(
+          seconds, [this](const std::string &why) { refusals.push_back(why); });
+    });
+  }
+
+  fs::path folder;
+  std::optional<Invitation> invitation;
+  Address address;
+  std::vector<std::string> refusals;
+};
+} // namespace
+
+TEST_F(InvitationTest, AMemberThatJoinedIsAMember) {
+  auto name = door();
+  joinCluster(folder / "new", "board-1", address, invitation->token());
+  EXPECT_EQ(name.get(), "board-1");
+  EXPECT_TRUE(refusals.empty());
+  EXPECT_EQ(fs::status(folder / "new" / "key.pem").permissions(),
+            fs::perms::owner_read | fs::perms::owner_write);
+  addMember(folder / "cluster", folder / "old", "old");
+  auto listener = listen(parseAddress("tls:127.0.0.1:0"), folder / "old");
+  std::thread peer([&] { EXPECT_NE(listener->accept(), nullptr); });
+  EXPECT_NO_THROW(
+      connect(parseAddress(listener->address()), folder / "new", 5));
+  peer.join();
+}
+
+TEST_F(InvitationTest, ATokenIsGoodOnce) {
+  auto name = door();
+  joinCluster(folder / "first", "first", address, invitation->token());
+  name.get();
+  std::string token = invitation->token();
+  invitation.reset();
+  EXPECT_THROW(joinCluster(folder / "second", "second", address, token), Error);
+  EXPECT_FALSE(fs::exists(folder / "second"));
+}
+
+TEST_F(InvitationTest, RefusesAWrongSecret) {
+  auto name = door();
+  std::string token = invitation->token();
+  token[0] = token[0] == '0' ? '1' : '0';
+  EXPECT_THROW(joinCluster(folder / "bad", "bad", address, token), Error);
+  EXPECT_FALSE(fs::exists(folder / "bad"));
+  // The door is still open for the right one.
+  joinCluster(folder / "good", "good", address, invitation->token());
+  EXPECT_EQ(name.get(), "good");
+  ASSERT_EQ(refusals.size(), 1u);
+  EXPECT_NE(refusals[0].find("wrong token"), std::string::npos);
+}
+
+TEST_F(InvitationTest, TheJoiningSideKnowsWhomItAsks) {
+  // Another invitation at this address, as somebody in between would make it.
+  auto name = door(0.5);
+  createCluster(folder / "foreign");
+  Invitation other(folder / "foreign", parseAddress("tls:127.0.0.1:0"));
+  EXPECT_THROW(joinCluster(folder / "bad", "bad", address, other.token()),
+               Error);
+  EXPECT_THROW(name.get(), Error); // nobody came in time
+}
+
+TEST_F(InvitationTest, RejectsMalformedTokensAndNames) {
+  for (const char *token : {"", "12", "zz"})
+    EXPECT_THROW(joinCluster(folder / "bad", "bad", address, token), Error);
+  for (const char *name : {"", "a/b", "a b", "\xc3\xa4"})
+    EXPECT_THROW(
+        joinCluster(folder / "bad", name, address, invitation->token()), Error);
+  EXPECT_THROW(Invitation(folder / "cluster", parseAddress("unix:/tmp/x")),
+               Error);
+  EXPECT_THROW(Invitation(folder / "none", address), Error);
 }

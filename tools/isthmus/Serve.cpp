@@ -1,9 +1,8 @@
-//===- Serve.cpp - 'isthmus serve', 'worker' and 'cluster' ----------------===//
+//===- Serve.cpp - 'isthmus serve' and 'worker' ---------------------------===//
 #include "Commands.h"
 #include "Session.h"
 
 #include "HttpServer.h"
-#include "isthmus/runtime/Cluster.h"
 #include "isthmus/runtime/Error.h"
 #include "isthmus/runtime/Worker.h"
 
@@ -142,38 +141,5 @@ void cli::addWorker(CLI::App &app) {
         fmt::print(stderr, "session ended: {}\n", error.what());
       }
     }
-  });
-}
-
-void cli::addCluster(CLI::App &app) {
-  CLI::App *command = app.add_subcommand(
-      "cluster",
-      "Make certificates by which workers on different hosts know one "
-      "another\n\nExample:\n  isthmus cluster create mycluster\n"
-      "  isthmus cluster add mycluster board-member\n");
-  command->require_subcommand(1);
-  struct Options {
-    std::string cluster, member;
-  };
-  auto o = std::make_shared<Options>();
-  CLI::App *create = command->add_subcommand("create", "Make a cluster");
-  create->add_option("FOLDER", o->cluster)->required();
-  create->callback([o] {
-    rt::createCluster(o->cluster);
-    fmt::print(
-        "{}: keep authority.pem secret; add members with 'isthmus cluster "
-        "add {} FOLDER'\n",
-        o->cluster, o->cluster);
-  });
-  CLI::App *add = command->add_subcommand("add", "Add a member to a cluster");
-  add->add_option("CLUSTER", o->cluster)->required();
-  add->add_option("FOLDER", o->member, "what goes to the member's machine")
-      ->required();
-  add->callback([o] {
-    rt::addMember(o->cluster, o->member,
-                  std::filesystem::path(o->member).filename().string());
-    fmt::print(
-        "{}: copy this folder to the member and give it with --cluster\n",
-        o->member);
   });
 }
