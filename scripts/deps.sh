@@ -19,7 +19,7 @@ packages=(
   libfmt-dev libcli11-dev libyaml-cpp-dev nlohmann-json3-dev libboost-dev
   libssl-dev libprotobuf-dev protobuf-compiler libpcre2-dev libutf8proc-dev
   # tests
-  libgtest-dev
+  libgtest-dev qemu-user
   python3-venv python3-pip git ca-certificates)
 
 missing=()
@@ -69,21 +69,28 @@ fetch_sdist() {
   return 1
 }
 
-# Chat templates: the Jinja engine inside llama.cpp.
-jinja_stamp=$(stamp_of "$root/scripts/jinja.cmake")
-if [ "$(cat "$deps/.jinja" 2>/dev/null)" != "$jinja_stamp" ]; then
+# build_jinja PREFIX [CMAKE-OPTION...]: the engine of chat templates, which is inside
+# llama.cpp, as a static library.
+build_jinja() {
+  local prefix=$1 stamp work
+  shift
+  stamp=$(stamp_of "$root/scripts/jinja.cmake")
+  [ "$(cat "$prefix/.jinja" 2>/dev/null)" = "$stamp" ] && return 0
   fetch_sdist llama-cpp-python 0.3.36 \
-    832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
+    832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e || return 1
   echo "deps: building the Jinja engine"
   work=$(mktemp -d)
   tar xzf "$ISTHMUS_CACHE/downloads/llama_cpp_python-0.3.36.tar.gz" -C "$work" \
     --wildcards '*/vendor/llama.cpp/common/*' '*/vendor/llama.cpp/LICENSE'
   cp "$root/scripts/jinja.cmake" "$work/CMakeLists.txt"
-  cmake -S "$work" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
-    -DCMAKE_CXX_COMPILER=clang++-22 -DCMAKE_INSTALL_PREFIX="$deps" \
-    -DCOMMON="$work/llama_cpp_python-0.3.36/vendor/llama.cpp/common" >"$work/log" 2>&1 &&
-    cmake --build "$work/build" --target install >>"$work/log" 2>&1 ||
-    { tail -30 "$work/log"; exit 1; }
+  if ! { cmake -S "$work" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+      -DCMAKE_CXX_COMPILER=clang++-22 -DCMAKE_INSTALL_PREFIX="$prefix" \
+      -DCOMMON="$work/llama_cpp_python-0.3.36/vendor/llama.cpp/common" "$@" &&
+    cmake --build "$work/build" --target install; } >"$work/log" 2>&1; then
+    tail -30 "$work/log"
+    return 1
+  fi
   rm -rf "$work"
-  echo "$jinja_stamp" >"$deps/.jinja"
-fi
+  echo "$stamp" >"$prefix/.jinja"
+}
+build_jinja "$deps"

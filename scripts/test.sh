@@ -47,6 +47,9 @@ bad=$(grep -cE '^(FAIL|UNRESOLVED|TIMEOUT|XPASS): ' "$log")
 tail -3 "$log"
 if [ -z "$good" ]; then count 0 1; else count "$good" "$bad"; fi
 
+section "cross-build for aarch64"
+if scripts/build-aarch64.sh build-aarch64; then count 1 0; else count 0 1; fi
+
 section "end to end"
 log=$(mktemp)
 (cd test/e2e && ISTHMUS_BUILD=$root/build "$ISTHMUS_CACHE/venv/bin/python" -m pytest -q --durations=5 -p no:cacheprovider) 2>&1 | tee "$log" | tail -40

@@ -15,7 +15,7 @@ std::span<const TargetDescription> isthmus::allTargets() {
       {"x86-64-avx2", "x86_64-unknown-linux-gnu", "x86-64-v3", "",
        "avx2 fma f16c", DotProduct::Avx2Madd, /*floatRows=*/6, /*dotRows=*/4},
       {"aarch64-dotprod", "aarch64-unknown-linux-gnu", "generic",
-       "+v8.2a,+dotprod,+fullfp16", "asimddp", DotProduct::NeonDot,
+       "+v8.2a,+dotprod,+fullfp16", "asimddp asimdhp", DotProduct::NeonDot,
        /*floatRows=*/6, /*dotRows=*/4},
       {"aarch64", "aarch64-unknown-linux-gnu", "generic", "", "asimd",
        DotProduct::Portable, /*floatRows=*/6, /*dotRows=*/2},

@@ -1,24 +1,44 @@
 //===- CpuFeatures.cpp - what this processor can run ----------------------===//
 #include "isthmus/runtime/CpuFeatures.h"
 
-#include <fstream>
 #include <set>
 #include <sstream>
 
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#else
+#include <fstream>
+#endif
+
 using namespace isthmus;
 
+/// What this processor has, under the names of /proc/cpuinfo.
 static std::set<std::string> readFlags() {
   std::set<std::string> flags;
+#if defined(__aarch64__)
+  // The auxiliary vector is what the kernel promises to processes; an emulator
+  // answers for the processor it emulates, while /proc/cpuinfo shows the host.
+  const unsigned long first = getauxval(AT_HWCAP),
+                      second = getauxval(AT_HWCAP2);
+  const std::pair<const char *, bool> known[] = {
+      {"asimd", first & HWCAP_ASIMD},     {"fphp", first & HWCAP_FPHP},
+      {"asimdhp", first & HWCAP_ASIMDHP}, {"asimddp", first & HWCAP_ASIMDDP},
+      {"i8mm", second & HWCAP2_I8MM},     {"bf16", second & HWCAP2_BF16}};
+  for (auto [name, present] : known)
+    if (present)
+      flags.insert(name);
+#else
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
-    // "flags" on x86, "Features" on Arm.
-    if (!line.starts_with("flags") && !line.starts_with("Features"))
+    if (!line.starts_with("flags"))
       continue;
     std::istringstream words(line.substr(line.find(':') + 1));
     for (std::string word; words >> word;)
       flags.insert(word);
     break;
   }
+#endif
   return flags;
 }
 

@@ -22,15 +22,20 @@ def home(tmp_path_factory):
 class Isthmus:
     """Runs commands; `fails` expects one clear message and a non-zero exit."""
 
+    def __init__(self, program=(BIN / "isthmus",)):
+        self.program = list(program)
+
+    def run(self, args, timeout, env):
+        return subprocess.run([*self.program, *map(str, args)], capture_output=True, text=True, errors="replace",
+                              timeout=timeout, env={**os.environ, **(env or {})})
+
     def __call__(self, *args, timeout=120, env=None):
-        done = subprocess.run([BIN / "isthmus", *map(str, args)], capture_output=True, text=True, errors="replace", timeout=timeout,
-                              env={**os.environ, **(env or {})})
+        done = self.run(args, timeout, env)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def fails(self, *args, timeout=120, env=None):
-        done = subprocess.run([BIN / "isthmus", *map(str, args)], capture_output=True, text=True, errors="replace", timeout=timeout,
-                              env={**os.environ, **(env or {})})
+        done = self.run(args, timeout, env)
         # A negative code is a crash.
         assert done.returncode > 0, (done.returncode, done.stdout, done.stderr)
         return done.stderr
@@ -90,8 +95,8 @@ def bundles(tmp_path_factory, isthmus):
 class Process:
     """A server or worker: waits for its first line, stops with the test."""
 
-    def __init__(self, *args, env=None):
-        self.process = subprocess.Popen([BIN / "isthmus", *map(str, args)], stdout=subprocess.PIPE,
+    def __init__(self, *args, env=None, program=(BIN / "isthmus",)):
+        self.process = subprocess.Popen([*program, *map(str, args)], stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
         self.line = self.process.stdout.readline()
         assert self.line, self.process.stderr.read()

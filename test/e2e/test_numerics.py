@@ -40,3 +40,14 @@ def test_batch_of_eight(bundles, start, weights):
         together = list(pool.map(lambda p: ask(port, p, 40), [PROMPT] + others))
     assert together[0] == alone
     assert [ask(port, p, 40) for p in others] == together[1:]
+
+
+@pytest.mark.parametrize("weights", ["f32", "f16", "int8", "int4"])
+def test_targets_agree(isthmus, bundles, tmp_path, weights):
+    """Every x86-64 target that this machine can run gives the same bits."""
+    flags = next(line for line in open("/proc/cpuinfo") if line.startswith("flags")).split()
+    targets = [t for t, flag in (("x86-64-avx2", "avx2"), ("x86-64-avx512-vnni", "avx512_vnni")) if flag in flags]
+    assert targets, "this machine has no AVX2"
+    expected = isthmus.logits(bundles("llama", weights), PROMPT, tmp_path).tobytes()
+    for target in targets:
+        assert isthmus.logits(bundles("llama", weights, "--target", target), PROMPT, tmp_path).tobytes() == expected

@@ -1,0 +1,80 @@
+"""The runtime and its kernels on aarch64, under qemu-user, beside the same on x86-64."""
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+from conftest import ROOT, Isthmus
+from test_tokens import REFERENCES
+
+PROMPT = [3, 200, 17, 42, 9]
+
+
+@pytest.fixture(scope="module")
+def emulated():
+    """The command that runs the cross-built `isthmus` (scripts/build-aarch64.sh)."""
+    program = pathlib.Path(os.environ.get("ISTHMUS_BUILD_AARCH64", ROOT / "build-aarch64")) / "bin" / "isthmus"
+    assert program.exists(), "run scripts/build-aarch64.sh first"
+    sysroot = subprocess.run([ROOT / "scripts" / "sysroot-aarch64.sh"], check=True, capture_output=True, text=True)
+    return ["qemu-aarch64", "-L", sysroot.stdout.strip(), program]
+
+
+@pytest.mark.parametrize("target", ["aarch64", "aarch64-dotprod"])
+@pytest.mark.parametrize("weights", ["f32", "f16", "int8", "int4"])
+def test_same_tokens_and_logits(isthmus, bundles, emulated, tmp_path, weights, target):
+    arm = Isthmus(emulated)
+    bundle = bundles("llama", weights, "--target", target)
+    here = bundles("llama", weights)
+    tokens = arm.tokens(bundle, PROMPT, "--threads", 2, count=8)
+    assert tokens == isthmus.tokens(here, PROMPT, count=8)
+    ids = [(11 * i + 4) % 500 for i in range(75)]
+    assert arm.logits(bundle, ids, tmp_path).tobytes() == isthmus.logits(here, ids, tmp_path).tobytes()
+
+
+def test_equal_to_transformers(bundles, emulated):
+    arm = Isthmus(emulated)
+    case = REFERENCES["qwen2"][0]
+    bundle = bundles("qwen2", "f32", "--target", "aarch64-dotprod")
+    assert arm.tokens(bundle, case["prompt"], count=8) == case["tokens"][:8]
+
+
+def test_refuses_a_bundle_for_another_processor(isthmus, bundles, emulated):
+    message = Isthmus(emulated).fails("run", bundles("llama"), "--tokens", 1)
+    assert "no kernels for this processor" in message and "x86_64" in message
+    message = isthmus.fails("run", bundles("llama", "f32", "--target", "aarch64"), "--tokens", 1)
+    assert "no kernels for this processor" in message and "aarch64" in message
+    old = Isthmus([*emulated[:1], "-cpu", "cortex-a53", *emulated[1:]])
+    message = old.fails("run", bundles("llama", "int4", "--target", "aarch64-dotprod"), "--tokens", 1)
+    assert "this machine lacks asimddp" in message
+
+
+TOPOLOGY = """
+devices:
+  - {name: board, memory: 5300 kB, bandwidth: 6 GB/s, ops: 40 Gop/s, target: aarch64-dotprod}
+  - {name: server, memory: 4600 kB, bandwidth: 20 GB/s, ops: 400 Gop/s, target: host}
+links:
+  - {between: [board, server], latency: 2 ms, bandwidth: 12.5 MB/s}
+"""
+
+
+@pytest.mark.parametrize("weights", ["f32", "int4"])
+def test_an_arm_board_and_an_x86_server(isthmus, bundles, start, emulated, tmp_path, weights):
+    """One bundle, two instruction sets, the tokens of one machine."""
+    expected = isthmus.tokens(bundles("llama", weights), PROMPT)
+    (tmp_path / "t.yaml").write_text(TOPOLOGY)
+    bundle = tmp_path / "mixed.isth"
+    model = bundles("llama").parent / "llama"
+    isthmus("compile", model, "--weights", weights, "--context", 2048, "--topology", tmp_path / "t.yaml", "-o", bundle)
+    targets = {library["target"] for library in json.loads(isthmus("inspect", bundle, "--json"))["kernels"]}
+    assert len(targets) == 2
+    isthmus("cluster", "create", tmp_path / "cluster")
+    for name in ("board", "server", "me"):
+        isthmus("cluster", "add", tmp_path / "cluster", tmp_path / name)
+    addresses = []
+    for name, options in (("board", {"program": emulated}), ("server", {})):
+        worker = start("worker", bundle, "--device", name, "--listen", "tls:127.0.0.1:0", "--cluster", tmp_path / name,
+                       **options)
+        addresses += ["--worker", worker.line.split()[-1]]
+    assert isthmus.tokens(bundle, PROMPT, *addresses, "--cluster", tmp_path / "me") == expected
