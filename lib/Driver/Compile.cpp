@@ -138,6 +138,7 @@ private:
     dist::PartitionOptions partition;
     partition.contextTokens = int64_t(contextTokens);
     passes.addPass(dist::createPartition(partition));
+    passes.addPass(dist::createSplitStages());
     if (failed(passes.run(*module)))
       fail("a pass");
     if (!options.dumpIR.empty()) {

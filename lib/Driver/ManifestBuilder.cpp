@@ -74,35 +74,37 @@ LogicalResult isthmus::translateModule(ModuleOp module,
   for (int i = 0; i < manifest.devices_size(); ++i)
     devices[manifest.devices(i).name()] = uint32_t(i);
 
-  for (auto op : module.getOps<fm::ProgramOp>()) {
-    bundle::Plan *plan = manifest.add_plans();
-    plan->set_name("compiled");
-    plan->set_program(uint32_t(manifest.programs_size()));
-    bundle::Program *program = manifest.add_programs();
-    program->set_name(op.getSymName().str());
-    auto size = [&](StringRef name) {
-      auto attribute = op->getAttrOfType<IntegerAttr>(name);
-      return attribute ? uint64_t(attribute.getInt()) : 0;
-    };
-    program->set_context_length(size("fm.context_length"));
-    program->set_vocab_size(size("fm.vocab_size"));
-    for (auto call : op.getOps<fm::CallOp>()) {
+  // The stages of a program stand in the order of the pipeline.
+  llvm::StringMap<std::pair<bundle::Program *, bundle::Plan *>> programs;
+  for (auto op : module.getOps<dist::StageOp>()) {
+    auto part = *op.getOps<fm::ProgramOp>().begin();
+    auto &[program, plan] = programs[part.getSymName()];
+    if (!program) {
+      plan = manifest.add_plans();
+      plan->set_name("compiled");
+      plan->set_program(uint32_t(manifest.programs_size()));
+      program = manifest.add_programs();
+      program->set_name(part.getSymName().str());
+      auto size = [&](StringRef name) {
+        auto attribute = part->getAttrOfType<IntegerAttr>(name);
+        return attribute ? uint64_t(attribute.getInt()) : 0;
+      };
+      program->set_context_length(size("fm.context_length"));
+      program->set_vocab_size(size("fm.vocab_size"));
+    }
+    bundle::Stage *stage = plan->add_stages();
+    stage->set_device(devices.lookup(op.getDevice()));
+    stage->set_first_call(uint32_t(program->calls_size()));
+    for (auto call : part.getOps<fm::CallOp>()) {
       bundle::Call *message = program->add_calls();
       message->set_template_(templates.lookup(call.getCallee()));
       for (auto param : call.getParams().getAsRange<FlatSymbolRefAttr>())
         message->add_weights(weights.lookup(param.getValue()));
       message->set_state(call.getState() ? int32_t(*call.getState()) : -1);
-      if (!call.getDevice())
-        return call.emitError("is on no device: run dist-partition first");
-      uint32_t device = devices.lookup(*call.getDevice());
-      auto *stages = plan->mutable_stages();
-      if (stages->empty() || stages->rbegin()->device() != device) {
-        bundle::Stage *stage = plan->add_stages();
-        stage->set_device(device);
-        stage->set_first_call(uint32_t(program->calls_size() - 1));
-      }
-      stages->rbegin()->set_calls(stages->rbegin()->calls() + 1);
     }
+    stage->set_calls(uint32_t(program->calls_size()) - stage->first_call());
   }
+  if (programs.empty())
+    return module.emitError("has no stages: run dist-split-stages first");
   return success();
 }
