@@ -4,6 +4,7 @@
 #include "isthmus/Dialect/FM/IR/FM.h"
 #include "isthmus/Dialect/Sched/IR/Sched.h"
 #include "isthmus/Target/TargetDescription.h"
+#include "isthmus/runtime/KernelABI.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -140,9 +141,15 @@ private:
     return buffer;
   }
 
+  /// What a launch must read and compute; bytes of its buffers are added.
+  struct Cost {
+    int64_t bytes = 0, rowOps = 0, positionBytes = 0, positionOps = 0;
+    sched::Arithmetic arithmetic = sched::Arithmetic::F32;
+  };
+
   void launch(Location loc, StringRef kernel, ValueRange operands,
               unsigned writtenOperand, int64_t tiles, bool perRow,
-              sched::RowKind rows, int64_t scratch = 0) {
+              sched::RowKind rows, const Cost &cost, int64_t scratch = 0) {
     bool wait = firstLaunch;
     for (Value operand : operands)
       wait |= written.contains(operand.getAsOpaquePointer());
@@ -150,8 +157,15 @@ private:
       written.clear();
     firstLaunch = false;
     written.insert(operands[writtenOperand].getAsOpaquePointer());
-    sched::LaunchOp::create(builder, loc, kernel, operands, tiles, perRow, rows,
-                            wait, scratch);
+    int64_t rowBytes = 0;
+    for (Value operand : operands)
+      if (auto buffer = dyn_cast<sched::BufferType>(operand.getType()))
+        rowBytes += buffer.getRowBytes();
+    sched::LaunchOp::create(
+        builder, loc, kernel, operands, tiles, perRow, rows, wait, scratch,
+        sched::CostAttr::get(builder.getContext(), cost.bytes, rowBytes,
+                             cost.positionBytes, cost.rowOps, cost.positionOps,
+                             cost.arithmetic));
   }
 
   /// Emits the kernel `name` unless an equal one exists already.
@@ -187,7 +201,7 @@ private:
     kernel(name, op.getLoc(), [&](auto &k) { emitEmbedding(k, table); });
     Value y = resultBuffer(op, sched::RowKind::Tokens);
     launch(op.getLoc(), name, {mapping.lookup(op.getTable()), y}, 1, 1, true,
-           sched::RowKind::Tokens);
+           sched::RowKind::Tokens, {});
     return success();
   }
 
@@ -208,8 +222,12 @@ private:
     kernel(name, op.getLoc(), [&](auto &k) { emitLinear(k, spec); });
     sched::RowKind rows = rowsOf(op.getX());
     operands.push_back(resultBuffer(op, rows));
+    Cost cost{spec.weight.bytes(),
+              2 * spec.weight.outputs * spec.weight.inputs};
+    if (op.getWeight().getType().isQuantized())
+      cost.arithmetic = sched::Arithmetic::Int8;
     launch(op.getLoc(), name, operands, operands.size() - 1,
-           spec.weight.panels(), false, rows);
+           spec.weight.panels(), false, rows, cost);
     return success();
   }
 
@@ -276,7 +294,7 @@ private:
     kernel(name, op.getLoc(), [&](auto &k) { emitSelectRows(k, features); });
     Value y = resultBuffer(op, sched::RowKind::Outputs);
     launch(op.getLoc(), name, {mapping.lookup(op.getX()), y}, 1, 1, true,
-           sched::RowKind::Outputs);
+           sched::RowKind::Outputs, {});
     return success();
   }
 
@@ -298,14 +316,18 @@ private:
     Value state = mapping.lookup(op.getState());
     launch(op.getLoc(), append,
            {mapping.lookup(op.getK()), mapping.lookup(op.getV()), state}, 2, 1,
-           true, sched::RowKind::Tokens);
+           true, sched::RowKind::Tokens, {});
     std::string name = "attention_" + shape;
     if (spec.window)
       name += llvm::formatv("_s{0}_w{1}", *spec.sinks, *spec.window);
     kernel(name, op.getLoc(), [&](auto &k) { emitAttention(k, spec); });
     Value y = resultBuffer(op, sched::RowKind::Tokens);
+    Cost cost;
+    cost.positionBytes = spec.pageBytes() / rt::kPagePositions;
+    cost.positionOps = 4 * spec.heads * spec.headDim;
     launch(op.getLoc(), name, {mapping.lookup(op.getQ()), state, y}, 2,
-           spec.kvHeads, true, sched::RowKind::Tokens, spec.scratchBytes());
+           spec.kvHeads, true, sched::RowKind::Tokens, cost,
+           spec.scratchBytes());
     return success();
   }
 
@@ -315,7 +337,9 @@ private:
     for (Value input : inputs)
       operands.push_back(mapping.lookup(input));
     operands.push_back(resultBuffer(op->getResult(0), rows));
-    launch(op->getLoc(), name, operands, operands.size() - 1, 1, true, rows);
+    // A few operations a value: an estimate, these kernels only move bytes.
+    launch(op->getLoc(), name, operands, operands.size() - 1, 1, true, rows,
+           {0, 4 * fm::getFeatures(inputs[0].getType())});
   }
 };
 
@@ -340,6 +364,7 @@ struct ConvertFMToSched
                      builder.getStringAttr(description->name));
     auto schedule =
         ModuleOp::create(builder, module.getLoc(), StringRef("schedule"));
+    emitProbes(kernels, *description, module.getLoc());
     for (fm::BlockOp block : module.getOps<fm::BlockOp>())
       if (failed(
               BlockConverter(block, schedule, kernels, *description).convert()))

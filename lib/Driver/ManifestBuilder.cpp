@@ -10,6 +10,17 @@ static bundle::RowKind rowKind(sched::RowKind kind) {
   return kind == sched::RowKind::Tokens ? bundle::TOKENS : bundle::OUTPUTS;
 }
 
+static void translateCost(sched::CostAttr cost, bundle::Cost &out) {
+  out.set_bytes(uint64_t(cost.getBytes()));
+  out.set_bytes_per_row(uint64_t(cost.getRowBytes()));
+  out.set_bytes_per_position(uint64_t(cost.getPositionBytes()));
+  out.set_ops_per_row(uint64_t(cost.getRowOps()));
+  out.set_ops_per_position(uint64_t(cost.getPositionOps()));
+  out.set_arithmetic(cost.getArithmetic() == sched::Arithmetic::Int8
+                         ? bundle::Cost::INT8
+                         : bundle::Cost::F32);
+}
+
 void isthmus::translateTemplate(sched::TemplateOp op, bundle::Template &out) {
   out.set_name(op.getSymName().str());
   llvm::DenseMap<Value, bundle::Operand> operands;
@@ -56,6 +67,8 @@ void isthmus::translateTemplate(sched::TemplateOp op, bundle::Template &out) {
     message->set_rows(rowKind(launch.getRows()));
     message->set_wait(launch.getWait());
     message->set_scratch_bytes(launch.getScratch());
+    if (sched::CostAttr cost = launch.getCostAttr())
+      translateCost(cost, *message->mutable_cost());
   }
 }
 

@@ -117,8 +117,8 @@ LinkedStage rt::linkStage(const bundle::Manifest &manifest,
     }
     for (const auto &launch : block.launches()) {
       LinkedLaunch linked{
-          &launch.kernel(), {}, launch.tiles(), launch.per_row(), launch.wait(),
-          launch.rows(),    c};
+          &launch,       {}, launch.tiles(), launch.per_row(), launch.wait(),
+          launch.rows(), c};
       for (const auto &operand : launch.operands()) {
         uint32_t i = operand.index();
         switch (operand.kind()) {

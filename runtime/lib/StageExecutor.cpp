@@ -4,6 +4,7 @@
 #include "isthmus/runtime/Error.h"
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <sys/mman.h>
 
@@ -46,7 +47,7 @@ StageExecutor::StageExecutor(const Bundle &bundle, const KernelLibrary &kernels,
     stateBase[state] = states.back().data();
   }
   for (const LinkedLaunch &launch : linked.launches) {
-    Bound bound{kernels.lookup(*launch.kernel),
+    Bound bound{kernels.lookup(launch.launch->kernel()),
                 {},
                 launch.tiles,
                 launch.perRow,
@@ -74,6 +75,12 @@ StageExecutor::StageExecutor(const Bundle &bundle, const KernelLibrary &kernels,
   }
 }
 
+static int64_t now() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
 void StageExecutor::run(const StepRows &step) {
   for (size_t i = 0; i < launches.size(); ++i) {
     launches[i].args.step = &step;
@@ -99,9 +106,18 @@ void StageExecutor::run(const StepRows &step) {
         grab = (grab + 3) / 4 * 4;
       if (pool.size() == 1)
         grab = total;
+      Span *span =
+          recorded.empty() ? nullptr : &recorded[i * pool.size() + thread];
+      if (span)
+        *span = {now(), 0};
+      bool worked = false;
       for (int64_t first; (first = counters[i].next.fetch_add(
-                               grab, std::memory_order_relaxed)) < total;)
+                               grab, std::memory_order_relaxed)) < total;) {
         launch.kernel(&launch.args, first, std::min(first + grab, total), own);
+        worked = true;
+      }
+      if (span && worked)
+        span->end = now();
     }
   });
 }

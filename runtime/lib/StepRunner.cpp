@@ -104,7 +104,7 @@ LocalRunner::LocalRunner(const Bundle &bundle, const LocalOptions &options)
 }
 
 void LocalRunner::run(const StepBatch &batch, StepResult &result) {
-  StepRows step = toStepRows(batch, model, outputRows);
+  step = toStepRows(batch, model, outputRows);
   for (size_t i = 0; i < stages.size(); ++i) {
     stages[i]->run(step);
     if (i + 1 == stages.size())

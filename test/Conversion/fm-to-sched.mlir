@@ -4,6 +4,9 @@
 
 // One function for each distinct kernel, however many launches it has.
 // CHECK-LABEL: module @kernels attributes {isthmus.target = "x86-64-avx2"}
+// CHECK: func.func @probe_read
+// CHECK: func.func @probe_f32
+// CHECK: func.func @probe_int8
 // CHECK: func.func @embedding_f32_64x32
 // CHECK: func.func @rms_norm_32
 // CHECK: func.func @linear_f32_32x32
@@ -16,7 +19,7 @@
 // The two products need the norm, not one another.
 // CHECK: sched.launch @rms_norm_32{{.*}} wait {{.*}}
 // CHECK-NEXT: sched.buffer :
-// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens wait {{.*}}
+// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens wait {cost = #sched.cost<bytes = 4096, row_bytes = 256, row_ops = 2048>}
 // CHECK-NEXT: sched.buffer :
 // CHECK-NEXT: sched.launch @linear_f32_32x32
 // CHECK-NOT: wait

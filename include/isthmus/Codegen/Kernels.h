@@ -83,4 +83,9 @@ void emitAppendKV(KernelBuilder &k, const AttentionSpec &spec);
 /// Operands: q, state, y. One tile a row and key/value head.
 void emitAttention(KernelBuilder &k, const AttentionSpec &spec);
 
+/// Appends the kernels by which a runtime measures what the machine can do:
+/// `probe_read`, `probe_f32` and `probe_int8` (KernelABI.h).
+void emitProbes(mlir::ModuleOp kernels, const TargetDescription &target,
+                mlir::Location loc);
+
 } // namespace isthmus

@@ -8,8 +8,8 @@ sched.template @layer {
   %b = sched.buffer : !sched.buffer<64, outputs>
   // CHECK: sched.launch @k(%{{.*}}, %{{.*}}, %[[B]]) tiles 2 over tokens wait {scratch = 256 : i64}
   sched.launch @k(%x, %w, %b) tiles 2 over tokens wait {scratch = 256 : i64} : !sched.buffer<128, tokens>, !sched.weight, !sched.buffer<64, outputs>
-  // CHECK: sched.launch @m(%{{.*}}, %{{.*}}) tiles 1 per_row over outputs :
-  sched.launch @m(%kv, %y) tiles 1 per_row over outputs : !sched.state, !sched.buffer<128, tokens>
+  // CHECK: sched.launch @m(%{{.*}}, %{{.*}}) tiles 1 per_row over outputs {cost = #sched.cost<bytes = 12, position_ops = 9, arithmetic = int8>} :
+  sched.launch @m(%kv, %y) tiles 1 per_row over outputs {cost = #sched.cost<bytes = 12, position_ops = 9, arithmetic = int8>} : !sched.state, !sched.buffer<128, tokens>
 }
 
 // TEXT: name: "layer"
@@ -21,3 +21,7 @@ sched.template @layer {
 // TEXT: tiles: 2
 // TEXT: wait: true
 // TEXT: scratch_bytes: 256
+// TEXT: cost {
+// TEXT: bytes: 12
+// TEXT: ops_per_position: 9
+// TEXT: arithmetic: INT8

@@ -10,12 +10,18 @@ using namespace isthmus::sched;
 
 #include "isthmus/Dialect/Sched/IR/SchedDialect.cpp.inc"
 #include "isthmus/Dialect/Sched/IR/SchedEnums.cpp.inc"
+#define GET_ATTRDEF_CLASSES
+#include "isthmus/Dialect/Sched/IR/SchedAttributes.cpp.inc"
 #define GET_TYPEDEF_CLASSES
 #include "isthmus/Dialect/Sched/IR/SchedTypes.cpp.inc"
 #define GET_OP_CLASSES
 #include "isthmus/Dialect/Sched/IR/SchedOps.cpp.inc"
 
 void SchedDialect::initialize() {
+  addAttributes<
+#define GET_ATTRDEF_LIST
+#include "isthmus/Dialect/Sched/IR/SchedAttributes.cpp.inc"
+      >();
   addTypes<
 #define GET_TYPEDEF_LIST
 #include "isthmus/Dialect/Sched/IR/SchedTypes.cpp.inc"

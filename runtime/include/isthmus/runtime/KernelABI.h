@@ -57,4 +57,16 @@ struct Args {
 using Kernel = void (*)(const Args *args, int64_t begin, int64_t end,
                         void *scratch);
 
+/// Kernels of every library that measure the limits of a machine with the
+/// instructions of its target. `probe_read` reads operand 0 in tiles of
+/// kProbeReadBytes; a tile of `probe_f32` and `probe_int8` makes
+/// kProbeMultiplyAdds multiply-adds out of registers or the first cache. They
+/// need kProbeScratchBytes of scratch.
+inline constexpr const char *kProbeRead = "probe_read";
+inline constexpr const char *kProbeF32 = "probe_f32";
+inline constexpr const char *kProbeInt8 = "probe_int8";
+inline constexpr int64_t kProbeReadBytes = 16384;
+inline constexpr int64_t kProbeMultiplyAdds = 1 << 20;
+inline constexpr int64_t kProbeScratchBytes = 4096;
+
 } // namespace isthmus::rt

@@ -28,7 +28,7 @@ struct LinkedOperand {
 };
 
 struct LinkedLaunch {
-  const std::string *kernel; ///< in the manifest
+  const bundle::Launch *launch; ///< in the manifest: kernel and cost
   std::vector<LinkedOperand> operands;
   uint64_t tiles;
   bool perRow, wait;

@@ -37,6 +37,18 @@ public:
   /// must have been written to `input()` before.
   void run(const StepRows &step);
 
+  /// When a thread worked on a launch, in nanoseconds of the steady clock;
+  /// `end` is 0 if it had nothing to do.
+  struct Span {
+    int64_t begin = 0, end = 0;
+  };
+  /// Makes later steps record their spans.
+  void record() { recorded.resize(launches.size() * pool.size()); }
+  /// The spans of launch `index` in the last step, one a thread.
+  std::span<const Span> spans(size_t index) const {
+    return std::span(recorded).subspan(index * pool.size(), pool.size());
+  }
+
   const LinkedStage &stage() const { return linked; }
   /// First row of the stage's input and output.
   std::byte *input() { return arena.data() + linked.input.offset; }
@@ -63,6 +75,7 @@ private:
   };
   std::unique_ptr<Counter[]> counters;
   SpinBarrier barrier;
+  std::vector<Span> recorded; ///< [launches][threads], or empty
 };
 
 } // namespace isthmus::rt

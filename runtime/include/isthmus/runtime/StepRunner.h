@@ -77,6 +77,12 @@ public:
   /// Bytes reserved for weights, activations and KV cache of all stages.
   uint64_t peakBytes() const { return peak; }
   const KernelLibrary &kernels() const { return library; }
+  ThreadPool &threads() { return pool; }
+  std::span<const std::unique_ptr<StageExecutor>> executors() const {
+    return stages;
+  }
+  /// The rows of the last step.
+  const StepRows &lastStep() const { return step; }
 
 private:
   ModelInfo model;
@@ -84,6 +90,7 @@ private:
   ThreadPool pool;
   std::vector<std::unique_ptr<StageExecutor>> stages;
   std::vector<int32_t> outputRows;
+  StepRows step{};
   Sampler sampler;
   uint64_t peak = 0;
 };

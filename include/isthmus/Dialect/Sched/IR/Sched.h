@@ -11,6 +11,8 @@
 
 #include "isthmus/Dialect/Sched/IR/SchedDialect.h.inc"
 #include "isthmus/Dialect/Sched/IR/SchedEnums.h.inc"
+#define GET_ATTRDEF_CLASSES
+#include "isthmus/Dialect/Sched/IR/SchedAttributes.h.inc"
 #define GET_TYPEDEF_CLASSES
 #include "isthmus/Dialect/Sched/IR/SchedTypes.h.inc"
 #define GET_OP_CLASSES

@@ -18,6 +18,7 @@ def Sched_Dialect : Dialect {
     together along a plan and lays out memory.
   }];
   let useDefaultTypePrinterParser = 1;
+  let useDefaultAttributePrinterParser = 1;
 }
 
 class Sched_Op<string opMnemonic, list<Trait> traits = []> : Op<Sched_Dialect, opMnemonic, traits>;
@@ -28,6 +29,34 @@ class Sched_Type<string name, string typeMnemonic> : TypeDef<Sched_Dialect, name
 def Sched_RowKind : I32EnumAttr<"RowKind", "which rows of the step a buffer or launch has",
     [I32EnumAttrCase<"Tokens", 0, "tokens">, I32EnumAttrCase<"Outputs", 1, "outputs">]> {
   let cppNamespace = "::isthmus::sched";
+}
+
+def Sched_Arithmetic : I32EnumAttr<"Arithmetic", "what most of a kernel's operations work on",
+    [I32EnumAttrCase<"F32", 0, "f32">, I32EnumAttrCase<"Int8", 1, "int8">]> {
+  let cppNamespace = "::isthmus::sched";
+}
+
+def Sched_CostAttr : AttrDef<Sched_Dialect, "Cost"> {
+  let mnemonic = "cost";
+  let summary = "what a launch must read and compute at least";
+  let description = [{
+    `bytes` once a launch (its weights), `row_bytes` for each row, `position_bytes` for
+    each cached position of each sequence; `row_ops` for each row and `position_ops`
+    for each position that a row attends to, one multiply-add being two operations.
+    Profiles set a launch's time against them (`isthmus bench --profile`).
+
+    ```mlir
+    #sched.cost<bytes = 186624, row_bytes = 3136, row_ops = 663552, arithmetic = int8>
+    ```
+  }];
+  let parameters = (ins
+      DefaultValuedParameter<"int64_t", "0">:$bytes,
+      DefaultValuedParameter<"int64_t", "0">:$row_bytes,
+      DefaultValuedParameter<"int64_t", "0">:$position_bytes,
+      DefaultValuedParameter<"int64_t", "0">:$row_ops,
+      DefaultValuedParameter<"int64_t", "0">:$position_ops,
+      DefaultValuedParameter<"::isthmus::sched::Arithmetic", "::isthmus::sched::Arithmetic::F32">:$arithmetic);
+  let assemblyFormat = "`<` struct(params) `>`";
 }
 
 def Sched_BufferType : Sched_Type<"Buffer", "buffer"> {
@@ -73,7 +102,8 @@ def Sched_LaunchOp : Sched_Op<"launch", [HasParent<"TemplateOp">]> {
   }];
   let arguments = (ins FlatSymbolRefAttr:$kernel, Variadic<AnyType>:$operands_,
                        I64Attr:$tiles, UnitAttr:$per_row, Sched_RowKind:$rows,
-                       UnitAttr:$wait, DefaultValuedAttr<I64Attr, "0">:$scratch);
+                       UnitAttr:$wait, DefaultValuedAttr<I64Attr, "0">:$scratch,
+                       OptionalAttr<Sched_CostAttr>:$cost);
   let assemblyFormat = [{
     $kernel `(` $operands_ `)` `tiles` $tiles (`per_row` $per_row^)? `over` $rows
     (`wait` $wait^)? attr-dict `:` type($operands_)

@@ -1,0 +1,107 @@
+//===- Probes.cpp - kernels that measure the limits of a machine ----------===//
+//
+// A roofline is only as honest as its limits: these are measured on the machine
+// at hand, with the instructions that the target's own kernels use.
+//
+//===----------------------------------------------------------------------===//
+#include "DotProducts.h"
+#include "isthmus/Codegen/Kernels.h"
+#include "isthmus/runtime/KernelABI.h"
+
+#include "isthmus/Weights/PackedLayout.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+
+using namespace mlir;
+using namespace isthmus;
+
+namespace {
+using Values = KernelBuilder::Values;
+
+/// Adds up everything it reads; the sum is stored, so that nothing is dropped.
+void emitProbeRead(KernelBuilder &k) {
+  constexpr int64_t kVectors = 8;
+  VectorType ints = k.vec(kLanes, k.i32());
+  Value data = k.operand(0);
+  k.loop(k.begin, k.end, 1, [&](Value tile) {
+    Value from = k.ptr(data, k.mul(tile, rt::kProbeReadBytes));
+    Values sums = k.loop(
+        k.cst(0), k.cst(rt::kProbeReadBytes), kVectors * 64,
+        Values(kVectors, k.cst(ints, 0)), [&](Value offset, ValueRange in) {
+          Values out(in);
+          for (int64_t i = 0; i < kVectors; ++i)
+            out[i] = k.add(out[i], k.load(ints, k.ptr(from, offset), i * 64));
+          return out;
+        });
+    Value total = sums[0];
+    for (int64_t i = 1; i < kVectors; ++i)
+      total = k.add(total, sums[i]);
+    k.store(total, k.scratch);
+  });
+}
+
+/// Independent chains of fused multiply-adds, one for each accumulator that the
+/// target's matrix products use.
+void emitProbeF32(KernelBuilder &k) {
+  VectorType floats = k.vec(kLanes, k.f32());
+  const int64_t chains = k.target.floatRows;
+  Value factor = k.load(floats, k.scratch),
+        addend = k.load(floats, k.scratch, 64);
+  k.loop(k.begin, k.end, 1, [&](Value) {
+    Values sums =
+        k.loop(k.cst(0), k.cst(rt::kProbeMultiplyAdds), chains * kLanes,
+               Values(chains, addend), [&](Value, ValueRange in) {
+                 Values out(in);
+                 for (Value &sum : out)
+                   sum = k.fma(sum, factor, addend);
+                 return out;
+               });
+    Value total = sums[0];
+    for (int64_t i = 1; i < chains; ++i)
+      total = k.fadd(total, sums[i]);
+    k.store(total, k.scratch, 128);
+  });
+}
+
+/// The group product of the many-token kernels over one block that stays in the
+/// first cache, without scales.
+void emitProbeInt8(KernelBuilder &k) {
+  VectorType ints = k.vec(kLanes, k.i32());
+  const int64_t rows = k.target.dotRows;
+  const int64_t perBlock = rows * kLanes * PackedLayout::kGroup;
+  Value block = k.ptr(k.scratch, 1024);
+  k.loop(k.begin, k.end, 1, [&](Value) {
+    Values sums =
+        k.loop(k.cst(0), k.cst(rt::kProbeMultiplyAdds), perBlock,
+               Values(rows, k.cst(ints, 0)), [&](Value i, ValueRange in) {
+                 // Other rows each time, so that no product is loop-invariant.
+                 Value shift =
+                     k.mul(k.rem(k.div(i, perBlock), 16), PackedLayout::kGroup);
+                 Values xs, zeros(rows, k.cst(k.i32(), 0)), out(in);
+                 for (int64_t r = 0; r < rows; ++r)
+                   xs.push_back(k.ptr(k.ptr(k.scratch, shift),
+                                      r * PackedLayout::kGroup));
+                 Values dots = emitGroupDot(k, block, /*int4=*/true, xs, zeros);
+                 for (int64_t r = 0; r < rows; ++r)
+                   out[r] = k.add(out[r], dots[r]);
+                 return out;
+               });
+    Value total = sums[0];
+    for (int64_t r = 1; r < rows; ++r)
+      total = k.add(total, sums[r]);
+    k.store(total, k.scratch, 2048);
+  });
+}
+} // namespace
+
+void isthmus::emitProbes(ModuleOp kernels, const TargetDescription &target,
+                         Location loc) {
+  auto add = [&](const char *name, void (*emit)(KernelBuilder &)) {
+    KernelBuilder k(kernels, name, target, loc);
+    emit(k);
+    k.finish();
+  };
+  add(rt::kProbeRead, emitProbeRead);
+  add(rt::kProbeF32, emitProbeF32);
+  add(rt::kProbeInt8, emitProbeInt8);
+}

@@ -1,0 +1,79 @@
+//===- Profile.h - where the time of a step goes ----------------*- C++ -*-===//
+#pragma once
+
+#include "isthmus/runtime/StageExecutor.h"
+
+#include <chrono>
+#include <map>
+#include <string>
+
+namespace isthmus::rt {
+
+/// What a launch must read and compute at least for the rows of a step.
+struct LaunchCost {
+  uint64_t bytes = 0, ops = 0;
+};
+LaunchCost costOf(const bundle::Launch &launch, const StepRows &step);
+
+/// What this machine can do, measured by the probes of a kernel library with
+/// all threads of a pool.
+class MachineLimits {
+public:
+  MachineLimits(const KernelLibrary &kernels, ThreadPool &pool);
+
+  /// Reads all of `data` once; keeps the best rate seen.
+  void probeRead(std::span<const std::span<const std::byte>> data);
+  /// Measures both arithmetic rates; keeps the best seen.
+  void probeArithmetic();
+  /// A rate that a contestant reached counts as well.
+  void sawRead(double bytesPerSecond);
+
+  double bytesPerSecond() const { return readRate; }
+  double opsPerSecond(bundle::Cost::Arithmetic arithmetic) const {
+    return arithmetic == bundle::Cost::INT8 ? int8Rate : f32Rate;
+  }
+  /// Seconds that `cost` takes at the limits.
+  double secondsFor(const LaunchCost &cost,
+                    bundle::Cost::Arithmetic arithmetic) const;
+
+private:
+  double runTiles(Kernel kernel, const std::byte *operand, int64_t tiles);
+
+  Kernel read, f32, int8;
+  ThreadPool &pool;
+  HostMemory scratch;
+  double readRate = 0, f32Rate = 0, int8Rate = 0;
+};
+
+/// Sums the spans of many steps, kernel by kernel.
+class Profile {
+public:
+  struct Entry {
+    uint64_t launches = 0;
+    double seconds = 0; ///< from the first thread's start to the last one's end
+    LaunchCost cost;
+    double limitSeconds = 0; ///< what the cost takes at the machine's limits
+    bundle::Cost::Arithmetic arithmetic = bundle::Cost::F32;
+  };
+
+  /// Adds the step that `executor` ran last (it must record).
+  void add(const StageExecutor &executor, const StepRows &step,
+           const MachineLimits &limits);
+
+  const std::map<std::string, Entry> &entries() const { return byKernel; }
+  /// Wall time of the steps; what kernels leave of it is barriers and gaps.
+  double seconds() const { return wall; }
+  double limitSeconds() const;
+  uint64_t steps() const { return count; }
+
+private:
+  std::map<std::string, Entry> byKernel;
+  double wall = 0;
+  uint64_t count = 0;
+};
+
+/// Appends the spans of the step that `executor` ran last as events of the
+/// Chrome trace format, which Perfetto reads. `process` numbers the stage.
+void appendTrace(const StageExecutor &executor, int process, std::string &json);
+
+} // namespace isthmus::rt
