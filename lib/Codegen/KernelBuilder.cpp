@@ -30,7 +30,9 @@ KernelBuilder::KernelBuilder(ModuleOp module, StringRef name,
 void KernelBuilder::finish() { func::ReturnOp::create(b, loc); }
 
 Value KernelBuilder::rowCount() {
-  return load(i64(), function.getArgument(0), offsetof(rt::Args, rowCount));
+  Type pointer = LLVM::LLVMPointerType::get(b.getContext());
+  return load(i64(), load(pointer, function.getArgument(0),
+                          offsetof(rt::Args, rowCount)));
 }
 
 Value KernelBuilder::operand(unsigned index) {
@@ -201,6 +203,12 @@ void KernelBuilder::store(Value value, Value base, int64_t offset) {
   unsigned align =
       getElementTypeOrSelf(value.getType()).getIntOrFloatBitWidth() / 8;
   LLVM::StoreOp::create(b, loc, value, ptr(base, offset), align);
+}
+
+void KernelBuilder::prefetch(Value base, int64_t bytes) {
+  for (int64_t offset = 0; offset < bytes; offset += 64)
+    LLVM::Prefetch::create(b, loc, ptr(base, offset), /*rw=*/0, /*hint=*/2,
+                           /*cache=*/1);
 }
 
 KernelBuilder::Values KernelBuilder::loop(Value from, Value to, int64_t step,

@@ -42,9 +42,9 @@ std::string describe(const PackedLayout &layout) {
 class BlockConverter {
 public:
   BlockConverter(fm::BlockOp block, ModuleOp schedule, ModuleOp kernels,
-                 const TargetDescription &target)
+                 const TargetDescription &target, int64_t partitions)
       : block(block), schedule(schedule), kernels(kernels), target(target),
-        builder(block.getContext()) {}
+        partitions(partitions), builder(block.getContext()) {}
 
   LogicalResult convert() {
     builder.setInsertionPointToEnd(schedule.getBody());
@@ -66,10 +66,12 @@ private:
   fm::BlockOp block;
   ModuleOp schedule, kernels;
   const TargetDescription &target;
+  int64_t partitions; ///< of the longest sequence
   OpBuilder builder;
   llvm::DenseMap<Value, Value> mapping;
-  /// Values that launches since the last barrier read or write.
-  llvm::SmallPtrSet<void *, 8> written;
+  /// Values written since the last barrier of large and of small steps. What a
+  /// replicated launch writes is no news to any thread in a small step.
+  llvm::SmallPtrSet<void *, 8> writtenLarge, writtenSmall;
   bool firstLaunch = true;
   int64_t kvPageBytes = 0;
 
@@ -137,7 +139,8 @@ private:
     Value &buffer = mapping[result];
     if (!buffer)
       buffer = sched::BufferOp::create(builder, result.getLoc(),
-                                       bufferType(result.getType(), rows));
+                                       bufferType(result.getType(), rows),
+                                       /*per_thread=*/false);
     return buffer;
   }
 
@@ -145,24 +148,62 @@ private:
   struct Cost {
     int64_t bytes = 0, rowOps = 0, positionBytes = 0, positionOps = 0;
     sched::Arithmetic arithmetic = sched::Arithmetic::F32;
+    Value sparse = {}; ///< a buffer of whose rows only some bytes are used
+  };
+
+  /// Everything of a launch but its kernel and operands; the last operand is
+  /// the one that it writes.
+  struct Shape {
+    int64_t tiles;
+    bool perRow;
+    sched::RowKind rows;
+    int64_t scratch = 0;
+    bool perPartition = false;
+    sched::Steps steps = sched::Steps::Any;
+    int64_t rowsPerTile = 1;
   };
 
   void launch(Location loc, StringRef kernel, ValueRange operands,
-              unsigned writtenOperand, int64_t tiles, bool perRow,
-              sched::RowKind rows, const Cost &cost, int64_t scratch = 0) {
-    bool wait = firstLaunch;
-    for (Value operand : operands)
-      wait |= written.contains(operand.getAsOpaquePointer());
-    if (wait)
-      written.clear();
+              const Shape &shape, const Cost &cost) {
+    Value output = operands.back();
+    const bool inSmall = shape.steps != sched::Steps::Large;
+    const bool inLarge = shape.steps != sched::Steps::Small;
+    // Rows one by one, into a temporary: cheaper to do twice than to wait for.
+    auto temporary = output.getDefiningOp<sched::BufferOp>();
+    const bool replicate =
+        inSmall && shape.perRow && !shape.perPartition && shape.tiles == 1 &&
+        temporary;
+    auto touches = [&](const llvm::SmallPtrSetImpl<void *> &written) {
+      return llvm::any_of(operands, [&](Value operand) {
+        return written.contains(operand.getAsOpaquePointer());
+      });
+    };
+    const bool waitSmall = inSmall && (firstLaunch || touches(writtenSmall));
+    // A barrier of small steps is one of large steps too, if both have it.
+    const bool waitLarge =
+        inLarge && (firstLaunch || waitSmall || touches(writtenLarge));
+    if (waitLarge)
+      writtenLarge.clear();
+    if (waitSmall)
+      writtenSmall.clear();
     firstLaunch = false;
-    written.insert(operands[writtenOperand].getAsOpaquePointer());
+    if (inLarge)
+      writtenLarge.insert(output.getAsOpaquePointer());
+    if (replicate)
+      temporary.setPerThread(true);
+    else if (inSmall)
+      writtenSmall.insert(output.getAsOpaquePointer());
     int64_t rowBytes = 0;
     for (Value operand : operands)
-      if (auto buffer = dyn_cast<sched::BufferType>(operand.getType()))
+      if (auto buffer = dyn_cast<sched::BufferType>(operand.getType());
+          buffer && operand != cost.sparse)
         rowBytes += buffer.getRowBytes();
+    const bool wait = inSmall ? waitSmall : waitLarge;
     sched::LaunchOp::create(
-        builder, loc, kernel, operands, tiles, perRow, rows, wait, scratch,
+        builder, loc, kernel, operands, shape.tiles, shape.perRow,
+        shape.perPartition, shape.rows, shape.steps, wait,
+        /*wait_large=*/waitLarge && !wait, replicate, shape.scratch,
+        shape.rowsPerTile,
         sched::CostAttr::get(builder.getContext(), cost.bytes, rowBytes,
                              cost.positionBytes, cost.rowOps, cost.positionOps,
                              cost.arithmetic));
@@ -187,9 +228,10 @@ private:
 
   LogicalResult convertOp(Operation &op) {
     return llvm::TypeSwitch<Operation &, LogicalResult>(op)
-        .Case<fm::EmbeddingOp, fm::LinearOp, fm::AddOp, fm::RMSNormOp,
-              fm::QuantizeRowsOp, fm::RotaryOp, fm::AttentionOp, fm::SiluMulOp,
-              fm::SelectRowsOp>([&](auto typed) { return convert(typed); })
+        .Case<fm::EmbeddingOp, fm::LinearOp, fm::GatedLinearOp, fm::AddOp,
+              fm::RMSNormOp, fm::QuantizeRowsOp, fm::RotaryOp, fm::AttentionOp,
+              fm::SiluMulOp, fm::SelectRowsOp>(
+            [&](auto typed) { return convert(typed); })
         .Default([](Operation &other) {
           return other.emitError("has no kernel; see docs/add-an-operator.md");
         });
@@ -200,8 +242,8 @@ private:
     std::string name = "embedding_" + describe(table);
     kernel(name, op.getLoc(), [&](auto &k) { emitEmbedding(k, table); });
     Value y = resultBuffer(op, sched::RowKind::Tokens);
-    launch(op.getLoc(), name, {mapping.lookup(op.getTable()), y}, 1, 1, true,
-           sched::RowKind::Tokens, {});
+    launch(op.getLoc(), name, {mapping.lookup(op.getTable()), y},
+           {1, true, sched::RowKind::Tokens}, {});
     return success();
   }
 
@@ -226,8 +268,27 @@ private:
               2 * spec.weight.outputs * spec.weight.inputs};
     if (op.getWeight().getType().isQuantized())
       cost.arithmetic = sched::Arithmetic::Int8;
-    launch(op.getLoc(), name, operands, operands.size() - 1,
-           spec.weight.panels(), false, rows, cost);
+    launch(op.getLoc(), name, operands, {spec.weight.panels(), false, rows},
+           cost);
+    return success();
+  }
+
+  LogicalResult convert(fm::GatedLinearOp op) {
+    GatedLinearSpec spec{layoutOf(op.getGate().getType()),
+                         isa<fm::QRowsType>(op.getType())};
+    std::string name =
+        "gated_linear_" + describe(spec.weight) + (spec.quantize ? "_q" : "");
+    kernel(name, op.getLoc(), [&](auto &k) { emitGatedLinear(k, spec); });
+    sched::RowKind rows = rowsOf(op.getX());
+    Cost cost{2 * spec.weight.bytes(),
+              4 * spec.weight.outputs * spec.weight.inputs};
+    if (op.getGate().getType().isQuantized())
+      cost.arithmetic = sched::Arithmetic::Int8;
+    launch(op.getLoc(), name,
+           {mapping.lookup(op.getX()), mapping.lookup(op.getGate()),
+            mapping.lookup(op.getUp()), resultBuffer(op, rows)},
+           {spec.weight.outputs / GatedLinearSpec::kTileOutputs, false, rows},
+           cost);
     return success();
   }
 
@@ -293,8 +354,8 @@ private:
     std::string name = llvm::formatv("select_rows_{0}", features);
     kernel(name, op.getLoc(), [&](auto &k) { emitSelectRows(k, features); });
     Value y = resultBuffer(op, sched::RowKind::Outputs);
-    launch(op.getLoc(), name, {mapping.lookup(op.getX()), y}, 1, 1, true,
-           sched::RowKind::Outputs, {});
+    launch(op.getLoc(), name, {mapping.lookup(op.getX()), y},
+           {1, true, sched::RowKind::Outputs}, {});
     return success();
   }
 
@@ -305,29 +366,56 @@ private:
                        fm::getFeatures(op.getQ().getType()) / heads,
                        op.getScale().convertToDouble(),
                        op.getSinks(),
-                       op.getWindow()};
+                       op.getWindow(),
+                       op.getKvFormat() == fm::WeightFormat::F16,
+                       partitions};
+    spec.rowsAtOnce =
+        std::max<int64_t>(1, target.attentionQueries / spec.group());
     if (failed(checkLanes(*op, spec.headDim, "head size")))
       return failure();
     kvPageBytes = spec.pageBytes();
     std::string shape =
-        llvm::formatv("{0}_{1}_{2}", spec.heads, spec.kvHeads, spec.headDim);
+        llvm::formatv("{0}_{1}_{2}_{3}", spec.heads, spec.kvHeads, spec.headDim,
+                      spec.halfKV ? "f16" : "f32");
     std::string append = "append_kv_" + shape;
     kernel(append, op.getLoc(), [&](auto &k) { emitAppendKV(k, spec); });
-    Value state = mapping.lookup(op.getState());
+    Value q = mapping.lookup(op.getQ()), state = mapping.lookup(op.getState());
     launch(op.getLoc(), append,
-           {mapping.lookup(op.getK()), mapping.lookup(op.getV()), state}, 2, 1,
-           true, sched::RowKind::Tokens, {});
-    std::string name = "attention_" + shape;
+           {mapping.lookup(op.getK()), mapping.lookup(op.getV()), state},
+           {spec.kvHeads, true, sched::RowKind::Tokens}, {});
     if (spec.window)
-      name += llvm::formatv("_s{0}_w{1}", *spec.sinks, *spec.window);
-    kernel(name, op.getLoc(), [&](auto &k) { emitAttention(k, spec); });
-    Value y = resultBuffer(op, sched::RowKind::Tokens);
+      shape += llvm::formatv("_s{0}_w{1}", *spec.sinks, *spec.window);
     Cost cost;
     cost.positionBytes = spec.pageBytes() / rt::kPagePositions;
     cost.positionOps = 4 * spec.heads * spec.headDim;
-    launch(op.getLoc(), name, {mapping.lookup(op.getQ()), state, y}, 2,
-           spec.kvHeads, true, sched::RowKind::Tokens, cost,
-           spec.scratchBytes());
+    Value y = resultBuffer(op, sched::RowKind::Tokens);
+    std::string whole = "attention_" + shape;
+    kernel(whole, op.getLoc(), [&](auto &k) { emitAttention(k, spec); });
+    launch(op.getLoc(), whole, {q, state, y},
+           {spec.kvHeads, true, sched::RowKind::Tokens, spec.scratchBytes(),
+            false, sched::Steps::Large, spec.rowsAtOnce},
+           cost);
+    // Few rows have too few heads for the threads: partitions are shared out.
+    std::string parts = "attention_partitions_" + shape +
+                        llvm::formatv("_p{0}", spec.partitions).str();
+    kernel(parts, op.getLoc(),
+           [&](auto &k) { emitAttentionPartitions(k, spec); });
+    Value partial = sched::BufferOp::create(
+        builder, op.getLoc(),
+        sched::BufferType::get(builder.getContext(), spec.partialRowBytes(),
+                               sched::RowKind::Tokens),
+        /*per_thread=*/false);
+    cost.sparse = partial;
+    launch(op.getLoc(), parts, {q, state, partial},
+           {spec.kvHeads, true, sched::RowKind::Tokens, spec.scratchBytes(),
+            true, sched::Steps::Small},
+           cost);
+    std::string merge = "attention_merge_" + shape +
+                        llvm::formatv("_p{0}", spec.partitions).str();
+    kernel(merge, op.getLoc(), [&](auto &k) { emitAttentionMerge(k, spec); });
+    launch(op.getLoc(), merge, {partial, y},
+           {1, true, sched::RowKind::Tokens, 0, false, sched::Steps::Small},
+           {.sparse = partial});
     return success();
   }
 
@@ -338,7 +426,7 @@ private:
       operands.push_back(mapping.lookup(input));
     operands.push_back(resultBuffer(op->getResult(0), rows));
     // A few operations a value: an estimate, these kernels only move bytes.
-    launch(op->getLoc(), name, operands, operands.size() - 1, 1, true, rows,
+    launch(op->getLoc(), name, operands, {1, true, rows},
            {0, 4 * fm::getFeatures(inputs[0].getType())});
   }
 };
@@ -365,9 +453,18 @@ struct ConvertFMToSched
     auto schedule =
         ModuleOp::create(builder, module.getLoc(), StringRef("schedule"));
     emitProbes(kernels, *description, module.getLoc());
+    int64_t longest = 1;
+    module.walk([&](fm::ProgramOp program) {
+      if (auto length =
+              program->getAttrOfType<IntegerAttr>("fm.context_length"))
+        longest = std::max(longest, length.getInt());
+    });
+    const int64_t partitions =
+        (longest + rt::kPartitionPositions - 1) / rt::kPartitionPositions;
     for (fm::BlockOp block : module.getOps<fm::BlockOp>())
       if (failed(
-              BlockConverter(block, schedule, kernels, *description).convert()))
+              BlockConverter(block, schedule, kernels, *description, partitions)
+                  .convert()))
         return signalPassFailure();
   }
 };

@@ -129,6 +129,11 @@ private:
       quantize.format = options.weights;
       passes.addPass(fm::createQuantizeWeights(quantize));
     }
+    fm::SetKVFormatOptions kv;
+    kv.format = !options.kv.empty()        ? options.kv
+                : options.weights == "f32" ? "f32"
+                                           : "f16";
+    passes.addPass(fm::createSetKVFormat(kv));
     if (options.kvBudget > 0) {
       fm::LimitKVOptions limit;
       limit.budget = options.kvBudget;

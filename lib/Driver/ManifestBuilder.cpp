@@ -24,7 +24,7 @@ static void translateCost(sched::CostAttr cost, bundle::Cost &out) {
 void isthmus::translateTemplate(sched::TemplateOp op, bundle::Template &out) {
   out.set_name(op.getSymName().str());
   llvm::DenseMap<Value, bundle::Operand> operands;
-  auto addBuffer = [&](Value value) {
+  auto addBuffer = [&](Value value, bool perThread = false) {
     auto type = cast<sched::BufferType>(value.getType());
     bundle::Operand operand;
     operand.set_kind(bundle::Operand::BUFFER);
@@ -33,6 +33,7 @@ void isthmus::translateTemplate(sched::TemplateOp op, bundle::Template &out) {
     bundle::Buffer *buffer = out.add_buffers();
     buffer->set_row_bytes(uint64_t(type.getRowBytes()));
     buffer->set_rows(rowKind(type.getRows()));
+    buffer->set_per_thread(perThread);
   };
   uint32_t bufferArguments = 0, weights = 0;
   for (BlockArgument argument : op.getBody().getArguments()) {
@@ -54,7 +55,7 @@ void isthmus::translateTemplate(sched::TemplateOp op, bundle::Template &out) {
     out.set_kv_page_bytes(uint64_t(bytes.getInt()));
   for (Operation &inner : op.getBody().front()) {
     if (auto buffer = dyn_cast<sched::BufferOp>(inner)) {
-      addBuffer(buffer);
+      addBuffer(buffer, buffer.getPerThread());
       continue;
     }
     auto launch = cast<sched::LaunchOp>(inner);
@@ -65,7 +66,15 @@ void isthmus::translateTemplate(sched::TemplateOp op, bundle::Template &out) {
     message->set_tiles(launch.getTiles());
     message->set_per_row(launch.getPerRow());
     message->set_rows(rowKind(launch.getRows()));
-    message->set_wait(launch.getWait());
+    message->set_wait(launch.getWait() || launch.getWaitLarge());
+    message->set_wait_large_only(launch.getWaitLarge());
+    message->set_replicate(launch.getReplicate());
+    message->set_rows_per_tile(launch.getRowsPerTile());
+    message->set_per_partition(launch.getPerPartition());
+    message->set_steps(launch.getSteps() == sched::Steps::Small ? bundle::SMALL
+                       : launch.getSteps() == sched::Steps::Large
+                           ? bundle::LARGE
+                           : bundle::ANY);
     message->set_scratch_bytes(launch.getScratch());
     if (sched::CostAttr cost = launch.getCostAttr())
       translateCost(cost, *message->mutable_cost());

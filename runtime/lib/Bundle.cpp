@@ -180,8 +180,12 @@ private:
     for (const auto &launch : block.launches()) {
       need(size_t(launch.operands_size()) <= kMaxOperands, "operand count");
       need(launch.tiles() > 0 && launch.tiles() <= (1u << 30), "tiles");
+      need(launch.rows_per_tile() <= (1u << 16), "rows of a tile");
       need(launch.scratch_bytes() <= (1u << 28), "scratch");
-      need(bundle::RowKind_IsValid(launch.rows()), "row kind");
+      need(bundle::RowKind_IsValid(launch.rows()) &&
+               bundle::Steps_IsValid(launch.steps()),
+           "row kind or steps");
+      need(!launch.replicate() || launch.operands_size() > 0, "replicate");
       for (const auto &operand : launch.operands()) {
         switch (operand.kind()) {
         case bundle::Operand::BUFFER:

@@ -18,23 +18,41 @@ uint64_t bytesOf(const bundle::Buffer &buffer, const StepLimits &limits) {
   return (buffer.row_bytes() * rows + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-/// Addresses of one template's temporaries, relative to the region they share.
+bool belongs(const bundle::Launch &launch, Regime regime) {
+  return launch.steps() !=
+         (regime == Regime::Small ? bundle::LARGE : bundle::SMALL);
+}
+
+/// Addresses of one template's temporaries, relative to the region they share,
+/// and those of each thread's own, relative to the thread's region.
 struct TemplateLayout {
   std::vector<uint64_t> offsets;
-  uint64_t bytes = 0;
+  uint64_t bytes = 0, privateBytes = 0;
 };
+
+bool isPrivate(const bundle::Buffer &buffer, Regime regime) {
+  return regime == Regime::Small && buffer.per_thread();
+}
+
+bool waits(const bundle::Launch &launch, Regime regime) {
+  return launch.wait() &&
+         (regime == Regime::Large || !launch.wait_large_only());
+}
 
 /// Temporaries live from the phase of their first launch to that of their last
 /// (a phase ends at a launch that waits: until then, launches overlap). Two
 /// temporaries share memory only if no phase has both.
-TemplateLayout layOut(const bundle::Template &block, const StepLimits &limits) {
+TemplateLayout layOut(const bundle::Template &block, const StepLimits &limits,
+                      Regime regime) {
   struct Life {
     int first = -1, last = -1;
   };
   std::vector<Life> lives(size_t(block.buffers_size()));
   int phase = 0;
   for (const auto &launch : block.launches()) {
-    phase += launch.wait() ? 1 : 0;
+    if (!belongs(launch, regime))
+      continue;
+    phase += waits(launch, regime) ? 1 : 0;
     for (const auto &operand : launch.operands())
       if (operand.kind() == bundle::Operand::BUFFER) {
         Life &life = lives[operand.index()];
@@ -49,12 +67,14 @@ TemplateLayout layOut(const bundle::Template &block, const StepLimits &limits) {
     uint64_t offset, size;
     Life life;
   };
-  std::vector<Placed> placed;
+  std::vector<Placed> placedShared, placedPrivate;
   for (int i = block.has_input() ? 1 : 0; i < block.buffers_size(); ++i) {
     Life life = lives[size_t(i)];
     if (uint32_t(i) == block.output() || life.first < 0)
       continue;
     uint64_t size = bytesOf(block.buffers(i), limits);
+    const bool own = isPrivate(block.buffers(i), regime);
+    std::vector<Placed> &placed = own ? placedPrivate : placedShared;
     // First fit among those alive at the same time, which are kept sorted.
     uint64_t offset = 0;
     for (const Placed &other : placed)
@@ -62,7 +82,8 @@ TemplateLayout layOut(const bundle::Template &block, const StepLimits &limits) {
           offset < other.offset + other.size && other.offset < offset + size)
         offset = other.offset + other.size;
     layout.offsets[size_t(i)] = offset;
-    layout.bytes = std::max(layout.bytes, offset + size);
+    uint64_t &bytes = own ? layout.privateBytes : layout.bytes;
+    bytes = std::max(bytes, offset + size);
     placed.insert(std::upper_bound(placed.begin(), placed.end(), offset,
                                    [](uint64_t value, const Placed &p) {
                                      return value < p.offset;
@@ -75,12 +96,18 @@ TemplateLayout layOut(const bundle::Template &block, const StepLimits &limits) {
 
 uint64_t LinkedStage::peakBytes(uint64_t positions, unsigned threads) const {
   uint64_t pages = (positions + kPagePositions - 1) / kPagePositions;
-  return weightBytes + arenaBytes + scratchBytes * threads + pageBytes * pages;
+  return weightBytes + arenaBytes + (scratchBytes + privateBytes) * threads +
+         pageBytes * pages;
 }
 
 LinkedStage rt::linkStage(const bundle::Manifest &manifest,
                           const bundle::Plan &plan, int stage,
-                          const StepLimits &limits) {
+                          const StepLimits &limits, Regime regime) {
+  const bool small = regime == Regime::Small;
+  const StepLimits rows =
+      small ? StepLimits{std::min(limits.tokens, kSmallStepRows),
+                         std::min(limits.outputs, kSmallStepRows)}
+            : limits;
   const bundle::Program &program = manifest.programs(int(plan.program()));
   const bundle::Stage &own = plan.stages(stage);
   LinkedStage result;
@@ -90,7 +117,7 @@ LinkedStage rt::linkStage(const bundle::Manifest &manifest,
   uint64_t slotBytes = 0, temporaryBytes = 0;
   std::vector<TemplateLayout> layouts;
   for (const auto &block : manifest.templates())
-    layouts.push_back(layOut(block, limits));
+    layouts.push_back(layOut(block, rows, regime));
   for (uint32_t c = own.first_call(); c < own.first_call() + own.calls(); ++c) {
     uint32_t index = program.calls(int(c)).template_();
     const bundle::Template &block = manifest.templates(int(index));
@@ -99,10 +126,11 @@ LinkedStage rt::linkStage(const bundle::Manifest &manifest,
     slotBytes = std::max(slotBytes,
                          bytesOf(block.buffers(int(block.output())), limits));
     temporaryBytes = std::max(temporaryBytes, layouts[index].bytes);
+    result.privateBytes =
+        std::max(result.privateBytes, layouts[index].privateBytes);
   }
   const uint64_t temporaries = 2 * slotBytes;
   result.arenaBytes = temporaries + temporaryBytes;
-
   std::set<uint32_t> weights;
   uint64_t in = 0, out = slotBytes;
   for (uint32_t c = own.first_call(); c < own.first_call() + own.calls(); ++c) {
@@ -116,9 +144,18 @@ LinkedStage rt::linkStage(const bundle::Manifest &manifest,
                       block.buffers(0).rows()};
     }
     for (const auto &launch : block.launches()) {
-      LinkedLaunch linked{
-          &launch,       {}, launch.tiles(), launch.per_row(), launch.wait(),
-          launch.rows(), c};
+      if (!belongs(launch, regime))
+        continue;
+      LinkedLaunch linked{&launch,
+                          {},
+                          launch.tiles(),
+                          std::max<uint64_t>(1, launch.rows_per_tile()),
+                          launch.per_row(),
+                          launch.per_partition(),
+                          waits(launch, regime),
+                          small && launch.replicate(),
+                          launch.rows(),
+                          c};
       for (const auto &operand : launch.operands()) {
         uint32_t i = operand.index();
         switch (operand.kind()) {
@@ -130,13 +167,17 @@ LinkedStage rt::linkStage(const bundle::Manifest &manifest,
           linked.operands.push_back(
               {LinkedOperand::Kind::State, uint64_t(call.state())});
           break;
-        default: {
-          uint64_t offset = i == block.output() ? out
-                            : block.has_input() && i == 0
-                                ? in
-                                : temporaries + layout.offsets[i];
-          linked.operands.push_back({LinkedOperand::Kind::Arena, offset});
-        }
+        default:
+          if (i == block.output())
+            linked.operands.push_back({LinkedOperand::Kind::Arena, out});
+          else if (block.has_input() && i == 0)
+            linked.operands.push_back({LinkedOperand::Kind::Arena, in});
+          else if (isPrivate(block.buffers(int(i)), regime))
+            linked.operands.push_back(
+                {LinkedOperand::Kind::Private, layout.offsets[i]});
+          else
+            linked.operands.push_back(
+                {LinkedOperand::Kind::Arena, temporaries + layout.offsets[i]});
         }
       }
       result.scratchBytes =
@@ -154,5 +195,12 @@ LinkedStage rt::linkStage(const bundle::Manifest &manifest,
   result.weights.assign(weights.begin(), weights.end());
   for (uint32_t weight : result.weights)
     result.weightBytes += manifest.weights(int(weight)).size();
+  if (small)
+    return result;
+  // One memory plan serves both regimes.
+  LinkedStage other = linkStage(manifest, plan, stage, limits, Regime::Small);
+  result.arenaBytes = std::max(result.arenaBytes, other.arenaBytes);
+  result.scratchBytes = std::max(result.scratchBytes, other.scratchBytes);
+  result.privateBytes = other.privateBytes;
   return result;
 }

@@ -96,7 +96,7 @@ double MachineLimits::secondsFor(const LaunchCost &cost,
 
 void Profile::add(const StageExecutor &executor, const StepRows &step,
                   const MachineLimits &limits) {
-  const LinkedStage &stage = executor.stage();
+  const LinkedStage &stage = executor.lastRun();
   int64_t begin = INT64_MAX, end = 0;
   for (size_t i = 0; i < stage.launches.size(); ++i) {
     int64_t first = INT64_MAX, last = 0;
@@ -133,7 +133,7 @@ double Profile::limitSeconds() const {
 
 void isthmus::rt::appendTrace(const StageExecutor &executor, int process,
                               std::string &json) {
-  const LinkedStage &stage = executor.stage();
+  const LinkedStage &stage = executor.lastRun();
   for (size_t i = 0; i < stage.launches.size(); ++i) {
     unsigned thread = 0;
     for (const StageExecutor::Span &span : executor.spans(i)) {

@@ -3,6 +3,7 @@
 
 #include "isthmus/runtime/Error.h"
 
+#include <algorithm>
 #include <cstring>
 
 using namespace isthmus::rt;
@@ -22,6 +23,9 @@ StepRows isthmus::rt::toStepRows(const StepBatch &batch, const ModelInfo &info,
     if (batch.ids[i] < 0 || uint64_t(batch.ids[i]) >= info.vocabSize)
       throw Error("token id {} is outside the vocabulary of {}", batch.ids[i],
                   info.vocabSize);
+    if (uint64_t(batch.positions[i]) >= info.contextLength)
+      throw Error("position {} is outside the model's context of {}",
+                  batch.positions[i], info.contextLength);
     if (batch.sequence[i] < 0 || batch.sequence[i] >= tables ||
         batch.positions[i] < 0 ||
         batch.positions[i] / kPagePositions >= batch.pageStride)
@@ -46,6 +50,9 @@ StepRows isthmus::rt::toStepRows(const StepBatch &batch, const ModelInfo &info,
   step.pageTables = batch.pageTables.data();
   step.pageStride = batch.pageStride;
   step.outputRows = outputRows.data();
+  int32_t longest =
+      *std::max_element(batch.positions.begin(), batch.positions.end());
+  step.partitions = longest / kPartitionPositions + 1;
   return step;
 }
 
@@ -99,7 +106,7 @@ LocalRunner::LocalRunner(const Bundle &bundle, const LocalOptions &options)
     peak += stage.peakBytes(positions, pool.size());
     bundle.verify(weightRanges(manifest, stage), pool.size());
     stages.push_back(std::make_unique<StageExecutor>(
-        bundle, library, std::move(stage), model.pages, pool));
+        bundle, library, plan, i, options.limits, model.pages, pool));
   }
 }
 

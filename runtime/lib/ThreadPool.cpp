@@ -17,22 +17,11 @@ static inline void relax() {
 #endif
 }
 
-void SpinBarrier::wait() {
-  if (threads == 1)
-    return;
-  unsigned seen = generation.load(std::memory_order_acquire);
-  if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
-    arrived.store(0, std::memory_order_relaxed);
-    generation.store(seen + 1, std::memory_order_release);
-    return;
-  }
-  for (int spin = 0; generation.load(std::memory_order_acquire) == seen;
-       ++spin) {
-    if (spin < kSpins)
-      relax();
-    else
-      std::this_thread::yield();
-  }
+void SpinBarrier::pause(int spin) {
+  if (spin < kSpins)
+    relax();
+  else
+    std::this_thread::yield();
 }
 
 unsigned ThreadPool::availableProcessors() {

@@ -184,8 +184,9 @@ private:
                   device.name(), double(peak) / 1e6,
                   double(device.memory_bytes()) / 1e6);
     bundle.verify(weightRanges(manifest, linked), pool.size());
-    executor = std::make_unique<StageExecutor>(
-        bundle, library, std::move(linked), model.pages, pool);
+    executor = std::make_unique<StageExecutor>(bundle, library, plan,
+                                               int(hello.stage()), model.limits,
+                                               model.pages, pool);
     if (hello.next_size() == 0)
       return;
     wire::Hello onward = hello;

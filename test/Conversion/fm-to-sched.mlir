@@ -12,21 +12,28 @@
 // CHECK: func.func @linear_f32_32x32
 // CHECK-NOT: func.func @linear_f32_32x32(
 // CHECK: func.func @rotary_32_32_10000
-// CHECK: func.func @append_kv_1_1_32
-// CHECK: func.func @attention_1_1_32
+// CHECK: func.func @append_kv_1_1_32_f32
+// CHECK: func.func @attention_1_1_32_f32
+// CHECK: func.func @attention_partitions_1_1_32_f32_p1
+// CHECK: func.func @attention_merge_1_1_32_f32_p1
 // CHECK-LABEL: module @schedule
 // CHECK: sched.template @layer attributes {kv_page_bytes = 8192 : i64}
+// Every thread norms a lone row itself, so that the products wait in large steps alone.
+// CHECK: sched.buffer per_thread
+// CHECK: sched.launch @rms_norm_32{{.*}} wait replicate
 // The two products need the norm, not one another.
-// CHECK: sched.launch @rms_norm_32{{.*}} wait {{.*}}
 // CHECK-NEXT: sched.buffer :
-// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens wait {cost = #sched.cost<bytes = 4096, row_bytes = 256, row_ops = 2048>}
+// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens wait_large {cost = #sched.cost<bytes = 4096, row_bytes = 256, row_ops = 2048>}
 // CHECK-NEXT: sched.buffer :
-// CHECK-NEXT: sched.launch @linear_f32_32x32
-// CHECK-NOT: wait
-// CHECK: sched.launch @rotary_32_32_10000{{.*}} per_row over tokens wait
+// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens {cost
+// CHECK: sched.launch @rotary_32_32_10000{{.*}} per_row over tokens wait replicate
+// Few rows share out the partitions of the context.
+// CHECK: sched.launch @attention_1_1_32_f32{{.*}} per_row over tokens in large wait
+// CHECK: sched.launch @attention_partitions_1_1_32_f32_p1{{.*}} per_row per_partition over tokens in small wait {
+// CHECK: sched.launch @attention_merge_1_1_32_f32_p1{{.*}} per_row over tokens in small wait replicate
 // CHECK: sched.template @head
 // CHECK: sched.launch @select_rows_32{{.*}} over outputs wait
-// CHECK: sched.launch @linear_f32_64x32{{.*}} tiles 4 over outputs wait
+// CHECK: sched.launch @linear_f32_64x32{{.*}} tiles 4 over outputs wait_large
 
 // TARGET: unknown target 'z80'; known: x86-64-avx512-vnni x86-64-avx2 aarch64-dotprod aarch64
 // GROUP: kernels take groups of 32 inputs

@@ -45,10 +45,10 @@ class Isthmus:
                    "--ignore-eos", "--json", *args)
         return json.loads(out)["tokens"]
 
-    def logits(self, bundle, ids, folder):
+    def logits(self, bundle, ids, folder, *args):
         import numpy as np
         path = pathlib.Path(folder) / "logits.f32"
-        self("logits", bundle, "--tokens", ",".join(map(str, ids)), "-o", path)
+        self("logits", bundle, "--tokens", ",".join(map(str, ids)), "-o", path, *args)
         return np.fromfile(path, np.float32).reshape(len(ids), -1)
 
 
@@ -85,7 +85,8 @@ def bundles(tmp_path_factory, isthmus):
             extra = ["--context", 512]
             if split:
                 (folder / f"{model}.yaml").write_text(SPLIT % BUDGETS[model])
-                extra = ["--context", 2048, "--topology", folder / f"{model}.yaml"]
+                # The cache of other weights is f16: as many bytes.
+                extra = ["--context", 2048 if weights == "f32" else 4096, "--topology", folder / f"{model}.yaml"]
             isthmus("compile", source, "--weights", weights, "-o", out, *extra, *options)
             made[key] = out
         return made[key]

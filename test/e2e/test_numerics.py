@@ -30,6 +30,18 @@ def test_threads_and_split(isthmus, bundles, tmp_path, weights):
     assert whole.tobytes() == other.tobytes()
 
 
+@pytest.mark.parametrize("weights", ["f32", "f16", "int8", "int4"])
+@pytest.mark.parametrize("options", [[], ["--kv-budget", "300"]])
+def test_rows_of_a_step(isthmus, bundles, tmp_path, weights, options):
+    """However a text is cut into steps, small and large ones, the logits are the same bits."""
+    bundle = bundles("llama", weights, *options)
+    ids = [(13 * i + 5) % 500 for i in range(530)]  # three partitions of attention
+    whole = isthmus.logits(bundle, ids, tmp_path, "--rows", 512, "--context", 1024).tobytes()
+    for rows, threads in ((1, 2), (3, 2), (4, 1), (7, 2), (64, 1)):
+        cut = isthmus.logits(bundle, ids, tmp_path, "--rows", rows, "--threads", threads, "--context", 1024)
+        assert cut.tobytes() == whole, (rows, threads)
+
+
 @pytest.mark.parametrize("weights", ["f32", "int8", "int4"])
 def test_batch_of_eight(bundles, start, weights):
     server = start("serve", bundles("llama", weights), "--port", 0, "--context", 2048)

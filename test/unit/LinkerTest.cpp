@@ -137,6 +137,37 @@ TEST(Linker, OverlappingLaunchesKeepTheirMemory) {
   EXPECT_EQ(s.arenaBytes, 2 * 1600u + 3 * 8 * 256);
 }
 
+TEST(Linker, SmallStepsHaveTheirOwnBarriersAndBuffers) {
+  bundle::Manifest m = makeManifest();
+  auto *layer = m.mutable_templates(1);
+  // "a" works row by row: in small steps every thread does it for itself, and
+  // "b" waits for nobody. "d" belongs to large steps alone.
+  layer->mutable_launches(0)->set_replicate(true);
+  layer->mutable_buffers(2)->set_per_thread(true);
+  layer->mutable_launches(1)->set_wait_large_only(true);
+  layer->mutable_launches(3)->set_steps(bundle::LARGE);
+  *m.add_plans() = makePlan({5});
+  checkManifest("test", m, 1 << 20);
+  LinkedStage large = linkStage(m, m.plans(0), 0, {64, 4}, Regime::Large);
+  LinkedStage small = linkStage(m, m.plans(0), 0, {64, 4}, Regime::Small);
+  EXPECT_EQ(large.launches.size(), 14u);
+  EXPECT_EQ(small.launches.size(), 11u);
+  EXPECT_FALSE(large.launches[1].replicate);
+  EXPECT_TRUE(small.launches[1].replicate);
+  EXPECT_TRUE(large.launches[2].wait);
+  EXPECT_FALSE(small.launches[2].wait);
+  EXPECT_TRUE(small.launches[1].wait); // the first of a call always does
+  using Kind = LinkedOperand::Kind;
+  EXPECT_EQ(large.launches[1].operands[1].kind, Kind::Arena);
+  EXPECT_EQ(small.launches[1].operands[1].kind, Kind::Private);
+  EXPECT_EQ(small.launches[2].operands[0].kind, Kind::Private);
+  // Input and output lie at the same place, memory is planned for both.
+  EXPECT_EQ(small.output.offset, large.output.offset);
+  EXPECT_EQ(large.privateBytes, small.privateBytes);
+  EXPECT_EQ(small.privateBytes, kSmallStepRows * 256);
+  EXPECT_LE(small.arenaBytes, large.arenaBytes);
+}
+
 TEST(Manifest, RejectsIndicesOutOfRange) {
   auto rejects = [](auto change) {
     bundle::Manifest m = makeManifest();
@@ -166,4 +197,10 @@ TEST(Manifest, RejectsIndicesOutOfRange) {
   rejects(
       [](auto &m) { m.mutable_plans(0)->mutable_stages(0)->set_device(9); });
   rejects([](auto &m) { m.clear_plans(); });
+  rejects([](auto &m) {
+    m.mutable_templates(1)->mutable_launches(0)->set_rows_per_tile(1u << 20);
+  });
+  rejects([](auto &m) {
+    m.mutable_templates(1)->mutable_launches(0)->set_steps(bundle::Steps(7));
+  });
 }

@@ -58,6 +58,10 @@ static int run(int argc, char **argv) {
                  "fraction for --prune unstructured")
       ->check(CLI::Range(0.0, 0.99))
       ->capture_default_str();
+  app.add_option("--kv", options.kv,
+                 "how the KV cache is stored (default: f32 with f32 weights, "
+                 "else f16)")
+      ->check(CLI::IsMember({"f32", "f16"}));
   app.add_option("--kv-budget", options.kvBudget,
                  "positions of KV cache a sequence attends to")
       ->check(CLI::Range(8, 1 << 24));

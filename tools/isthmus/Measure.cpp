@@ -95,6 +95,7 @@ void cli::addLogits(CLI::App &app) {
     SessionOptions session;
     std::vector<int32_t> tokens;
     std::string output;
+    uint64_t rows = 64;
   };
   auto o = std::make_shared<Options>();
   CLI::App *command = app.add_subcommand(
@@ -107,7 +108,11 @@ void cli::addLogits(CLI::App &app) {
       ->delimiter(',')
       ->required();
   command->add_option("-o,--output", o->output, "file to write")->required();
+  command->add_option("--rows", o->rows, "most tokens a step")
+      ->check(CLI::Range(1, 512))
+      ->capture_default_str();
   command->callback([o] {
+    o->session.outputs = o->rows;
     Session session(o->session);
     std::ofstream file(o->output, std::ios::binary);
     rt::StepBatch batch;

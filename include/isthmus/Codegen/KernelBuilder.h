@@ -100,6 +100,9 @@ public:
   mlir::Value ptr(mlir::Value base, int64_t offset);
   mlir::Value load(mlir::Type type, mlir::Value base, int64_t offset = 0);
   void store(mlir::Value value, mlir::Value base, int64_t offset = 0);
+  /// Asks for `bytes` bytes from `base` on, which need not be readable, to be
+  /// brought into the second-level cache.
+  void prefetch(mlir::Value base, int64_t bytes);
 
   // Control flow.
   Values loop(mlir::Value from, mlir::Value to, int64_t step, Values inits,

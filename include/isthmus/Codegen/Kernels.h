@@ -36,6 +36,16 @@ struct LinearSpec {
 };
 void emitLinear(KernelBuilder &k, const LinearSpec &spec);
 
+/// Operands: x, gate weight, up weight, y: silu(x gate) * (x up). Both weights
+/// have the layout `weight`, whose outputs are a multiple of 32. One tile 32
+/// outputs.
+struct GatedLinearSpec {
+  static constexpr int64_t kTileOutputs = 2 * PackedLayout::kPanel;
+  PackedLayout weight;
+  bool quantize; ///< y is qrows
+};
+void emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec);
+
 /// Operands: x, weight, y. One tile a row.
 struct NormSpec {
   int64_t features;
@@ -67,21 +77,38 @@ struct RotarySpec {
 void emitRotary(KernelBuilder &k, const RotarySpec &spec);
 
 /// Geometry of attention over a paged cache. A page holds, for each key/value
-/// head, f32 keys [headDim][kPagePositions] and values
-/// [kPagePositions][headDim].
+/// head, keys [headDim][kPagePositions] and values [kPagePositions][headDim],
+/// in f32 or f16.
 struct AttentionSpec {
   int64_t heads, kvHeads, headDim;
   double scale;
   std::optional<int64_t> sinks, window;
+  bool halfKV = false;
+  int64_t partitions = 1; ///< of the longest sequence the model takes
+  /// Rows of a tile of emitAttention, which share loads if they belong
+  /// together.
+  int64_t rowsAtOnce = 1;
 
+  int64_t group() const { return heads / kvHeads; }
+  int64_t valueBytes() const { return halfKV ? 2 : 4; }
   int64_t headBytes() const; ///< bytes of one head in a page
   int64_t pageBytes() const { return kvHeads * headBytes(); }
   int64_t scratchBytes() const;
+  /// One partition's result for one key/value head: for each query head f32
+  /// outputs [headDim], maximum [16] and sum [16].
+  int64_t partialBytes() const;
+  /// A row of results: [kvHeads][partitions].
+  int64_t partialRowBytes() const;
 };
-/// Operands: k, v, state. One tile a row.
+/// Operands: k, v, state. One tile a row and key/value head.
 void emitAppendKV(KernelBuilder &k, const AttentionSpec &spec);
-/// Operands: q, state, y. One tile a row and key/value head.
+/// Operands: q, state, y. One tile a key/value head and `rowsAtOnce` rows.
 void emitAttention(KernelBuilder &k, const AttentionSpec &spec);
+/// Operands: q, state, partial results. One tile a row, key/value head and
+/// partition of the step's longest sequence.
+void emitAttentionPartitions(KernelBuilder &k, const AttentionSpec &spec);
+/// Operands: partial results, y. One tile a row.
+void emitAttentionMerge(KernelBuilder &k, const AttentionSpec &spec);
 
 /// Appends the kernels by which a runtime measures what the machine can do:
 /// `probe_read`, `probe_f32` and `probe_int8` (KernelABI.h).

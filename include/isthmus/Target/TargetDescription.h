@@ -31,7 +31,9 @@ struct TargetDescription {
   std::string requiredCpuFlags;
   DotProduct dot;
   int floatRows; ///< rows of 16 f32 accumulators that fit the registers
-  int dotRows;   ///< rows of 16 int32 accumulators beside unpacked weights
+  /// Queries of attention that each have two rows of 16 f32 accumulators.
+  int attentionQueries;
+  int dotRows; ///< rows of 16 int32 accumulators beside unpacked weights
 };
 
 /// All targets, the preferred ones of an architecture first.

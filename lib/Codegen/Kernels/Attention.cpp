@@ -3,38 +3,83 @@
 // Scores of a page stand across lanes (keys are stored transposed inside a
 // page), outputs across lanes too, so neither product needs a horizontal sum. A
 // fixed partition of 256 positions keeps its own softmax state; partitions
-// merge in ascending order. Neither depends on how many rows the step has.
+// merge in ascending order. Neither depends on how many rows the step has:
+// small steps let threads share the partitions of a row, and merge them with
+// the same operations that large steps use.
 //
 //===----------------------------------------------------------------------===//
 #include "isthmus/Codegen/Kernels.h"
-#include "isthmus/Dialect/FM/IR/FM.h"
 #include "isthmus/runtime/KernelABI.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
+
+#include <array>
 
 using namespace mlir;
 using namespace isthmus;
 
 static constexpr int64_t kPage = rt::kPagePositions;
-static constexpr int64_t kPartition = fm::kAttentionPartition;
+static constexpr int64_t kPartition = rt::kPartitionPositions;
 /// Stands for minus infinity without its NaNs.
 static constexpr double kMasked = -1e30;
-
-int64_t AttentionSpec::headBytes() const { return 2 * headDim * kPage * 4; }
+int64_t AttentionSpec::headBytes() const {
+  return 2 * headDim * kPage * valueBytes();
+}
 
 int64_t AttentionSpec::scratchBytes() const {
-  int64_t group = heads / kvHeads;
-  // Scores, running outputs, running maximum and sum for each query head.
-  return group * (kPartition + headDim + 2 * kLanes) * 4;
+  // Probabilities, running outputs, and six vectors of softmax state for each
+  // query.
+  return rowsAtOnce * group() * (kPartition + headDim + 6 * kLanes) * 4;
+}
+
+int64_t AttentionSpec::partialBytes() const {
+  return group() * (headDim + 2 * kLanes) * 4;
+}
+
+int64_t AttentionSpec::partialRowBytes() const {
+  return kvHeads * partitions * partialBytes();
 }
 
 namespace {
+/// Loads 16 cached values as f32.
+Value loadCached(KernelBuilder &k, const AttentionSpec &spec, Value at,
+                 int64_t offset = 0) {
+  VectorType floats = k.vec(kLanes, k.f32());
+  if (!spec.halfKV)
+    return k.load(floats, at, offset);
+  Value half = k.load(k.vec(kLanes, k.f16()), at, offset);
+  return arith::ExtFOp::create(k.b, k.loc, floats, half);
+}
+
+/// Softmax over partitions that come one after another: the largest score so
+/// far, and the sum of exponentials relative to it, the same in all lanes.
+struct Running {
+  Value maximum, sum;
+};
+/// What the outputs so far, and those of the new partition, are multiplied by.
+struct Factors {
+  Value old, added;
+};
+
+Factors mergePartition(KernelBuilder &k, Running &running, Value maximum,
+                       Value sum) {
+  Value largest = k.fmax(running.maximum, maximum);
+  Factors factors{k.exp(k.fsub(running.maximum, largest)),
+                  k.exp(k.fsub(maximum, largest))};
+  running.sum = k.fma(sum, factors.added, k.fmul(running.sum, factors.old));
+  running.maximum = largest;
+  return factors;
+}
+
+/// Attention of one key/value head with the queries of one row, or of several
+/// rows at successive positions of a sequence. A query is a row and one of the
+/// query heads that share the key/value head; they are numbered row by row.
 class AttentionEmitter {
 public:
   AttentionEmitter(KernelBuilder &k, const AttentionSpec &spec)
-      : k(k), spec(spec), group(spec.heads / spec.kvHeads),
-        lanes(k.vec(kLanes, k.f32())) {
+      : k(k), spec(spec), group(spec.group()), lanes(k.vec(kLanes, k.f32())) {
     q = k.operand(0);
     state = k.operand(1);
     y = k.operand(2);
@@ -42,13 +87,61 @@ public:
     sequence = k.stepField(rt::kStepSequence, true);
     pageTables = k.stepField(rt::kStepPageTables, true);
     pageStride = k.stepField(rt::kStepPageStride, false);
-    running = k.ptr(k.scratch, group * kPartition * 4);
-    maxima = k.ptr(running, group * spec.headDim * 4);
-    sums = k.ptr(maxima, group * kLanes * 4);
+    running = k.ptr(k.scratch, spec.rowsAtOnce * group * kPartition * 4);
+    softmax = k.ptr(running, spec.rowsAtOnce * group * spec.headDim * 4);
   }
 
-  void emit() {
-    k.loop(k.begin, k.end, 1, [&](Value tile) { emitTile(tile); });
+  /// One tile a key/value head and `rowsAtOnce` rows: all partitions in
+  /// ascending order. Rows that belong together share what they load.
+  void emitWhole() {
+    Value rowCount = k.rowCount();
+    k.loop(k.begin, k.end, 1, [&](Value tile) {
+      Value head = k.rem(tile, spec.kvHeads);
+      Value first = k.mul(k.div(tile, spec.kvHeads), spec.rowsAtOnce);
+      Value last = k.min(k.add(first, spec.rowsAtOnce), rowCount);
+      auto oneByOne = [&] {
+        k.loop(first, last, 1, [&](Value row) { emitRows(row, head, 1); });
+      };
+      if (spec.rowsAtOnce == 1)
+        return oneByOne();
+      k.ifElse(
+          areSuccessive(first, last),
+          [&] { emitRows(first, head, spec.rowsAtOnce); }, oneByOne);
+    });
+  }
+
+  /// One tile a row, key/value head and partition of the step's longest
+  /// sequence: writes the partition's outputs, maximum and sum.
+  void emitPartitions() {
+    Value count = k.stepField(rt::kStepPartitions, false);
+    k.loop(k.begin, k.end, 1, [&](Value tile) {
+      Value partition = arith::RemUIOp::create(k.b, k.loc, tile, count);
+      Value rowAndHead = arith::DivUIOp::create(k.b, k.loc, tile, count);
+      Value row = k.div(rowAndHead, spec.kvHeads);
+      Value head = k.rem(rowAndHead, spec.kvHeads);
+      openRows(row, head, 1);
+      Value partial =
+          k.ptr(k.ptr(y, k.mul(row, spec.partialRowBytes())),
+                k.mul(k.add(k.mul(head, spec.partitions), partition),
+                      spec.partialBytes()));
+      Value first = k.mul(partition, kPartition);
+      Value inside = k.min(k.sub(k.add(position, 1), first), k.cst(kPartition));
+      auto nothing = [&] {
+        for (int64_t g = 0; g < group; ++g)
+          for (int64_t d = 0; d < spec.headDim + 2 * kLanes; d += kLanes)
+            k.store(d == spec.headDim ? k.fcst(lanes, kMasked)
+                                      : k.zeros(kLanes),
+                    partial, partialAt(g, d));
+      };
+      k.ifElse(
+          k.lessThan(k.cst(0), inside),
+          [&] {
+            ifVisible(
+                first, inside, [&] { emitAndStore(partial, first, inside); },
+                nothing);
+          },
+          nothing);
+    });
   }
 
 private:
@@ -57,51 +150,112 @@ private:
   int64_t group; ///< query heads that share a key/value head
   VectorType lanes;
   Value q, state, y, positions, sequence, pageTables, pageStride;
-  Value running, maxima, sums; ///< per query head, in scratch
-  Value position, pages, queries, kvOffset;
+  Value running, softmax; ///< per query, in scratch
+  // Of the rows at hand: their number, and position, places of queries and
+  // outputs of the first.
+  int64_t rows = 1;
+  Value position, pages, queries, kvOffset, out;
 
-  void emitTile(Value tile) {
-    Value row = k.div(tile, spec.kvHeads), head = k.rem(tile, spec.kvHeads);
+  /// Vectors of softmax state that each query has in scratch.
+  enum Softmax {
+    kRunningMaximum,
+    kRunningSum,
+    kMaximum,
+    kSum,
+    kOldFactor,
+    kAddedFactor,
+    kSoftmaxVectors,
+  };
+  static int64_t vectorAt(Softmax which) { return which * kLanes * 4; }
+  Value softmaxOf(Value query) {
+    return k.ptr(softmax, k.mul(query, kSoftmaxVectors * kLanes * 4));
+  }
+  int64_t rowBytes() const { return floatRowBytes(spec.heads * spec.headDim); }
+  /// Offset of query `i` in rows of queries or outputs.
+  int64_t inRows(int64_t i) const {
+    return i / group * rowBytes() + i % group * spec.headDim * 4;
+  }
+  /// Value `d` of a partial result: outputs, then maximum, then sum.
+  int64_t partialAt(int64_t g, int64_t d) const {
+    return (g * (spec.headDim + 2 * kLanes) + d) * 4;
+  }
+
+  /// True if there are `rowsAtOnce` rows, of one sequence, each a position
+  /// after the one before.
+  Value areSuccessive(Value first, Value last) {
+    auto entry = [&](Value array, int64_t offset) {
+      Value at = k.ptr(array, k.mul(k.add(first, offset), 4));
+      return k.toI64(k.load(k.i32(), at));
+    };
+    Value full = k.equal(k.sub(last, first), k.cst(spec.rowsAtOnce));
+    auto op = scf::IfOp::create(k.b, k.loc, k.b.getI1Type(), full, true);
+    OpBuilder saved = k.b;
+    k.b = op.getThenBodyBuilder();
+    Value all = k.equal(k.cst(0), k.cst(0));
+    for (int64_t r = 1; r < spec.rowsAtOnce; ++r) {
+      Value same = k.equal(entry(sequence, r), entry(sequence, 0));
+      Value next = k.equal(entry(positions, r), k.add(entry(positions, 0), r));
+      all = arith::AndIOp::create(k.b, k.loc, all, same);
+      all = arith::AndIOp::create(k.b, k.loc, all, next);
+    }
+    scf::YieldOp::create(k.b, k.loc, all);
+    k.b = op.getElseBodyBuilder();
+    scf::YieldOp::create(k.b, k.loc, full);
+    k.b = saved;
+    return op.getResult(0);
+  }
+
+  void openRows(Value row, Value head, int64_t count) {
+    rows = count;
     Value rowOffset =
-        k.add(k.mul(row, floatRowBytes(spec.heads * spec.headDim)),
-              k.mul(head, group * spec.headDim * 4));
+        k.add(k.mul(row, rowBytes()), k.mul(head, group * spec.headDim * 4));
     position = k.toI64(k.load(k.i32(), k.ptr(positions, k.mul(row, 4))));
     Value table = k.toI64(k.load(k.i32(), k.ptr(sequence, k.mul(row, 4))));
     pages = k.ptr(pageTables, k.mul(k.mul(table, pageStride), 4));
     queries = k.ptr(q, rowOffset);
+    out = k.ptr(y, rowOffset);
     kvOffset = k.mul(head, spec.headBytes());
+  }
 
-    for (int64_t g = 0; g < group; ++g) {
-      k.store(k.fcst(lanes, kMasked), maxima, g * kLanes * 4);
-      k.store(k.zeros(kLanes), sums, g * kLanes * 4);
-    }
-    k.loop(k.cst(0), k.cst(group * spec.headDim * 4), kLanes * 4,
-           [&](Value o) { k.store(k.zeros(kLanes), k.ptr(running, o)); });
-
-    Value count = k.add(position, 1);
-    k.loop(k.cst(0), count, kPartition, [&](Value first) {
-      Value inside = k.min(k.sub(count, first), k.cst(kPartition));
-      if (!spec.window) {
-        emitPartition(first, inside);
-        return;
-      }
-      // Nothing to do where neither a sink nor the window reaches.
-      Value windowStart = k.add(position, 1 - *spec.window);
-      Value beforeWindow =
-          k.lessThan(k.add(first, inside), k.add(windowStart, 1));
-      Value afterSinks = k.lessThan(k.cst(*spec.sinks - 1), first);
-      Value skip = arith::AndIOp::create(k.b, k.loc, beforeWindow, afterSinks);
-      k.ifElse(skip, [] {}, [&] { emitPartition(first, inside); });
+  void emitRows(Value row, Value head, int64_t count) {
+    openRows(row, head, count);
+    forEachQuery([&](Value query) {
+      Value own = softmaxOf(query);
+      k.store(k.fcst(lanes, kMasked), own, vectorAt(kRunningMaximum));
+      k.store(k.zeros(kLanes), own, vectorAt(kRunningSum));
     });
-
-    for (int64_t g = 0; g < group; ++g) {
-      Value sum = k.load(lanes, sums, g * kLanes * 4);
-      for (int64_t d = 0; d < spec.headDim; d += kLanes) {
-        int64_t offset = (g * spec.headDim + d) * 4;
-        k.store(k.fdiv(k.load(lanes, running, offset), sum),
-                k.ptr(y, rowOffset), offset);
-      }
+    k.loop(k.cst(0), k.cst(rows * group * spec.headDim * 4), kLanes * 4,
+           [&](Value o) { k.store(k.zeros(kLanes), k.ptr(running, o)); });
+    Value end = k.add(position, count);
+    k.loop(k.cst(0), end, kPartition, [&](Value first) {
+      Value inside = k.min(k.sub(end, first), k.cst(kPartition));
+      ifVisible(first, inside, [&] { emitAndMerge(first, inside); });
+    });
+    for (int64_t i = 0; i < rows * group; ++i) {
+      Value sum = k.load(lanes, softmaxOf(k.cst(i)), vectorAt(kRunningSum));
+      for (int64_t d = 0; d < spec.headDim; d += kLanes)
+        k.store(k.fdiv(k.load(lanes, running, (i * spec.headDim + d) * 4), sum),
+                out, inRows(i) + d * 4);
     }
+  }
+
+  void forEachQuery(const std::function<void(Value)> &body) {
+    k.loop(k.cst(0), k.cst(rows * group), 1, body);
+  }
+
+  /// Runs `body` unless neither a sink nor any row's window reaches the
+  /// partition.
+  void ifVisible(
+      Value first, Value inside, const std::function<void()> &body,
+      const std::function<void()> &otherwise = [] {}) {
+    if (!spec.window)
+      return body();
+    Value windowStart = k.add(position, 1 - *spec.window);
+    Value beforeWindow =
+        k.lessThan(k.add(first, inside), k.add(windowStart, 1));
+    Value afterSinks = k.lessThan(k.cst(*spec.sinks - 1), first);
+    Value hidden = arith::AndIOp::create(k.b, k.loc, beforeWindow, afterSinks);
+    k.ifElse(hidden, otherwise, body);
   }
 
   Value pagePtr(Value index) {
@@ -109,51 +263,93 @@ private:
     return k.ptr(k.ptr(state, k.mul(page, spec.pageBytes())), kvOffset);
   }
 
-  /// `inside` positions from `first` on, 1..256 of them.
-  void emitPartition(Value first, Value inside) {
+  void emitAndMerge(Value first, Value inside) {
+    emitProbabilities(first, inside);
+    forEachQuery([&](Value query) {
+      Value own = softmaxOf(query);
+      Running state{k.load(lanes, own, vectorAt(kRunningMaximum)),
+                    k.load(lanes, own, vectorAt(kRunningSum))};
+      Factors factors =
+          mergePartition(k, state, k.load(lanes, own, vectorAt(kMaximum)),
+                         k.load(lanes, own, vectorAt(kSum)));
+      k.store(state.maximum, own, vectorAt(kRunningMaximum));
+      k.store(state.sum, own, vectorAt(kRunningSum));
+      k.store(factors.old, own, vectorAt(kOldFactor));
+      k.store(factors.added, own, vectorAt(kAddedFactor));
+    });
+    emitOutputs(first, inside, [&](int64_t i, int64_t d, Value sum) {
+      Value own = softmaxOf(k.cst(i));
+      int64_t at = (i * spec.headDim + d) * 4;
+      Value old = k.fmul(k.load(lanes, running, at),
+                         k.load(lanes, own, vectorAt(kOldFactor)));
+      Value factor = k.load(lanes, own, vectorAt(kAddedFactor));
+      k.store(k.fma(sum, factor, old), running, at);
+    });
+  }
+
+  void emitAndStore(Value partial, Value first, Value inside) {
+    emitProbabilities(first, inside);
+    for (int64_t g = 0; g < group; ++g)
+      for (auto [i, which] : llvm::enumerate(std::array{kMaximum, kSum}))
+        k.store(k.load(lanes, softmaxOf(k.cst(g)), vectorAt(which)), partial,
+                partialAt(g, spec.headDim + int64_t(i) * kLanes));
+    emitOutputs(first, inside, [&](int64_t g, int64_t d, Value sum) {
+      k.store(sum, partial, partialAt(g, d));
+    });
+  }
+
+  /// Calls `body(first, count)` for queries whose sums fit the registers.
+  void forEachGroup(const std::function<void(int64_t, int64_t)> &body) {
+    const int64_t most = k.target.attentionQueries;
+    for (int64_t first = 0; first < rows * group; first += most)
+      body(first, std::min(most, rows * group - first));
+  }
+
+  /// Scores of the positions [first, first + inside), turned into exp(score -
+  /// maximum), with the maximum and the sum beside them. `inside` counts the
+  /// positions that the last row sees, 1..256.
+  void emitProbabilities(Value first, Value inside) {
     Value firstPage = k.div(first, kPage);
     Value pageCount = k.div(k.add(inside, kPage - 1), kPage);
     k.loop(k.cst(0), pageCount, 1, [&](Value p) {
       Value keys = pagePtr(k.add(firstPage, p));
-      for (int64_t g = 0; g < group; g += 3)
-        emitScores(keys, k.mul(p, kPage * 4), g,
-                   std::min<int64_t>(3, group - g));
+      forEachGroup([&](int64_t query, int64_t count) {
+        emitScores(keys, k.mul(p, kPage * 4), query, count);
+      });
     });
-    for (int64_t g = 0; g < group; ++g)
-      emitSoftmax(g, first, inside, k.mul(pageCount, kPage * 4));
-    for (int64_t g = 0; g < group; g += 3)
-      emitOutputs(g, std::min<int64_t>(3, group - g), firstPage, inside,
-                  pageCount);
+    emitSoftmax(first, k.mul(pageCount, kPage * 4));
   }
 
-  /// scores[g][page positions] = scale * q . k, the head's features ascending.
-  void emitScores(Value keys, Value offset, int64_t firstHead, int64_t heads) {
-    auto acc = k.loop(k.cst(0), k.cst(spec.headDim), 1,
-                      KernelBuilder::Values(heads * 2, k.zeros(kLanes)),
-                      [&](Value d, ValueRange in) {
-                        KernelBuilder::Values out(in);
-                        Value column = k.ptr(keys, k.mul(d, kPage * 4));
-                        Value low = k.load(lanes, column);
-                        Value high = k.load(lanes, column, kLanes * 4);
-                        for (int64_t h = 0; h < heads; ++h) {
-                          Value query = k.splat(
-                              k.load(k.f32(), k.ptr(queries, k.mul(d, 4)),
-                                     (firstHead + h) * spec.headDim * 4),
-                              kLanes);
-                          out[2 * h] = k.fma(query, low, out[2 * h]);
-                          out[2 * h + 1] = k.fma(query, high, out[2 * h + 1]);
-                        }
-                        return out;
-                      });
-    for (int64_t h = 0; h < heads; ++h)
-      for (int64_t i = 0; i < 2; ++i)
-        k.store(k.fmul(acc[2 * h + i], k.fcst(lanes, spec.scale)),
+  /// scores[query][page positions] = scale * q . k, features ascending.
+  void emitScores(Value keys, Value offset, int64_t first, int64_t count) {
+    const int64_t bytes = spec.valueBytes();
+    auto acc =
+        k.loop(k.cst(0), k.cst(spec.headDim), 1,
+               KernelBuilder::Values(count * 2, k.zeros(kLanes)),
+               [&](Value d, ValueRange in) {
+                 KernelBuilder::Values sums(in);
+                 Value column = k.ptr(keys, k.mul(d, kPage * bytes));
+                 Value low = loadCached(k, spec, column);
+                 Value high = loadCached(k, spec, column, kLanes * bytes);
+                 Value at = k.ptr(queries, k.mul(d, 4));
+                 for (int64_t i = 0; i < count; ++i) {
+                   Value query =
+                       k.splat(k.load(k.f32(), at, inRows(first + i)), kLanes);
+                   sums[2 * i] = k.fma(query, low, sums[2 * i]);
+                   sums[2 * i + 1] = k.fma(query, high, sums[2 * i + 1]);
+                 }
+                 return sums;
+               });
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t half = 0; half < 2; ++half)
+        k.store(k.fmul(acc[2 * i + half], k.fcst(lanes, spec.scale)),
                 k.ptr(k.scratch, offset),
-                (firstHead + h) * kPartition * 4 + i * kLanes * 4);
+                (first + i) * kPartition * 4 + half * kLanes * 4);
   }
 
-  /// True in the lanes that the row may see; `offset` is in bytes of scores.
-  Value visible(Value offset, Value first, Value inside) {
+  /// True in the lanes that a row at `own` may see; `offset` is in bytes of the
+  /// scores of positions from `first` on.
+  Value visible(Value offset, Value first, Value own) {
     VectorType ints = k.vec(kLanes, k.i32());
     SmallVector<int32_t> iota;
     for (int32_t i = 0; i < kLanes; ++i)
@@ -166,113 +362,162 @@ private:
     auto less = [&](Value a, Value b) -> Value {
       return arith::CmpIOp::create(k.b, k.loc, arith::CmpIPredicate::slt, a, b);
     };
-    Value index = k.add(lane, splat32(k.div(offset, 4)));
-    Value result = less(index, splat32(inside));
+    Value absolute = k.add(lane, splat32(k.add(k.div(offset, 4), first)));
+    Value result = less(absolute, splat32(k.add(own, 1)));
     if (spec.window) {
-      Value absolute = k.add(index, splat32(first));
       Value isSink = less(absolute, k.cst(ints, *spec.sinks));
-      Value inWindow = less(splat32(k.add(position, -*spec.window)), absolute);
+      Value inWindow = less(splat32(k.add(own, -*spec.window)), absolute);
       Value either = arith::OrIOp::create(k.b, k.loc, isSink, inWindow);
       result = arith::AndIOp::create(k.b, k.loc, result, either);
     }
     return result;
   }
 
-  /// Turns scores into exp(score - maximum), and folds the partition's maximum
-  /// and sum into the running ones; rescales the running output.
-  void emitSoftmax(int64_t g, Value first, Value inside, Value bytes) {
-    Value scores = k.ptr(k.scratch, g * kPartition * 4);
+  void emitSoftmax(Value first, Value bytes) {
     auto select = [&](Value mask, Value yes, Value no) -> Value {
       return arith::SelectOp::create(k.b, k.loc, mask, yes, no);
     };
-    Value largest =
-        k.loop(k.cst(0), bytes, kLanes * 4, {k.fcst(lanes, kMasked)},
-               [&](Value offset, ValueRange in) -> KernelBuilder::Values {
-                 Value s = select(visible(offset, first, inside),
-                                  k.load(lanes, k.ptr(scores, offset)),
-                                  k.fcst(lanes, kMasked));
-                 return {k.fmax(in[0], s)};
-               })[0];
-    Value maximum = k.splat(k.reduceMax(largest), kLanes);
-    Value total =
-        k.loop(k.cst(0), bytes, kLanes * 4, {k.zeros(kLanes)},
-               [&](Value offset, ValueRange in) -> KernelBuilder::Values {
-                 Value at = k.ptr(scores, offset);
-                 Value e = k.exp(k.fsub(k.load(lanes, at), maximum));
-                 e = select(visible(offset, first, inside), e, k.zeros(kLanes));
-                 k.store(e, at);
-                 return {k.fadd(in[0], e)};
-               })[0];
-    Value sum = k.splat(k.reduceAdd(total), kLanes);
-
-    Value oldMaximum = k.load(lanes, maxima, g * kLanes * 4);
-    Value newMaximum = k.fmax(oldMaximum, maximum);
-    Value oldFactor = k.exp(k.fsub(oldMaximum, newMaximum));
-    Value newFactor = k.exp(k.fsub(maximum, newMaximum));
-    Value oldSum = k.load(lanes, sums, g * kLanes * 4);
-    k.store(newMaximum, maxima, g * kLanes * 4);
-    k.store(k.fma(sum, newFactor, k.fmul(oldSum, oldFactor)), sums,
-            g * kLanes * 4);
-    // Scaling the probabilities here saves keeping the factor for later.
-    k.loop(k.cst(0), bytes, kLanes * 4, [&](Value offset) {
-      Value at = k.ptr(scores, offset);
-      k.store(k.fmul(k.load(lanes, at), newFactor), at);
+    forEachQuery([&](Value query) {
+      Value scores = k.ptr(k.scratch, k.mul(query, kPartition * 4));
+      Value own = k.add(position, k.div(query, group));
+      // Whole vectors before the row's position need no mask.
+      Value clear = k.cst(0);
+      if (!spec.window) {
+        Value seen = k.max(k.sub(k.add(own, 1), first), k.cst(0));
+        clear = k.min(k.mul(k.div(seen, kLanes), kLanes * 4), bytes);
+      }
+      auto overScores =
+          [&](Value init,
+              const std::function<Value(Value, Value, bool)> &body) {
+            Value sum = init;
+            for (bool masked : {false, true})
+              sum = k.loop(
+                  masked ? clear : k.cst(0), masked ? bytes : clear, kLanes * 4,
+                  {sum},
+                  [&](Value offset, ValueRange in) -> KernelBuilder::Values {
+                    return {body(offset, in[0], masked)};
+                  })[0];
+            return sum;
+          };
+      Value largest = overScores(
+          k.fcst(lanes, kMasked), [&](Value offset, Value sofar, bool masked) {
+            Value score = k.load(lanes, k.ptr(scores, offset));
+            if (masked)
+              score = select(visible(offset, first, own), score,
+                             k.fcst(lanes, kMasked));
+            return k.fmax(sofar, score);
+          });
+      Value maximum = k.splat(k.reduceMax(largest), kLanes);
+      Value total = overScores(
+          k.zeros(kLanes), [&](Value offset, Value sofar, bool masked) {
+            Value at = k.ptr(scores, offset);
+            Value e = k.exp(k.fsub(k.load(lanes, at), maximum));
+            if (masked)
+              e = select(visible(offset, first, own), e, k.zeros(kLanes));
+            k.store(e, at);
+            return k.fadd(sofar, e);
+          });
+      Value state = softmaxOf(query);
+      k.store(maximum, state, vectorAt(kMaximum));
+      k.store(k.splat(k.reduceAdd(total), kLanes), state, vectorAt(kSum));
     });
-    Value out = k.ptr(running, g * spec.headDim * 4);
-    for (int64_t d = 0; d < spec.headDim; d += kLanes)
-      k.store(k.fmul(k.load(lanes, out, d * 4), oldFactor), out, d * 4);
   }
 
-  /// running[g] += probabilities * values, positions ascending.
-  void emitOutputs(int64_t firstHead, int64_t heads, Value firstPage,
-                   Value inside, Value pageCount) {
-    int64_t width = spec.headDim % 32 == 0 ? 2 : 1; // vectors at once
-    for (int64_t d = 0; d < spec.headDim; d += width * kLanes) {
-      auto at = [&](int64_t h, int64_t i) {
-        return ((firstHead + h) * spec.headDim + d + i * kLanes) * 4;
-      };
-      KernelBuilder::Values inits;
-      for (int64_t h = 0; h < heads; ++h)
-        for (int64_t i = 0; i < width; ++i)
-          inits.push_back(k.load(lanes, running, at(h, i)));
-      auto acc =
-          k.loop(k.cst(0), pageCount, 1, inits, [&](Value p, ValueRange outer) {
-            Value values = k.ptr(pagePtr(k.add(firstPage, p)),
-                                 spec.headDim * kPage * 4 + d * 4);
-            Value firstInPage = k.mul(p, kPage);
-            Value limit = k.min(k.sub(inside, firstInPage), k.cst(kPage));
-            return k.loop(
-                k.cst(0), limit, 1, KernelBuilder::Values(outer),
-                [&](Value j, ValueRange in) {
-                  KernelBuilder::Values out(in);
-                  Value line = k.ptr(values, k.mul(j, spec.headDim * 4));
-                  Value probability =
-                      k.ptr(k.scratch, k.mul(k.add(firstInPage, j), 4));
-                  KernelBuilder::Values v;
-                  for (int64_t i = 0; i < width; ++i)
-                    v.push_back(k.load(lanes, line, i * kLanes * 4));
-                  for (int64_t h = 0; h < heads; ++h) {
-                    Value weight =
-                        k.splat(k.load(k.f32(), probability,
-                                       (firstHead + h) * kPartition * 4),
-                                kLanes);
+  /// Gives `use` the sums of probabilities * values, positions ascending, 16
+  /// features of a query at a time.
+  void emitOutputs(Value first, Value inside,
+                   const std::function<void(int64_t, int64_t, Value)> &use) {
+    Value firstPage = k.div(first, kPage);
+    Value pageCount = k.div(k.add(inside, kPage - 1), kPage);
+    const int64_t bytes = spec.valueBytes();
+    const int64_t width = spec.headDim % 32 == 0 ? 2 : 1; // vectors at once
+    forEachGroup([&](int64_t query, int64_t count) {
+      for (int64_t d = 0; d < spec.headDim; d += width * kLanes) {
+        auto acc = k.loop(
+            k.cst(0), pageCount, 1,
+            KernelBuilder::Values(count * width, k.zeros(kLanes)),
+            [&](Value p, ValueRange outer) {
+              Value values = k.ptr(pagePtr(k.add(firstPage, p)),
+                                   (spec.headDim * kPage + d) * bytes);
+              Value firstInPage = k.mul(p, kPage);
+              Value limit = k.min(k.sub(inside, firstInPage), k.cst(kPage));
+              return k.loop(
+                  k.cst(0), limit, 1, KernelBuilder::Values(outer),
+                  [&](Value j, ValueRange in) {
+                    KernelBuilder::Values sums(in), v;
+                    Value line = k.ptr(values, k.mul(j, spec.headDim * bytes));
+                    Value probability =
+                        k.ptr(k.scratch, k.mul(k.add(firstInPage, j), 4));
                     for (int64_t i = 0; i < width; ++i)
-                      out[h * width + i] =
-                          k.fma(weight, v[i], out[h * width + i]);
-                  }
-                  return out;
-                });
-          });
-      for (int64_t h = 0; h < heads; ++h)
-        for (int64_t i = 0; i < width; ++i)
-          k.store(acc[h * width + i], running, at(h, i));
-    }
+                      v.push_back(
+                          loadCached(k, spec, line, i * kLanes * bytes));
+                    for (int64_t n = 0; n < count; ++n) {
+                      Value weight =
+                          k.splat(k.load(k.f32(), probability,
+                                         (query + n) * kPartition * 4),
+                                  kLanes);
+                      for (int64_t i = 0; i < width; ++i)
+                        sums[n * width + i] =
+                            k.fma(weight, v[i], sums[n * width + i]);
+                    }
+                    return sums;
+                  });
+            });
+        for (int64_t n = 0; n < count; ++n)
+          for (int64_t i = 0; i < width; ++i)
+            use(query + n, d + i * kLanes, acc[n * width + i]);
+      }
+    });
   }
 };
 } // namespace
 
 void isthmus::emitAttention(KernelBuilder &k, const AttentionSpec &spec) {
-  AttentionEmitter(k, spec).emit();
+  AttentionEmitter(k, spec).emitWhole();
+}
+
+void isthmus::emitAttentionPartitions(KernelBuilder &k,
+                                      const AttentionSpec &spec) {
+  AttentionEmitter(k, spec).emitPartitions();
+}
+
+void isthmus::emitAttentionMerge(KernelBuilder &k, const AttentionSpec &spec) {
+  Value partials = k.operand(0), y = k.operand(1);
+  Value positions = k.stepField(rt::kStepPositions, true);
+  VectorType lanes = k.vec(kLanes, k.f32());
+  const int64_t vectors = spec.headDim / kLanes;
+  const int64_t headBytes = (spec.headDim + 2 * kLanes) * 4;
+  k.loop(k.begin, k.end, 1, [&](Value row) {
+    Value position = k.toI64(k.load(k.i32(), k.ptr(positions, k.mul(row, 4))));
+    Value count = k.add(k.div(position, kPartition), 1);
+    Value from = k.ptr(partials, k.mul(row, spec.partialRowBytes()));
+    Value out = k.ptr(y, k.mul(row, floatRowBytes(spec.heads * spec.headDim)));
+    k.loop(k.cst(0), k.cst(spec.heads), 1, [&](Value head) {
+      Value kvHead = k.div(head, spec.group());
+      Value own = k.ptr(
+          k.ptr(from, k.mul(kvHead, spec.partitions * spec.partialBytes())),
+          k.mul(k.rem(head, spec.group()), headBytes));
+      KernelBuilder::Values inits{k.fcst(lanes, kMasked), k.zeros(kLanes)};
+      inits.append(vectors, k.zeros(kLanes));
+      auto result = k.loop(
+          k.cst(0), count, 1, inits, [&](Value partition, ValueRange in) {
+            Value partial = k.ptr(own, k.mul(partition, spec.partialBytes()));
+            Running running{in[0], in[1]};
+            Factors factors = mergePartition(
+                k, running, k.load(lanes, partial, spec.headDim * 4),
+                k.load(lanes, partial, (spec.headDim + kLanes) * 4));
+            KernelBuilder::Values next{running.maximum, running.sum};
+            for (int64_t i = 0; i < vectors; ++i)
+              next.push_back(k.fma(k.load(lanes, partial, i * kLanes * 4),
+                                   factors.added,
+                                   k.fmul(in[2 + i], factors.old)));
+            return next;
+          });
+      for (int64_t i = 0; i < vectors; ++i)
+        k.store(k.fdiv(result[2 + i], result[1]),
+                k.ptr(out, k.mul(head, spec.headDim * 4)), i * kLanes * 4);
+    });
+  });
 }
 
 void isthmus::emitAppendKV(KernelBuilder &k, const AttentionSpec &spec) {
@@ -281,28 +526,37 @@ void isthmus::emitAppendKV(KernelBuilder &k, const AttentionSpec &spec) {
   Value sequence = k.stepField(rt::kStepSequence, true);
   Value pageTables = k.stepField(rt::kStepPageTables, true);
   Value pageStride = k.stepField(rt::kStepPageStride, false);
-  int64_t features = spec.kvHeads * spec.headDim;
-  k.loop(k.begin, k.end, 1, [&](Value row) {
+  const int64_t features = spec.kvHeads * spec.headDim;
+  const int64_t bytes = spec.valueBytes();
+  auto stored = [&](Value value) -> Value {
+    if (!spec.halfKV)
+      return value;
+    Type type = isa<VectorType>(value.getType()) ? Type(k.vec(kLanes, k.f16()))
+                                                 : k.f16();
+    return arith::TruncFOp::create(k.b, k.loc, type, value);
+  };
+  k.loop(k.begin, k.end, 1, [&](Value tile) {
+    Value row = k.div(tile, spec.kvHeads), head = k.rem(tile, spec.kvHeads);
     Value position = k.toI64(k.load(k.i32(), k.ptr(positions, k.mul(row, 4))));
     Value table = k.toI64(k.load(k.i32(), k.ptr(sequence, k.mul(row, 4))));
     Value entry = k.add(k.mul(table, pageStride), k.div(position, kPage));
     Value page = k.toI64(k.load(k.i32(), k.ptr(pageTables, k.mul(entry, 4))));
     Value slot = k.rem(position, kPage);
-    Value base = k.ptr(state, k.mul(page, spec.pageBytes()));
-    Value in = k.mul(row, floatRowBytes(features));
-    k.loop(k.cst(0), k.cst(spec.kvHeads), 1, [&](Value head) {
-      Value out = k.ptr(base, k.mul(head, spec.headBytes()));
-      Value from = k.add(in, k.mul(head, spec.headDim * 4));
-      Value key = k.ptr(keys, from), value = k.ptr(values, from);
-      Value keyOut = k.ptr(out, k.mul(slot, 4));
-      k.loop(k.cst(0), k.cst(spec.headDim), 1, [&](Value d) {
-        k.store(k.load(k.f32(), k.ptr(key, k.mul(d, 4))),
-                k.ptr(keyOut, k.mul(d, kPage * 4)));
-      });
-      Value valueOut = k.ptr(k.ptr(out, spec.headDim * kPage * 4),
-                             k.mul(slot, spec.headDim * 4));
-      for (int64_t d = 0; d < spec.headDim; d += kLanes)
-        k.store(k.load(k.vec(kLanes, k.f32()), value, d * 4), valueOut, d * 4);
+    Value out = k.ptr(k.ptr(state, k.mul(page, spec.pageBytes())),
+                      k.mul(head, spec.headBytes()));
+    Value from = k.add(k.mul(row, floatRowBytes(features)),
+                       k.mul(head, spec.headDim * 4));
+    Value key = k.ptr(keys, from), value = k.ptr(values, from);
+    Value keyOut = k.ptr(out, k.mul(slot, bytes));
+    // A key goes across the page, a line a value.
+    k.loop(k.cst(0), k.cst(spec.headDim), 1, [&](Value d) {
+      k.store(stored(k.load(k.f32(), k.ptr(key, k.mul(d, 4)))),
+              k.ptr(keyOut, k.mul(d, kPage * bytes)));
     });
+    Value valueOut = k.ptr(k.ptr(out, spec.headDim * kPage * bytes),
+                           k.mul(slot, spec.headDim * bytes));
+    for (int64_t d = 0; d < spec.headDim; d += kLanes)
+      k.store(stored(k.load(k.vec(kLanes, k.f32()), value, d * 4)), valueOut,
+              d * bytes);
   });
 }

@@ -1,5 +1,6 @@
 //===- RowWise.cpp - kernels that work on one row at a time ---------------===//
-#include "isthmus/Codegen/Kernels.h"
+#include "RowWise.h"
+
 #include "isthmus/runtime/KernelABI.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -21,9 +22,9 @@ static Value rowPtr(KernelBuilder &k, Value base, Value row, int64_t rowBytes) {
   return k.ptr(base, k.mul(row, rowBytes));
 }
 
-/// Quantises the 32 values `low`, `high` of group `group` into a qrows row.
-static void storeGroup(KernelBuilder &k, Value row, Value group,
-                       const QRowsLayout &layout, Value low, Value high) {
+void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
+                                  const QRowsLayout &layout, Value low,
+                                  Value high) {
   VectorType ints = k.vec(kLanes, k.i32());
   auto abs = [&](Value v) { return math::AbsFOp::create(k.b, k.loc, v); };
   Value largest = k.reduceMax(k.fmax(abs(low), abs(high)));
@@ -69,7 +70,7 @@ static void writeRow(KernelBuilder &k, Value y, Value row, int64_t features,
     Value offset = k.mul(group, PackedLayout::kGroup * 4);
     Value low = compute(offset);
     Value high = compute(k.add(offset, kLanes * 4));
-    storeGroup(k, out, group, layout, low, high);
+    storeQuantizedGroup(k, out, group, layout, low, high);
   });
 }
 
@@ -96,6 +97,12 @@ void isthmus::emitRMSNorm(KernelBuilder &k, const NormSpec &spec) {
   });
 }
 
+Value isthmus::emitSiluMul(KernelBuilder &k, Value gate, Value up) {
+  Value negated = arith::NegFOp::create(k.b, k.loc, gate);
+  Value one = k.fcst(gate.getType(), 1.0);
+  return k.fmul(k.fdiv(gate, k.fadd(one, k.exp(negated))), up);
+}
+
 void isthmus::emitSiluMul(KernelBuilder &k, int64_t features, bool quantize) {
   Value gate = k.operand(0), up = k.operand(1), y = k.operand(2);
   VectorType lanes = k.vec(kLanes, k.f32());
@@ -103,10 +110,8 @@ void isthmus::emitSiluMul(KernelBuilder &k, int64_t features, bool quantize) {
     Value g = rowPtr(k, gate, row, floatRowBytes(features));
     Value u = rowPtr(k, up, row, floatRowBytes(features));
     writeRow(k, y, row, features, quantize, [&](Value offset) {
-      Value v = k.load(lanes, k.ptr(g, offset));
-      Value negated = arith::NegFOp::create(k.b, k.loc, v);
-      Value sigmoid = k.fdiv(v, k.fadd(k.fcst(lanes, 1.0), k.exp(negated)));
-      return k.fmul(sigmoid, k.load(lanes, k.ptr(u, offset)));
+      return emitSiluMul(k, k.load(lanes, k.ptr(g, offset)),
+                         k.load(lanes, k.ptr(u, offset)));
     });
   });
 }

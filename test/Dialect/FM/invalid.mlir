@@ -115,3 +115,27 @@ fm.program @p(%x: tensor<?x32xf32>, %rows: !fm.rows) -> tensor<?x32xf32> {
   %0 = fm.call @b(%x, %rows) params [] : (tensor<?x32xf32>, !fm.rows) -> tensor<?x32xf32>
   fm.return %0 : tensor<?x32xf32>
 }
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>, %g: !fm.weight<[64, 48], f32>, %u: !fm.weight<[64, 48], f32>) -> tensor<?x64xf32> {
+  // expected-error@+1 {{input has 32 features, the weights take 48}}
+  %0 = fm.gated_linear %x, %g, %u : tensor<?x32xf32>, !fm.weight<[64, 48], f32> -> tensor<?x64xf32>
+  fm.return %0 : tensor<?x64xf32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>, %g: !fm.weight<[64, 32], int4, group = 32>, %u: !fm.weight<[64, 32], int4, group = 32>) -> tensor<?x64xf32> {
+  // expected-error@+1 {{quantised weights go with !fm.qrows inputs}}
+  %0 = fm.gated_linear %x, %g, %u : tensor<?x32xf32>, !fm.weight<[64, 32], int4, group = 32> -> tensor<?x64xf32>
+  fm.return %0 : tensor<?x64xf32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>, %rows: !fm.rows, %kv: !fm.state) -> tensor<?x32xf32> {
+  // expected-error@+1 {{kv_format must be f32 or f16}}
+  %0 = fm.attention %x, %x, %x, %rows, %kv kv int4 {heads = 1 : i64, kv_heads = 1 : i64, scale = 1.0 : f64} : tensor<?x32xf32>, tensor<?x32xf32> -> tensor<?x32xf32>
+  fm.return %0 : tensor<?x32xf32>
+}

@@ -8,6 +8,10 @@ sched.template @layer {
   %b = sched.buffer : !sched.buffer<64, outputs>
   // CHECK: sched.launch @k(%{{.*}}, %{{.*}}, %[[B]]) tiles 2 over tokens wait {scratch = 256 : i64}
   sched.launch @k(%x, %w, %b) tiles 2 over tokens wait {scratch = 256 : i64} : !sched.buffer<128, tokens>, !sched.weight, !sched.buffer<64, outputs>
+  // CHECK: %[[P:.*]] = sched.buffer per_thread : <64, tokens>
+  %p = sched.buffer per_thread : !sched.buffer<64, tokens>
+  // CHECK: sched.launch @n(%[[P]]) tiles 1 per_row per_partition over tokens in small wait_large replicate {rows_per_tile = 4 : i64}
+  sched.launch @n(%p) tiles 1 per_row per_partition over tokens in small wait_large replicate {rows_per_tile = 4 : i64} : !sched.buffer<64, tokens>
   // CHECK: sched.launch @m(%{{.*}}, %{{.*}}) tiles 1 per_row over outputs {cost = #sched.cost<bytes = 12, position_ops = 9, arithmetic = int8>} :
   sched.launch @m(%kv, %y) tiles 1 per_row over outputs {cost = #sched.cost<bytes = 12, position_ops = 9, arithmetic = int8>} : !sched.state, !sched.buffer<128, tokens>
 }
@@ -21,6 +25,13 @@ sched.template @layer {
 // TEXT: tiles: 2
 // TEXT: wait: true
 // TEXT: scratch_bytes: 256
+// TEXT: kernel: "n"
+// TEXT: wait: true
+// TEXT: wait_large_only: true
+// TEXT: replicate: true
+// TEXT: steps: SMALL
+// TEXT: per_partition: true
+// TEXT: rows_per_tile: 4
 // TEXT: cost {
 // TEXT: bytes: 12
 // TEXT: ops_per_position: 9

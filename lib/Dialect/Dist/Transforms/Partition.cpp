@@ -101,8 +101,8 @@ private:
         problem.weightSizes.push_back(layout.bytes());
       layer.weightIds.push_back(it->second);
       // A lookup reads one row, a product the whole matrix.
-      for (Operation *user : block.getBody().getArgument(first + i).getUsers())
-        if (isa<fm::LinearOp>(user)) {
+      for (OpOperand &use : block.getBody().getArgument(first + i).getUses())
+        if (fm::isProductWeight(use)) {
           layer.weightBytes += layout.bytes();
           if (matrix)
             layer.opsPerToken += 2.0 * double(layout.outputs * layout.inputs);
@@ -111,7 +111,8 @@ private:
     block.walk([&](fm::AttentionOp attention) {
       layer.stateBytes +=
           uint64_t(contextTokens) * 2 *
-          uint64_t(fm::getFeatures(attention.getK().getType())) * 4;
+          uint64_t(fm::getFeatures(attention.getK().getType())) *
+          (attention.getKvFormat() == fm::WeightFormat::F16 ? 2 : 4);
     });
     // An upper bound: every value of the block at once, for a full step, and
     // the two slots between calls. The linker's own figure is smaller.

@@ -161,6 +161,14 @@ LogicalResult QuantizeOp::verify() {
   return success();
 }
 
+bool isthmus::fm::isProductWeight(OpOperand &use) {
+  if (auto linear = dyn_cast<LinearOp>(use.getOwner()))
+    return use.get() == linear.getWeight();
+  if (auto gated = dyn_cast<GatedLinearOp>(use.getOwner()))
+    return use.get() != gated.getX();
+  return false;
+}
+
 //===----------------------------------------------------------------------===//
 // Operators
 //===----------------------------------------------------------------------===//
@@ -210,6 +218,27 @@ LogicalResult LinearOp::verify() {
   return success();
 }
 
+LogicalResult GatedLinearOp::verify() {
+  WeightType weight = getGate().getType();
+  if (weight.getShape().size() != 2)
+    return emitOpError("weights must be matrices");
+  if (getFeatures(getX().getType()) != weight.getShape()[1])
+    return emitOpError("input has ")
+           << getFeatures(getX().getType()) << " features, the weights take "
+           << weight.getShape()[1];
+  if (getFeatures(getResult().getType()) != weight.getShape()[0])
+    return emitOpError("result has ")
+           << getFeatures(getResult().getType())
+           << " features, the weights give " << weight.getShape()[0];
+  auto qrows = dyn_cast<QRowsType>(getX().getType());
+  if (bool(qrows) != weight.isQuantized())
+    return emitOpError("quantised weights go with !fm.qrows inputs, float "
+                       "weights with f32 inputs");
+  if (qrows && qrows.getGroup() != weight.getGroup())
+    return emitOpError("input and weight differ in group size");
+  return success();
+}
+
 LogicalResult RMSNormOp::verify() {
   int64_t features = getFeatures(getX().getType());
   if (getFeatures(getResult().getType()) != features)
@@ -252,6 +281,8 @@ LogicalResult AttentionOp::verify() {
     return emitOpError("result and query types differ");
   if (bool(getSinks()) != bool(getWindow()))
     return emitOpError("'sinks' and 'window' come together");
+  if (getKvFormat() != WeightFormat::F32 && getKvFormat() != WeightFormat::F16)
+    return emitOpError("kv_format must be f32 or f16");
   if (getWindow() && (*getWindow() <= 0 || *getSinks() < 0))
     return emitOpError("window must be positive and sinks not negative");
   return success();
@@ -294,7 +325,7 @@ struct FoldQuantizeRows : OpRewritePattern<QuantizeRowsOp> {
   LogicalResult matchAndRewrite(QuantizeRowsOp op,
                                 PatternRewriter &rewriter) const override {
     Operation *producer = op.getX().getDefiningOp();
-    if (!producer || !isa<RMSNormOp, SiluMulOp>(producer) ||
+    if (!producer || !isa<RMSNormOp, SiluMulOp, GatedLinearOp>(producer) ||
         !producer->hasOneUse())
       return rewriter.notifyMatchFailure(op, "producer cannot write qrows");
     rewriter.setInsertionPoint(op);
@@ -304,7 +335,34 @@ struct FoldQuantizeRows : OpRewritePattern<QuantizeRowsOp> {
     return success();
   }
 };
+/// silu_mul(linear(x, gate), linear(x, up)) becomes gated_linear(x, gate, up).
+struct FuseGatedLinear : OpRewritePattern<SiluMulOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(SiluMulOp op,
+                                PatternRewriter &rewriter) const override {
+    auto gate = op.getGate().getDefiningOp<LinearOp>();
+    auto up = op.getUp().getDefiningOp<LinearOp>();
+    auto plain = [](LinearOp linear) {
+      return linear && linear->hasOneUse() && !linear.getBias() &&
+             !linear.getResidual();
+    };
+    if (!plain(gate) || !plain(up) || gate.getX() != up.getX() ||
+        gate.getWeight().getType() != up.getWeight().getType())
+      return rewriter.notifyMatchFailure(op, "not two plain products of a row");
+    // Quantised results are whole groups of panels.
+    if (gate.getWeight().getType().getShape()[0] % kQuantizationGroup != 0)
+      return rewriter.notifyMatchFailure(op, "outputs are not whole groups");
+    rewriter.replaceOpWithNewOp<GatedLinearOp>(
+        op, op.getType(), gate.getX(), gate.getWeight(), up.getWeight());
+    return success();
+  }
+};
 } // namespace
+
+void SiluMulOp::getCanonicalizationPatterns(RewritePatternSet &results,
+                                            MLIRContext *context) {
+  results.add<FuseGatedLinear>(context);
+}
 
 void AddOp::getCanonicalizationPatterns(RewritePatternSet &results,
                                         MLIRContext *context) {

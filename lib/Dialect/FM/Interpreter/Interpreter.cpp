@@ -140,12 +140,13 @@ private:
   LogicalResult evaluate(Operation &op) {
     return llvm::TypeSwitch<Operation &, LogicalResult>(op)
         .Case<EmbeddingOp, LinearOp, AddOp, RMSNormOp, QuantizeRowsOp, RotaryOp,
-              AttentionOp, SiluMulOp, SelectRowsOp>([&](auto typed) {
-          Matrix result = compute(typed);
-          roundRows(result, typed->getResult(0).getType());
-          values[typed->getResult(0)] = std::move(result);
-          return success();
-        })
+              AttentionOp, SiluMulOp, GatedLinearOp, SelectRowsOp>(
+            [&](auto typed) {
+              Matrix result = compute(typed);
+              roundRows(result, typed->getResult(0).getType());
+              values[typed->getResult(0)] = std::move(result);
+              return success();
+            })
         .Default([](Operation &other) {
           return other.emitError("has no reference semantics");
         });
@@ -160,14 +161,19 @@ private:
     return y;
   }
 
+  static double dot(const Matrix &x, int64_t t, const Matrix &w, int64_t n) {
+    double sum = 0;
+    for (int64_t k = 0; k < w.columns; ++k)
+      sum += double(x.at(t, k)) * double(w.at(n, k));
+    return sum;
+  }
+
   Matrix compute(LinearOp op) {
     const Matrix &x = values[op.getX()], &w = values[op.getWeight()];
     Matrix y{x.rows, w.rows, std::vector<float>(size_t(x.rows * w.rows))};
     for (int64_t t = 0; t < x.rows; ++t)
       for (int64_t n = 0; n < w.rows; ++n) {
-        double sum = 0;
-        for (int64_t k = 0; k < w.columns; ++k)
-          sum += double(x.at(t, k)) * double(w.at(n, k));
+        double sum = dot(x, t, w, n);
         if (op.getBias())
           sum += double(values[op.getBias()].at(0, n));
         if (op.getResidual())
@@ -223,8 +229,12 @@ private:
   }
 
   Matrix compute(AttentionOp op) {
-    const Matrix &q = values[op.getQ()], &k = values[op.getK()],
-                 &v = values[op.getV()];
+    const Matrix &q = values[op.getQ()];
+    Matrix k = values[op.getK()], v = values[op.getV()];
+    if (op.getKvFormat() == WeightFormat::F16)
+      for (Matrix *cached : {&k, &v})
+        for (float &value : cached->values)
+          value = float(_Float16(value));
     int64_t heads = op.getHeads(), group = heads / int64_t(op.getKvHeads());
     int64_t dim = q.columns / heads;
     Matrix y{q.rows, q.columns, std::vector<float>(q.values.size())};
@@ -255,13 +265,24 @@ private:
     return y;
   }
 
+  static double silu(double x) { return x / (1.0 + std::exp(-x)); }
+
+  Matrix compute(GatedLinearOp op) {
+    const Matrix &x = values[op.getX()], &gate = values[op.getGate()],
+                 &up = values[op.getUp()];
+    Matrix y{x.rows, gate.rows, std::vector<float>(size_t(x.rows * gate.rows))};
+    for (int64_t t = 0; t < x.rows; ++t)
+      for (int64_t n = 0; n < gate.rows; ++n)
+        y.at(t, n) = float(silu(double(float(dot(x, t, gate, n)))) *
+                           double(float(dot(x, t, up, n))));
+    return y;
+  }
+
   Matrix compute(SiluMulOp op) {
     Matrix y = values[op.getGate()];
     const Matrix &up = values[op.getUp()];
     for (size_t i = 0; i < y.values.size(); ++i)
-      y.values[i] =
-          float(double(y.values[i]) / (1.0 + std::exp(-double(y.values[i]))) *
-                double(up.values[i]));
+      y.values[i] = float(silu(double(y.values[i])) * double(up.values[i]));
     return y;
   }
 

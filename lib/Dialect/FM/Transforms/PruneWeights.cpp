@@ -30,9 +30,8 @@ struct PruneWeights : public isthmus::fm::impl::PruneWeightsBase<PruneWeights> {
              llvm::enumerate(call.getParams().getAsRange<FlatSymbolRefAttr>()))
           for (OpOperand &use :
                block.getBody().getArgument(first + i).getUses())
-            if (auto linear = dyn_cast<LinearOp>(use.getOwner()))
-              if (use.get() == linear.getWeight())
-                params.insert(symbols.lookup<ParamOp>(ref.getValue()));
+            if (isProductWeight(use))
+              params.insert(symbols.lookup<ParamOp>(ref.getValue()));
       }
     }
     for (ParamOp param : params)

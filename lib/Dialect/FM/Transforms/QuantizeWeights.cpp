@@ -40,9 +40,7 @@ private:
   llvm::DenseMap<Value, WeightType> argumentTypes;
 
   static bool isMatrixOperand(OpOperand &use) {
-    if (auto linear = dyn_cast<LinearOp>(use.getOwner()))
-      return use.get() == linear.getWeight();
-    return isa<EmbeddingOp>(use.getOwner());
+    return isProductWeight(use) || isa<EmbeddingOp>(use.getOwner());
   }
 
   /// Decides a format for each parameter from what the blocks do with it. A
@@ -111,20 +109,26 @@ private:
         FunctionType::get(&getContext(), inputs, block.getResultTypes()));
 
     llvm::DenseMap<Value, Value> quantizedRows;
-    for (LinearOp linear : block.getOps<LinearOp>()) {
-      WeightType weight = linear.getWeight().getType();
-      if (!weight.isQuantized() || isa<QRowsType>(linear.getX().getType()))
+    // x is the first operand of both kinds of product.
+    for (Operation &op : block.getBody().front()) {
+      WeightType weight;
+      if (auto linear = dyn_cast<LinearOp>(op))
+        weight = linear.getWeight().getType();
+      else if (auto gated = dyn_cast<GatedLinearOp>(op))
+        weight = gated.getGate().getType();
+      if (!weight || !weight.isQuantized() ||
+          isa<QRowsType>(op.getOperand(0).getType()))
         continue;
-      Value &rows = quantizedRows[linear.getX()];
+      Value &rows = quantizedRows[op.getOperand(0)];
       if (!rows) {
-        OpBuilder builder(linear);
-        rows = QuantizeRowsOp::create(builder, linear.getLoc(),
+        OpBuilder builder(&op);
+        rows = QuantizeRowsOp::create(builder, op.getLoc(),
                                       QRowsType::get(&getContext(),
                                                      weight.getShape()[1],
                                                      weight.getGroup()),
-                                      linear.getX());
+                                      op.getOperand(0));
       }
-      linear.getXMutable().assign(rows);
+      op.setOperand(0, rows);
     }
   }
 };

@@ -43,6 +43,10 @@ LogicalResult LaunchOp::verify() {
     return emitOpError("needs at least one tile");
   if (getScratch() < 0)
     return emitOpError("scratch must not be negative");
+  if (getRowsPerTile() <= 0)
+    return emitOpError("a tile needs at least one row");
+  if (getWait() && getWaitLarge())
+    return emitOpError("'wait' and 'wait_large' exclude one another");
   for (Type type : getOperandTypes())
     if (!isa<BufferType, WeightType, StateType>(type))
       return emitOpError("operand must be a buffer, a weight or a state, got ")

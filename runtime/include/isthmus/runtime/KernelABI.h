@@ -11,10 +11,14 @@
 
 namespace isthmus::rt {
 
-inline constexpr uint32_t kKernelABI = 1;
+inline constexpr uint32_t kKernelABI = 2;
 
 /// Positions that one page of the KV cache holds.
 inline constexpr int64_t kPagePositions = 32;
+
+/// Positions over which attention keeps one softmax state before merging
+/// (docs/numerics.md).
+inline constexpr int64_t kPartitionPositions = 256;
 
 /// Most operands that a launch may have.
 inline constexpr size_t kMaxOperands = 10;
@@ -30,6 +34,7 @@ struct StepRows {
   const int32_t *pageTables; ///< [sequences][pageStride] page numbers
   int64_t pageStride;        ///< entries in one row of `pageTables`
   const int32_t *outputRows; ///< [outputs] row number
+  int64_t partitions;        ///< of the longest sequence of the step
 };
 
 /// Index of each field of StepRows, as kernels address them.
@@ -42,11 +47,12 @@ enum StepField : unsigned {
   kStepPageTables,
   kStepPageStride,
   kStepOutputRows,
+  kStepPartitions,
 };
 
-/// Arguments of one launch.
+/// Arguments of one launch. They do not change between steps.
 struct Args {
-  int64_t rowCount; ///< rows of the launch: StepRows::tokens or ::outputs
+  const int64_t *rowCount; ///< StepRows::tokens or ::outputs
   const StepRows *step;
   void *operands[kMaxOperands];
 };

@@ -21,17 +21,25 @@ struct StepLimits {
   uint64_t outputs = 64; ///< rows whose logits are wanted
 };
 
+/// Steps of few rows are linked apart: in them every thread runs the launches
+/// that work row by row, instead of waiting for one that does.
+enum class Regime { Small, Large };
+/// Most rows, tokens and outputs alike, of a small step.
+inline constexpr uint64_t kSmallStepRows = 4;
+
 /// Where an operand of a launch lies.
 struct LinkedOperand {
-  enum class Kind { Arena, Weight, State } kind;
+  /// `Private` is an offset in the calling thread's own temporaries.
+  enum class Kind { Arena, Private, Weight, State } kind;
   uint64_t value; ///< byte offset, index of the weight, number of the state
 };
 
 struct LinkedLaunch {
   const bundle::Launch *launch; ///< in the manifest: kernel and cost
   std::vector<LinkedOperand> operands;
-  uint64_t tiles;
-  bool perRow, wait;
+  uint64_t tiles, rowsPerTile;
+  bool perRow, perPartition, wait;
+  bool replicate; ///< every thread runs all tiles
   bundle::RowKind rows;
   uint32_t call; ///< index of the call in the program
 };
@@ -52,6 +60,7 @@ struct LinkedStage {
 
   // The memory plan, in bytes.
   uint64_t arenaBytes = 0;   ///< activations
+  uint64_t privateBytes = 0; ///< temporaries of each thread (small steps)
   uint64_t scratchBytes = 0; ///< for each thread
   uint64_t weightBytes = 0;
   uint64_t pageBytes = 0; ///< all states, one page of positions
@@ -60,9 +69,11 @@ struct LinkedStage {
   uint64_t peakBytes(uint64_t positions, unsigned threads) const;
 };
 
-/// Links stage `stage` of `plan`. The manifest must have passed checkManifest.
+/// Links stage `stage` of `plan` for one regime. Input and output lie at the
+/// same place in both, and the small regime's arena within the large one's. The
+/// manifest must have passed checkManifest.
 LinkedStage linkStage(const bundle::Manifest &manifest,
                       const bundle::Plan &plan, int stage,
-                      const StepLimits &limits);
+                      const StepLimits &limits, Regime regime = Regime::Large);
 
 } // namespace isthmus::rt

@@ -13,9 +13,28 @@ namespace isthmus::rt {
 class SpinBarrier {
 public:
   explicit SpinBarrier(unsigned threads) : threads(threads) {}
-  void wait();
+
+  /// Waits for all threads. The last one to come calls `open` before any goes
+  /// on; the others call `idle` again and again while they wait.
+  template <typename Open, typename Idle> void wait(Open &&open, Idle &&idle) {
+    unsigned seen = generation.load(std::memory_order_acquire);
+    if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
+      open();
+      arrived.store(0, std::memory_order_relaxed);
+      generation.store(seen + 1, std::memory_order_release);
+      return;
+    }
+    for (int spin = 0; generation.load(std::memory_order_acquire) == seen;
+         ++spin) {
+      idle();
+      pause(spin);
+    }
+  }
 
 private:
+  /// Spins first, and lets others run after a while.
+  static void pause(int spin);
+
   const unsigned threads;
   alignas(64) std::atomic<unsigned> arrived = 0;
   alignas(64) std::atomic<unsigned> generation = 0;

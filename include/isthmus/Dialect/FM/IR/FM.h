@@ -21,9 +21,11 @@
 
 namespace isthmus::fm {
 
-/// Positions over which attention keeps one softmax state before merging; part
-/// of the numerics contract (docs/numerics.md).
-inline constexpr int64_t kAttentionPartition = 256;
+/// Values that share a scale in what a kernel quantises.
+inline constexpr int64_t kQuantizationGroup = 32;
+
+/// True if `use` is a weight matrix of a product (fm.linear, fm.gated_linear).
+bool isProductWeight(mlir::OpOperand &use);
 
 /// Returns the number of features of rows of activations, f32 or quantised.
 int64_t getFeatures(mlir::Type activation);

@@ -243,14 +243,16 @@ def FM_AttentionOp : FM_Op<"attention", [AllTypesMatch<["k", "v"]>, MemoryEffect
     Grouped-query attention: query head h reads key/value head h * kv_heads / heads.
     Keys are stored after rotary embedding at absolute positions. With `window` a
     row sees the first `sinks` positions and the last `window` ones
-    (arXiv:2309.17453); without, all positions up to its own.
+    (arXiv:2309.17453); without, all positions up to its own. The cache stores keys
+    and values as `kv_format`, f32 or f16, rounded to nearest even.
   }];
   let arguments = (ins FM_Float:$q, FM_Float:$k, FM_Float:$v, FM_RowsType:$rows,
                        FM_StateType:$state, I64Attr:$heads, I64Attr:$kv_heads,
                        F64Attr:$scale, OptionalAttr<I64Attr>:$sinks,
-                       OptionalAttr<I64Attr>:$window);
+                       OptionalAttr<I64Attr>:$window,
+                       DefaultValuedAttr<FM_WeightFormat, "::isthmus::fm::WeightFormat::F32">:$kv_format);
   let results = (outs FM_Float:$result);
-  let assemblyFormat = "$q `,` $k `,` $v `,` $rows `,` $state attr-dict `:` type($q) `,` type($k) `->` type($result)";
+  let assemblyFormat = "$q `,` $k `,` $v `,` $rows `,` $state (`kv` $kv_format^)? attr-dict `:` type($q) `,` type($k) `->` type($result)";
   let hasVerifier = 1;
 }
 
@@ -259,6 +261,19 @@ def FM_SiluMulOp : FM_Op<"silu_mul", [Pure, AllTypesMatch<["gate", "up"]>]> {
   let arguments = (ins FM_Float:$gate, FM_Float:$up);
   let results = (outs FM_Activation:$result);
   let assemblyFormat = "$gate `,` $up attr-dict `:` type($gate) `->` type($result)";
+  let hasVerifier = 1;
+  let hasCanonicalizer = 1;
+}
+
+def FM_GatedLinearOp : FM_Op<"gated_linear", [Pure, AllTypesMatch<["gate", "up"]>]> {
+  let summary = "silu(x gate^T) * (x up^T): both products of a gated unit and the gate at once";
+  let description = [{
+    What `fm.linear`, `fm.linear` and `fm.silu_mul` compute, without the two
+    intermediate values leaving the kernel (arXiv:2002.05202).
+  }];
+  let arguments = (ins FM_Activation:$x, FM_WeightType:$gate, FM_WeightType:$up);
+  let results = (outs FM_Activation:$result);
+  let assemblyFormat = "$x `,` $gate `,` $up attr-dict `:` type($x) `,` type($gate) `->` type($result)";
   let hasVerifier = 1;
 }
 

@@ -43,6 +43,17 @@ def PruneWeights : Pass<"fm-prune-weights", "::mlir::ModuleOp"> {
   let statistics = [Statistic<"numPruned", "pruned", "parameters pruned">];
 }
 
+def SetKVFormat : Pass<"fm-set-kv-format", "::mlir::ModuleOp"> {
+  let summary = "Store keys and values of the cache as f32 or f16";
+  let description = [{
+    Sets `kv_format` of every `fm.attention`. f16 halves the cache and what a token
+    reads of it; scores and sums stay f32.
+  }];
+  let options = [
+    Option<"format", "format", "std::string", "\"f16\"", "f32 or f16">
+  ];
+}
+
 def LimitKV : Pass<"fm-limit-kv", "::mlir::ModuleOp"> {
   let summary = "Attend to the first positions and a window only";
   let description = [{

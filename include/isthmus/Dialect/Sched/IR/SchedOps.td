@@ -31,6 +31,12 @@ def Sched_RowKind : I32EnumAttr<"RowKind", "which rows of the step a buffer or l
   let cppNamespace = "::isthmus::sched";
 }
 
+def Sched_Steps : I32EnumAttr<"Steps", "which steps a launch belongs to",
+    [I32EnumAttrCase<"Any", 0, "any">, I32EnumAttrCase<"Small", 1, "small">,
+     I32EnumAttrCase<"Large", 2, "large">]> {
+  let cppNamespace = "::isthmus::sched";
+}
+
 def Sched_Arithmetic : I32EnumAttr<"Arithmetic", "what most of a kernel's operations work on",
     [I32EnumAttrCase<"F32", 0, "f32">, I32EnumAttrCase<"Int8", 1, "int8">]> {
   let cppNamespace = "::isthmus::sched";
@@ -85,28 +91,46 @@ def Sched_TemplateOp : Sched_Op<"template", [Symbol, IsolatedFromAbove, NoTermin
 
 def Sched_BufferOp : Sched_Op<"buffer", [Pure, HasParent<"TemplateOp">]> {
   let summary = "a temporary of the template; the linker gives it an address";
+  let description = [{
+    With `per_thread` each thread has a copy of its own in small steps.
+  }];
+  let arguments = (ins UnitAttr:$per_thread);
   let results = (outs Sched_BufferType:$result);
-  let assemblyFormat = "attr-dict `:` type($result)";
+  let assemblyFormat = "(`per_thread` $per_thread^)? attr-dict `:` type($result)";
   let hasVerifier = 1;
 }
 
 def Sched_LaunchOp : Sched_Op<"launch", [HasParent<"TemplateOp">]> {
   let summary = "runs a kernel over its tiles";
   let description = [{
-    `tiles` is the number of tiles, multiplied by the number of rows if `per_row`.
+    `tiles` is the number of tiles, multiplied by the number of rows if `per_row` (of
+    runs of `rows_per_tile` rows, where that is given), and
+    by the number of attention partitions of the step's longest sequence if
+    `per_partition`. A launch `in small` or `in large` steps is left out of the others.
     With `wait` all earlier launches are complete before this one starts. `scratch`
     is the private memory, in bytes, that each thread hands to the kernel.
+
+    In steps of few rows a barrier costs more than a row of work. There a launch with
+    `replicate` is run whole by every thread, into buffers that are `per_thread`, and
+    launches that only need its results carry `wait_large`: they wait in large steps
+    alone.
 
     The kernel's symbol names a function with the ABI of `docs/bundle-format.md`:
     `void(const Args *, int64_t tileBegin, int64_t tileEnd, void *scratch)`.
   }];
   let arguments = (ins FlatSymbolRefAttr:$kernel, Variadic<AnyType>:$operands_,
-                       I64Attr:$tiles, UnitAttr:$per_row, Sched_RowKind:$rows,
-                       UnitAttr:$wait, DefaultValuedAttr<I64Attr, "0">:$scratch,
+                       I64Attr:$tiles, UnitAttr:$per_row, UnitAttr:$per_partition,
+                       Sched_RowKind:$rows,
+                       DefaultValuedAttr<Sched_Steps, "::isthmus::sched::Steps::Any">:$steps,
+                       UnitAttr:$wait, UnitAttr:$wait_large, UnitAttr:$replicate,
+                       DefaultValuedAttr<I64Attr, "0">:$scratch,
+                       DefaultValuedAttr<I64Attr, "1">:$rows_per_tile,
                        OptionalAttr<Sched_CostAttr>:$cost);
   let assemblyFormat = [{
-    $kernel `(` $operands_ `)` `tiles` $tiles (`per_row` $per_row^)? `over` $rows
-    (`wait` $wait^)? attr-dict `:` type($operands_)
+    $kernel `(` $operands_ `)` `tiles` $tiles (`per_row` $per_row^)? (`per_partition` $per_partition^)?
+    `over` $rows (`in` $steps^)?
+    (`wait` $wait^)? (`wait_large` $wait_large^)? (`replicate` $replicate^)?
+    attr-dict `:` type($operands_)
   }];
   let hasVerifier = 1;
 }

@@ -1,0 +1,52 @@
+//===- Product.h - the sums inside matrix products --------------*- C++ -*-===//
+#pragma once
+
+#include "isthmus/Codegen/Kernels.h"
+
+namespace isthmus {
+
+/// Emits sums of products between rows of activations and panels of a packed
+/// weight. Each output has one accumulator, and its inputs come in ascending
+/// order, however many rows and panels are summed at once.
+class Product {
+public:
+  using Values = KernelBuilder::Values;
+
+  Product(KernelBuilder &k, const PackedLayout &weight);
+
+  /// Bytes of a row of activations.
+  int64_t rowBytes() const;
+  /// Rows of one panel whose sums fit the registers.
+  int64_t rowsAtOnce() const;
+
+  /// Cuts `rows` rows into blocks: the largest that fit first, then halves.
+  void forEachBlock(mlir::Value rows,
+                    const std::function<void(mlir::Value, int64_t)> &body);
+
+  /// Sums of all rows with all panels, vector<16xf32> each, indexed
+  /// [panel * rows + row].
+  ///
+  /// \param panels pointers to panels of the layout.
+  /// \param rows   pointers to rows of activations.
+  /// \param ahead  panels between these and the ones that the caller takes
+  ///               next, to be fetched meanwhile.
+  Values sums(const Values &panels, const Values &rows, int64_t ahead);
+
+private:
+  /// What turns a group's integer sums into values, for 16 outputs.
+  struct GroupFactors {
+    mlir::Value scale, offset; ///< offset: int4 only
+  };
+
+  Values sumFloats(const Values &panels, const Values &rows, int64_t ahead);
+  Values sumGroups(const Values &panels, const Values &rows, int64_t ahead);
+  mlir::Value toFloat(mlir::Value integers);
+  GroupFactors loadFactors(mlir::Value panel, mlir::Value block);
+  void prefetchAhead(mlir::Value at, int64_t bytes, int64_t ahead, size_t rows);
+
+  KernelBuilder &k;
+  const PackedLayout layout;
+  const bool quantized;
+};
+
+} // namespace isthmus

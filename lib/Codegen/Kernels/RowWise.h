@@ -1,0 +1,16 @@
+//===- RowWise.h - pieces that kernels of rows share ------------*- C++ -*-===//
+#pragma once
+
+#include "isthmus/Codegen/Kernels.h"
+
+namespace isthmus {
+
+/// Quantises the 32 values `low`, `high` of group `group` into a qrows row.
+void storeQuantizedGroup(KernelBuilder &k, mlir::Value row, mlir::Value group,
+                         const QRowsLayout &layout, mlir::Value low,
+                         mlir::Value high);
+
+/// gate * sigmoid(gate) * up, lane by lane.
+mlir::Value emitSiluMul(KernelBuilder &k, mlir::Value gate, mlir::Value up);
+
+} // namespace isthmus
