@@ -193,9 +193,9 @@ static void packInt4(const PackedLayout &layout,
     for (const Int4Row::Group &group : row.groups) {
       block[size_t(layout.valueBytes()) + o] = group.scale;
       block[size_t(layout.valueBytes()) + kPanel + o] = uint8_t(group.offset);
-      for (size_t i = 0; i < 16; ++i)
+      for (size_t i = 0; i < kGroup / 2; ++i)
         block[i / 4 * 64 + o * 4 + i % 4] =
-            uint8_t(group.q[i] | group.q[16 + i] << 4);
+            uint8_t(group.q[i] | group.q[kGroup / 2 + i] << 4);
       block += layout.blockBytes();
     }
   }

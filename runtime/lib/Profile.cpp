@@ -58,23 +58,15 @@ double MachineLimits::runTiles(Kernel kernel, const std::byte *operand,
       .count();
 }
 
-void MachineLimits::probeRead(
-    std::span<const std::span<const std::byte>> data) {
-  double seconds = 0;
-  int64_t tiles = 0;
-  for (std::span<const std::byte> part : data) {
-    auto count = int64_t(part.size()) / kProbeReadBytes;
-    if (count == 0)
-      continue;
-    seconds += runTiles(read, part.data(), count);
-    tiles += count;
-  }
-  if (tiles)
-    sawRead(double(tiles * kProbeReadBytes) / seconds);
-}
-
-void MachineLimits::sawRead(double bytesPerSecond) {
-  readRate = std::max(readRate, bytesPerSecond);
+void MachineLimits::probeRead(std::span<const std::byte> data) {
+  auto tiles = int64_t(data.size()) / kProbeReadBytes;
+  if (tiles == 0)
+    return;
+  reads.push_back(double(tiles * kProbeReadBytes) /
+                  runTiles(read, data.data(), tiles));
+  std::vector<double> sorted = reads;
+  std::sort(sorted.begin(), sorted.end());
+  readRate = sorted[sorted.size() / 2];
 }
 
 void MachineLimits::probeArithmetic() {

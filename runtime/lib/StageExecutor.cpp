@@ -43,8 +43,9 @@ HostMemory &HostMemory::operator=(HostMemory &&other) noexcept {
 /// Pieces of a product start at an even panel, where its kernel takes several
 /// panels at once.
 static constexpr int64_t kPanelMultiple = 2;
-/// Pieces that a thread's own run is taken in, so that others can help.
-static constexpr int64_t kPieces = 4;
+/// Pieces that a thread's own run is taken in, so that others can help: more of
+/// them where a tile is a small part of the run.
+static constexpr int64_t kPieces = 4, kManyPieces = 16, kManyTiles = 64;
 
 StageExecutor::StageExecutor(const Bundle &bundle, const KernelLibrary &kernels,
                              const bundle::Plan &plan, int stage,
@@ -229,10 +230,11 @@ void StageExecutor::runTiles(const Program &program, size_t index, size_t slot,
     const unsigned threads = pool.size();
     const int64_t multiple = launch.perRow ? 1 : kPanelMultiple;
     const int64_t share = (total + threads - 1) / threads;
+    const int64_t pieces = share >= kManyTiles ? kManyPieces : kPieces;
     const int64_t piece =
         threads == 1
             ? total
-            : std::max<int64_t>(1, share / (kPieces * multiple)) * multiple;
+            : std::max<int64_t>(1, share / (pieces * multiple)) * multiple;
     for (unsigned i = 0; i < threads && total > 0; ++i) {
       // The own run first, then what is left of the others'.
       unsigned owner = thread + i < threads ? thread + i : thread + i - threads;

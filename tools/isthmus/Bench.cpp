@@ -113,13 +113,20 @@ public:
 
   rt::MachineLimits limits;
 
-  /// The bytes that a step of one row reads: weights of all products.
+  /// Reads the weights from first to last, which is what a step of one row does
+  /// and finds in the caches what that finds.
   void probe(const rt::Bundle &bundle) {
-    std::vector<std::span<const std::byte>> data;
-    for (const auto &executor : runner.executors())
-      for (uint32_t weight : executor->stage().weights)
-        data.push_back(bundle.weight(weight));
-    limits.probeRead(data);
+    for (const auto &executor : runner.executors()) {
+      const std::byte *first = nullptr, *end = nullptr;
+      for (uint32_t weight : executor->stage().weights) {
+        auto bytes = bundle.weight(weight);
+        if (!first || bytes.data() < first)
+          first = bytes.data();
+        end = std::max(end, bytes.data() + bytes.size());
+      }
+      for (int pass = 0; pass < 3; ++pass)
+        limits.probeRead({first, end});
+    }
     limits.probeArithmetic();
   }
 

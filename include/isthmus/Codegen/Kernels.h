@@ -20,13 +20,15 @@ constexpr int64_t floatRowBytes(int64_t features) {
 }
 
 /// One row of quantised activations:
-/// int8 [features], f32 scale [groups], int32 sum [groups].
+/// int8 [features], f32 scale [groups], f32 scale * sum [groups], int32 sum
+/// [groups].
 struct QRowsLayout {
   int64_t features;
   int64_t groups() const { return features / PackedLayout::kGroup; }
   int64_t scaleOffset() const { return features; }
-  int64_t sumOffset() const { return features + 4 * groups(); }
-  int64_t rowBytes() const { return roundUp(features + 8 * groups(), 64); }
+  int64_t scaledSumOffset() const { return features + 4 * groups(); }
+  int64_t sumOffset() const { return features + 8 * groups(); }
+  int64_t rowBytes() const { return roundUp(features + 12 * groups(), 64); }
 };
 
 /// Operands: x, weight, [bias], [residual], y. One tile a panel of 16 outputs.
@@ -37,10 +39,9 @@ struct LinearSpec {
 void emitLinear(KernelBuilder &k, const LinearSpec &spec);
 
 /// Operands: x, gate weight, up weight, y: silu(x gate) * (x up). Both weights
-/// have the layout `weight`, whose outputs are a multiple of 32. One tile 32
-/// outputs.
+/// have the layout `weight`, whose outputs are whole tiles.
 struct GatedLinearSpec {
-  static constexpr int64_t kTileOutputs = 2 * PackedLayout::kPanel;
+  static constexpr int64_t kTileOutputs = PackedLayout::kGroup;
   PackedLayout weight;
   bool quantize; ///< y is qrows
 };

@@ -313,22 +313,33 @@ private:
     Value pageCount = k.div(k.add(inside, kPage - 1), kPage);
     k.loop(k.cst(0), pageCount, 1, [&](Value p) {
       Value keys = pagePtr(k.add(firstPage, p));
+      Value next = pagePtr(
+          k.add(firstPage, k.min(k.add(p, 1), k.sub(pageCount, k.cst(1)))));
       forEachGroup([&](int64_t query, int64_t count) {
-        emitScores(keys, k.mul(p, kPage * 4), query, count);
+        emitScores(keys, next, k.mul(p, kPage * 4), query, count);
       });
     });
     emitSoftmax(first, k.mul(pageCount, kPage * 4));
   }
 
-  /// scores[query][page positions] = scale * q . k, features ascending.
-  void emitScores(Value keys, Value offset, int64_t first, int64_t count) {
+  /// scores[query][page positions] = scale * q . k, features ascending. Pages
+  /// are too short for the hardware to run ahead: the first queries fetch the
+  /// values of this page and the keys of the next one.
+  void emitScores(Value keys, Value next, Value offset, int64_t first,
+                  int64_t count) {
     const int64_t bytes = spec.valueBytes();
     auto acc =
         k.loop(k.cst(0), k.cst(spec.headDim), 1,
                KernelBuilder::Values(count * 2, k.zeros(kLanes)),
                [&](Value d, ValueRange in) {
                  KernelBuilder::Values sums(in);
-                 Value column = k.ptr(keys, k.mul(d, kPage * bytes));
+                 Value inPage = k.mul(d, kPage * bytes);
+                 Value column = k.ptr(keys, inPage);
+                 if (first == 0) {
+                   k.prefetch(k.ptr(column, spec.headDim * kPage * bytes),
+                              kPage * bytes);
+                   k.prefetch(k.ptr(next, inPage), kPage * bytes);
+                 }
                  Value low = loadCached(k, spec, column);
                  Value high = loadCached(k, spec, column, kLanes * bytes);
                  Value at = k.ptr(queries, k.mul(d, 4));

@@ -25,7 +25,8 @@ template <typename Use>
 void forEachPiece(KernelBuilder &k, Value block, bool int4, int64_t width,
                   Use use) {
   VectorType bytes = k.vec(width, k.i8());
-  for (int64_t chunk = 0; chunk < (int4 ? 4 : 8); ++chunk) {
+  for (int64_t chunk = 0; chunk < PackedLayout::kGroup / (int4 ? 8 : 4);
+       ++chunk) {
     for (int64_t piece = 0; piece < 64 / width; ++piece) {
       Value v = k.load(bytes, block, chunk * 64 + piece * width);
       if (!int4) {
@@ -34,7 +35,7 @@ void forEachPiece(KernelBuilder &k, Value block, bool int4, int64_t width,
       }
       use(piece, arith::AndIOp::create(k.b, k.loc, v, k.cst(bytes, 15)), chunk);
       use(piece, arith::ShRUIOp::create(k.b, k.loc, v, k.cst(bytes, 4)),
-          chunk + 4);
+          chunk + PackedLayout::kGroup / 8);
     }
   }
 }
@@ -52,15 +53,21 @@ Value negate(KernelBuilder &k, Value sum, int64_t zeroPoint) {
 }
 
 /// vpmaddubsw multiplies unsigned by signed bytes and adds pairs with 16-bit
-/// saturation. Nibbles cannot saturate: 8 pairs of 15 * 127 stay below 2^15, so
-/// a whole block is summed in 16 bits. For int8 the weight's sign moves to the
-/// activation: |w| * (sign(w) x), at most 2 * 127 * 127 < 2^15.
+/// saturation. Nibbles can be summed in 16 bits for a while: 8 pairs of 15 *
+/// 127 stay below 2^15. For int8 the weight's sign moves to the activation: |w|
+/// * (sign(w) x), at most 2 * 127 * 127 < 2^15.
 Values dotAvx2(KernelBuilder &k, Value block, bool int4, const Values &rows) {
+  constexpr int64_t kMostWords = 8;
   VectorType words = k.vec(16, k.i16()), ints = k.vec(8, k.i32());
-  Values acc(rows.size() * 2, int4 ? k.cst(words, 0) : k.cst(ints, 0));
+  Values acc(rows.size() * 2), pending(rows.size() * 2);
+  SmallVector<int64_t> held(rows.size() * 2, 0);
   Value ones = k.cst(words, 1);
-  auto widen = [&](Value v) {
-    return k.intrinsic("llvm.x86.avx2.pmadd.wd", ints, {v, ones});
+  auto flush = [&](size_t i) {
+    Value wide =
+        k.intrinsic("llvm.x86.avx2.pmadd.wd", ints, {pending[i], ones});
+    acc[i] = acc[i] ? k.add(acc[i], wide) : wide;
+    pending[i] = nullptr;
+    held[i] = 0;
   };
   forEachPiece(k, block, int4, 32, [&](int64_t half, Value w, int64_t quad) {
     Value magnitude =
@@ -76,19 +83,15 @@ Values dotAvx2(KernelBuilder &k, Value block, bool int4, const Values &rows) {
         x = k.intrinsic("llvm.x86.avx2.psign.b", x.getType(), {x, w});
       Value pairs =
           k.intrinsic("llvm.x86.avx2.pmadd.ub.sw", words, {magnitude, x});
-      Value &sum = acc[2 * r + half];
-      sum = k.add(sum, int4 ? pairs : widen(pairs));
+      const size_t i = 2 * r + size_t(half);
+      pending[i] = pending[i] ? k.add(pending[i], pairs) : pairs;
+      if (++held[i] == (int4 ? kMostWords : 1))
+        flush(i);
     }
   });
   Values dots;
-  for (auto [r, row] : llvm::enumerate(rows)) {
-    Value low = acc[2 * r], high = acc[2 * r + 1];
-    if (int4) {
-      low = widen(low);
-      high = widen(high);
-    }
-    dots.push_back(k.concat(low, high));
-  }
+  for (size_t r = 0; r < rows.size(); ++r)
+    dots.push_back(k.concat(acc[2 * r], acc[2 * r + 1]));
   return dots;
 }
 

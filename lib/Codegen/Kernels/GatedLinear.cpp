@@ -1,6 +1,6 @@
 //===- GatedLinear.cpp - both products of a gated unit --------------------===//
 //
-// A tile is two panels of outputs, 32 of them: a group of what the next product
+// A tile is as many panels of outputs as make a group of what the next product
 // takes as int8, so that nothing but quantised rows leaves the kernel.
 //
 //===----------------------------------------------------------------------===//
@@ -12,7 +12,8 @@ using namespace isthmus;
 
 void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
   using Values = KernelBuilder::Values;
-  constexpr int64_t kPanels = 2;
+  constexpr int64_t kPanels =
+      GatedLinearSpec::kTileOutputs / PackedLayout::kPanel;
   const PackedLayout &layout = spec.weight;
   const QRowsLayout qrows{layout.outputs};
   Product product(k, layout);
@@ -23,17 +24,17 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
     Value index = k.add(k.mul(tile, kPanels), p);
     return k.ptr(weight, k.mul(index, layout.panelBytes()));
   };
-  /// The rows' 32 outputs, `values[panel]` each.
-  auto store = [&](Value tile, Value row, Value low, Value high) {
+  /// The outputs of one row, 16 a vector.
+  auto store = [&](Value tile, Value row, const Values &gated) {
     if (spec.quantize) {
       Value out = k.ptr(y, k.mul(row, qrows.rowBytes()));
-      storeQuantizedGroup(k, out, tile, qrows, low, high);
+      storeQuantizedGroup(k, out, tile, qrows, gated);
       return;
     }
     Value out = k.ptr(k.ptr(y, k.mul(row, floatRowBytes(layout.outputs))),
                       k.mul(tile, kPanels * kLanes * 4));
-    k.store(low, out);
-    k.store(high, out, kLanes * 4);
+    for (int64_t p = 0; p < kPanels; ++p)
+      k.store(gated[p], out, p * kLanes * 4);
   };
 
   Value rows = k.rowCount();
@@ -41,15 +42,21 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
     k.ifElse(
         k.equal(rows, k.cst(1)),
         [&] {
-          Values panels{panel(gate, tile, 0), panel(gate, tile, 1),
-                        panel(up, tile, 0), panel(up, tile, 1)};
-          Values sums = product.sums(panels, {x}, /*ahead=*/kPanels);
-          store(tile, k.cst(0), emitSiluMul(k, sums[0], sums[2]),
-                emitSiluMul(k, sums[1], sums[3]));
+          // Two panels of each weight at once.
+          Values gated;
+          for (int64_t p = 0; p < kPanels; p += 2) {
+            Values panels{panel(gate, tile, p), panel(gate, tile, p + 1),
+                          panel(up, tile, p), panel(up, tile, p + 1)};
+            Values sums = product.sums(panels, {x}, /*ahead=*/2);
+            gated.push_back(emitSiluMul(k, sums[0], sums[2]));
+            gated.push_back(emitSiluMul(k, sums[1], sums[3]));
+          }
+          store(tile, k.cst(0), gated);
         },
         [&] {
           product.forEachBlock(rows, [&](Value firstRow, int64_t count) {
-            Values xs, gated[kPanels];
+            Values xs;
+            llvm::SmallVector<Values> gated(count);
             for (int64_t r = 0; r < count; ++r)
               xs.push_back(
                   k.ptr(x, k.mul(k.add(firstRow, r), product.rowBytes())));
@@ -57,10 +64,10 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
               Values g = product.sums({panel(gate, tile, p)}, xs, kPanels);
               Values u = product.sums({panel(up, tile, p)}, xs, kPanels);
               for (int64_t r = 0; r < count; ++r)
-                gated[p].push_back(emitSiluMul(k, g[r], u[r]));
+                gated[r].push_back(emitSiluMul(k, g[r], u[r]));
             }
             for (int64_t r = 0; r < count; ++r)
-              store(tile, k.add(firstRow, r), gated[0][r], gated[1][r]);
+              store(tile, k.add(firstRow, r), gated[r]);
           });
         });
   });

@@ -93,12 +93,16 @@ Product::Values Product::sumGroups(const Values &w, const Values &xs,
   return k.loop(
       k.cst(0), k.cst(qrows.groups()), 1, inits,
       [&](Value group, ValueRange state) {
-        Values acc(state), values, scales, sums;
+        Values acc(state), values, scales, scaledSums, sums;
         for (Value row : xs) {
           values.push_back(k.ptr(row, k.mul(group, PackedLayout::kGroup)));
           Value at = k.ptr(row, k.mul(group, 4));
-          scales.push_back(
-              k.splat(k.load(k.f32(), at, qrows.scaleOffset()), kLanes));
+          auto splat = [&](int64_t offset) {
+            return k.splat(k.load(k.f32(), at, offset), kLanes);
+          };
+          scales.push_back(splat(qrows.scaleOffset()));
+          if (int4)
+            scaledSums.push_back(splat(qrows.scaledSumOffset()));
           sums.push_back(k.load(k.i32(), at, qrows.sumOffset()));
         }
         for (auto [p, panel] : llvm::enumerate(w)) {
@@ -108,17 +112,10 @@ Product::Values Product::sumGroups(const Values &w, const Values &xs,
           Values dots = emitGroupDot(k, block, int4, values, sums);
           GroupFactors factors = loadFactors(panel, block);
           for (auto [r, dot] : llvm::enumerate(dots)) {
-            Value product = toFloat(dot);
             Value &sum = acc[p * xs.size() + r];
-            if (!int4) {
-              sum = k.fma(product, k.fmul(factors.scale, scales[r]), sum);
-              continue;
-            }
-            Value total = k.splat(
-                arith::SIToFPOp::create(k.b, k.loc, k.f32(), sums[r]), kLanes);
-            Value inGroup =
-                k.fma(product, factors.scale, k.fmul(factors.offset, total));
-            sum = k.fma(inGroup, scales[r], sum);
+            sum = k.fma(k.fmul(toFloat(dot), factors.scale), scales[r], sum);
+            if (int4)
+              sum = k.fma(factors.offset, scaledSums[r], sum);
           }
         }
         return acc;

@@ -23,11 +23,14 @@ static Value rowPtr(KernelBuilder &k, Value base, Value row, int64_t rowBytes) {
 }
 
 void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
-                                  const QRowsLayout &layout, Value low,
-                                  Value high) {
+                                  const QRowsLayout &layout,
+                                  const KernelBuilder::Values &values) {
   VectorType ints = k.vec(kLanes, k.i32());
   auto abs = [&](Value v) { return math::AbsFOp::create(k.b, k.loc, v); };
-  Value largest = k.reduceMax(k.fmax(abs(low), abs(high)));
+  Value magnitudes = abs(values[0]);
+  for (Value v : llvm::drop_begin(values))
+    magnitudes = k.fmax(magnitudes, abs(v));
+  Value largest = k.reduceMax(magnitudes);
   Value scale = k.fmul(largest, k.fcst(k.f32(), 1.0 / 127.0));
   // A group of zeros (or of values so small that 127 / max overflows) gets the
   // factor 0.
@@ -39,17 +42,20 @@ void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
   Value factors = k.splat(factor, kLanes);
   Value at = k.ptr(row, k.mul(group, PackedLayout::kGroup));
   Value sum;
-  for (auto [i, v] : llvm::enumerate(std::array{low, high})) {
+  for (auto [i, v] : llvm::enumerate(values)) {
     Value rounded = math::RoundEvenOp::create(k.b, k.loc, k.fmul(v, factors));
     Value q = arith::FPToSIOp::create(k.b, k.loc, ints, rounded);
     sum = sum ? k.add(sum, q) : q;
     k.store(arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i8()), q), at,
-            i * kLanes);
+            int64_t(i) * kLanes);
   }
   Value total =
       vector::ReductionOp::create(k.b, k.loc, vector::CombiningKind::ADD, sum);
+  Value scaled =
+      k.fmul(scale, arith::SIToFPOp::create(k.b, k.loc, k.f32(), total));
   Value entry = k.ptr(row, k.mul(group, 4));
   k.store(scale, entry, layout.scaleOffset());
+  k.store(scaled, entry, layout.scaledSumOffset());
   k.store(total, entry, layout.sumOffset());
 }
 
@@ -68,9 +74,10 @@ static void writeRow(KernelBuilder &k, Value y, Value row, int64_t features,
   Value out = rowPtr(k, y, row, layout.rowBytes());
   k.loop(k.cst(0), k.cst(layout.groups()), 1, [&](Value group) {
     Value offset = k.mul(group, PackedLayout::kGroup * 4);
-    Value low = compute(offset);
-    Value high = compute(k.add(offset, kLanes * 4));
-    storeQuantizedGroup(k, out, group, layout, low, high);
+    KernelBuilder::Values values;
+    for (int64_t i = 0; i < PackedLayout::kGroup; i += kLanes)
+      values.push_back(compute(k.add(offset, i * 4)));
+    storeQuantizedGroup(k, out, group, layout, values);
   });
 }
 
@@ -181,7 +188,7 @@ void isthmus::emitEmbedding(KernelBuilder &k, const PackedLayout &table) {
                                    table.blockBytes()),
                             table.panelHeaderBytes());
         Value j = k.rem(i, PackedLayout::kGroup);
-        Value inBlock = int4 ? k.rem(j, 16) : j;
+        Value inBlock = int4 ? k.rem(j, PackedLayout::kGroup / 2) : j;
         Value byte = k.load(
             k.i8(),
             k.ptr(block, k.add(k.mul(k.div(inBlock, 4), 64),
@@ -197,8 +204,8 @@ void isthmus::emitEmbedding(KernelBuilder &k, const PackedLayout &table) {
                          arith::ExtFOp::create(k.b, k.loc, k.f32(), scale));
           break;
         }
-        Value shift = arith::TruncIOp::create(k.b, k.loc, k.i32(),
-                                              k.mul(k.div(j, 16), 4));
+        Value shift = arith::TruncIOp::create(
+            k.b, k.loc, k.i32(), k.mul(k.div(j, PackedLayout::kGroup / 2), 4));
         integer = arith::AndIOp::create(
             k.b, k.loc, arith::ShRUIOp::create(k.b, k.loc, integer, shift),
             k.cst(k.i32(), 15));

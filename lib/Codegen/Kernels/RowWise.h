@@ -5,10 +5,10 @@
 
 namespace isthmus {
 
-/// Quantises the 32 values `low`, `high` of group `group` into a qrows row.
+/// Quantises the values of group `group`, 16 a vector, into a qrows row.
 void storeQuantizedGroup(KernelBuilder &k, mlir::Value row, mlir::Value group,
-                         const QRowsLayout &layout, mlir::Value low,
-                         mlir::Value high);
+                         const QRowsLayout &layout,
+                         const KernelBuilder::Values &values);
 
 /// gate * sigmoid(gate) * up, lane by lane.
 mlir::Value emitSiluMul(KernelBuilder &k, mlir::Value gate, mlir::Value up);

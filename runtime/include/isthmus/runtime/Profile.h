@@ -21,12 +21,11 @@ class MachineLimits {
 public:
   MachineLimits(const KernelLibrary &kernels, ThreadPool &pool);
 
-  /// Reads all of `data` once; keeps the best rate seen.
-  void probeRead(std::span<const std::span<const std::byte>> data);
+  /// Reads all of `data` once. The limit is the median of all reads: best cases
+  /// of a shared machine are as little typical as worst ones.
+  void probeRead(std::span<const std::byte> data);
   /// Measures both arithmetic rates; keeps the best seen.
   void probeArithmetic();
-  /// A rate that a contestant reached counts as well.
-  void sawRead(double bytesPerSecond);
 
   double bytesPerSecond() const { return readRate; }
   double opsPerSecond(bundle::Cost::Arithmetic arithmetic) const {
@@ -42,6 +41,7 @@ private:
   Kernel read, f32, int8;
   ThreadPool &pool;
   HostMemory scratch;
+  std::vector<double> reads;
   double readRate = 0, f32Rate = 0, int8Rate = 0;
 };
 
