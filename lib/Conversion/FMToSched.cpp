@@ -170,9 +170,8 @@ private:
     const bool inLarge = shape.steps != sched::Steps::Small;
     // Rows one by one, into a temporary: cheaper to do twice than to wait for.
     auto temporary = output.getDefiningOp<sched::BufferOp>();
-    const bool replicate =
-        inSmall && shape.perRow && !shape.perPartition && shape.tiles == 1 &&
-        temporary;
+    const bool replicate = inSmall && shape.perRow && !shape.perPartition &&
+                           shape.tiles == 1 && temporary;
     auto touches = [&](const llvm::SmallPtrSetImpl<void *> &written) {
       return llvm::any_of(operands, [&](Value operand) {
         return written.contains(operand.getAsOpaquePointer());
@@ -369,8 +368,9 @@ private:
                        op.getWindow(),
                        op.getKvFormat() == fm::WeightFormat::F16,
                        partitions};
-    spec.rowsAtOnce =
-        std::max<int64_t>(1, target.attentionQueries / spec.group());
+    while (spec.rowsAtOnce < AttentionSpec::kRowsPerTile &&
+           2 * spec.rowsAtOnce * spec.group() <= target.attentionQueries)
+      spec.rowsAtOnce *= 2;
     if (failed(checkLanes(*op, spec.headDim, "head size")))
       return failure();
     kvPageBytes = spec.pageBytes();
@@ -393,7 +393,7 @@ private:
     kernel(whole, op.getLoc(), [&](auto &k) { emitAttention(k, spec); });
     launch(op.getLoc(), whole, {q, state, y},
            {spec.kvHeads, true, sched::RowKind::Tokens, spec.scratchBytes(),
-            false, sched::Steps::Large, spec.rowsAtOnce},
+            false, sched::Steps::Large, AttentionSpec::kRowsPerTile},
            cost);
     // Few rows have too few heads for the threads: partitions are shared out.
     std::string parts = "attention_partitions_" + shape +

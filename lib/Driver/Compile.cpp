@@ -177,13 +177,14 @@ private:
     }
   }
 
-  /// One library for each distinct target of the topology. Templates are the
-  /// same for all: they are taken from the last conversion, which stays in the
-  /// module.
+  /// One library for each distinct target of the topology. Templates must be
+  /// the same for all: they are taken from the last conversion, which stays in
+  /// the module.
   void writeKernels(BundleWriter &writer, bundle::Manifest &manifest) {
     std::vector<std::string> targets = topology.targets;
     std::sort(targets.begin(), targets.end());
     targets.erase(std::unique(targets.begin(), targets.end()), targets.end());
+    std::string schedule;
     for (size_t i = 0; i < targets.size(); ++i) {
       report("kernels", double(i) / double(targets.size()));
       const TargetDescription &target = *findTarget(targets[i]);
@@ -198,6 +199,14 @@ private:
       passes.addPass(createConvertFMToSched(convert));
       if (failed(passes.run(converted)))
         fail("generating kernels");
+      std::string text;
+      llvm::raw_string_ostream(text)
+          << *converted.lookupSymbol<ModuleOp>("schedule");
+      if (i > 0 && text != schedule)
+        throw Error("internal error: the schedules for {} and {} differ, and a "
+                    "bundle holds one",
+                    targets[0], targets[i]);
+      schedule = std::move(text);
       auto kernels = converted.lookupSymbol<ModuleOp>("kernels");
       std::string library;
       if (failed(emitKernelLibrary(kernels, target, &library)))

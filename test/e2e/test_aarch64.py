@@ -66,7 +66,8 @@ def test_an_arm_board_and_an_x86_server(isthmus, bundles, start, emulated, tmp_p
     (tmp_path / "t.yaml").write_text(TOPOLOGY)
     bundle = tmp_path / "mixed.isth"
     model = bundles("llama").parent / "llama"
-    isthmus("compile", model, "--weights", weights, "--context", 2048, "--topology", tmp_path / "t.yaml", "-o", bundle)
+    isthmus("compile", model, "--weights", weights, "--context", 2048 if weights == "f32" else 4096, "--topology",
+            tmp_path / "t.yaml", "-o", bundle)
     targets = {library["target"] for library in json.loads(isthmus("inspect", bundle, "--json"))["kernels"]}
     assert len(targets) == 2
     isthmus("cluster", "create", tmp_path / "cluster")

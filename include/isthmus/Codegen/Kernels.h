@@ -86,8 +86,10 @@ struct AttentionSpec {
   std::optional<int64_t> sinks, window;
   bool halfKV = false;
   int64_t partitions = 1; ///< of the longest sequence the model takes
-  /// Rows of a tile of emitAttention, which share loads if they belong
-  /// together.
+  /// Rows of a tile of emitAttention: the same on every target, since all share
+  /// one schedule.
+  static constexpr int64_t kRowsPerTile = 4;
+  /// Rows that share loads if they belong together; divides kRowsPerTile.
   int64_t rowsAtOnce = 1;
 
   int64_t group() const { return heads / kvHeads; }
@@ -103,7 +105,7 @@ struct AttentionSpec {
 };
 /// Operands: k, v, state. One tile a row and key/value head.
 void emitAppendKV(KernelBuilder &k, const AttentionSpec &spec);
-/// Operands: q, state, y. One tile a key/value head and `rowsAtOnce` rows.
+/// Operands: q, state, y. One tile a key/value head and kRowsPerTile rows.
 void emitAttention(KernelBuilder &k, const AttentionSpec &spec);
 /// Operands: q, state, partial results. One tile a row, key/value head and
 /// partition of the step's longest sequence.

@@ -31,7 +31,7 @@ int64_t AttentionSpec::headBytes() const {
 int64_t AttentionSpec::scratchBytes() const {
   // Probabilities, running outputs, and six vectors of softmax state for each
   // query.
-  return rowsAtOnce * group() * (kPartition + headDim + 6 * kLanes) * 4;
+  return kRowsPerTile * group() * (kPartition + headDim + 6 * kLanes) * 4;
 }
 
 int64_t AttentionSpec::partialBytes() const {
@@ -91,22 +91,27 @@ public:
     softmax = k.ptr(running, spec.rowsAtOnce * group * spec.headDim * 4);
   }
 
-  /// One tile a key/value head and `rowsAtOnce` rows: all partitions in
+  /// One tile a key/value head and kRowsPerTile rows: all partitions in
   /// ascending order. Rows that belong together share what they load.
   void emitWhole() {
     Value rowCount = k.rowCount();
     k.loop(k.begin, k.end, 1, [&](Value tile) {
       Value head = k.rem(tile, spec.kvHeads);
-      Value first = k.mul(k.div(tile, spec.kvHeads), spec.rowsAtOnce);
-      Value last = k.min(k.add(first, spec.rowsAtOnce), rowCount);
-      auto oneByOne = [&] {
-        k.loop(first, last, 1, [&](Value row) { emitRows(row, head, 1); });
-      };
-      if (spec.rowsAtOnce == 1)
-        return oneByOne();
-      k.ifElse(
-          areSuccessive(first, last),
-          [&] { emitRows(first, head, spec.rowsAtOnce); }, oneByOne);
+      Value tileRow =
+          k.mul(k.div(tile, spec.kvHeads), AttentionSpec::kRowsPerTile);
+      Value tileEnd =
+          k.min(k.add(tileRow, AttentionSpec::kRowsPerTile), rowCount);
+      k.loop(tileRow, tileEnd, spec.rowsAtOnce, [&](Value first) {
+        Value last = k.min(k.add(first, spec.rowsAtOnce), tileEnd);
+        auto oneByOne = [&] {
+          k.loop(first, last, 1, [&](Value row) { emitRows(row, head, 1); });
+        };
+        if (spec.rowsAtOnce == 1)
+          return oneByOne();
+        k.ifElse(
+            areSuccessive(first, last),
+            [&] { emitRows(first, head, spec.rowsAtOnce); }, oneByOne);
+      });
     });
   }
 
