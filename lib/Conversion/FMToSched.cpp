@@ -99,6 +99,9 @@ private:
         mapped = sched::WeightType::get(context);
       else if (isa<fm::StateType>(type))
         mapped = sched::StateType::get(context);
+      else if (isa<fm::QRowsType>(type))
+        return block.emitError("kernels take f32 rows between blocks, '")
+               << block.getSymName() << "' takes " << type;
       else
         continue; // ids and rows come with the step
       if (isa<fm::StateType>(type))

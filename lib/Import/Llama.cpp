@@ -283,7 +283,7 @@ OwningOpRef<ModuleOp> import::buildLlama(MLIRContext &context,
   return LlamaBuilder(context, checkpoint).build();
 }
 
-import::Checkpoint import::generateCheckpoint(const Config &config,
+import::Checkpoint import::generateCheckpoint(const Config &config, bool tied,
                                               uint64_t seed) {
   Checkpoint result;
   result.config = config;
@@ -299,7 +299,8 @@ import::Checkpoint import::generateCheckpoint(const Config &config,
   int64_t kv = config.kvHeads * config.headDim;
   add("model.embed_tokens.weight", {config.vocab, config.hidden});
   add("model.norm.weight", {config.hidden});
-  add("lm_head.weight", {config.vocab, config.hidden});
+  if (!tied)
+    add("lm_head.weight", {config.vocab, config.hidden});
   for (int64_t i = 0; i < config.layers; ++i) {
     const std::string layer = "model.layers." + std::to_string(i) + ".";
     add(layer + "input_layernorm.weight", {config.hidden});

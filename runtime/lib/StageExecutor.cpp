@@ -11,28 +11,46 @@
 using namespace isthmus;
 using namespace isthmus::rt;
 
+/// What one entry of the page tables covers in huge pages.
+static constexpr size_t kHugePage = 2 << 20;
+
 HostMemory::HostMemory(size_t bytes) : length(bytes) {
   if (bytes == 0)
     return;
-  void *mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (mapped == MAP_FAILED)
+  // Room to start where a huge page can.
+  const bool huge = bytes >= kHugePage;
+  mappedBytes = bytes + (huge ? kHugePage : 0);
+  mapped = mmap(nullptr, mappedBytes, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) {
+    mapped = nullptr;
     throw Error("no memory for {} bytes", bytes);
+  }
   base = static_cast<std::byte *>(mapped);
+  if (!huge)
+    return;
+  auto address = reinterpret_cast<uintptr_t>(base);
+  base += (kHugePage - address % kHugePage) % kHugePage;
+  // A wish: without it everything works, with more misses.
+  madvise(base, length, MADV_HUGEPAGE);
 }
 
 HostMemory::~HostMemory() {
-  if (base)
-    munmap(base, length);
+  if (mapped)
+    munmap(mapped, mappedBytes);
 }
 
 HostMemory::HostMemory(HostMemory &&other) noexcept
     : base(std::exchange(other.base, nullptr)),
-      length(std::exchange(other.length, 0)) {}
+      mapped(std::exchange(other.mapped, nullptr)),
+      length(std::exchange(other.length, 0)),
+      mappedBytes(std::exchange(other.mappedBytes, 0)) {}
 
 HostMemory &HostMemory::operator=(HostMemory &&other) noexcept {
   std::swap(base, other.base);
+  std::swap(mapped, other.mapped);
   std::swap(length, other.length);
+  std::swap(mappedBytes, other.mappedBytes);
   return *this;
 }
 
@@ -62,8 +80,16 @@ StageExecutor::StageExecutor(const Bundle &bundle, const KernelLibrary &kernels,
   arena = HostMemory(large.linked.arenaBytes);
   privateMemory = HostMemory(privateStride * pool.size());
   scratch = HostMemory(scratchStride * pool.size());
-  for (auto [state, pageBytes] : large.linked.states)
-    states.emplace_back(state, pageBytes * pages);
+  // One memory for all states: huge pages are then rounded up once.
+  std::map<uint32_t, uint64_t> offsets;
+  uint64_t stateBytes = 0;
+  for (auto [state, pageBytes] : large.linked.states) {
+    offsets[state] = stateBytes;
+    stateBytes += aligned(pageBytes * pages);
+  }
+  states = HostMemory(stateBytes);
+  for (auto [state, offset] : offsets)
+    stateBase[state] = states.data() + offset;
   bind(large, bundle, kernels);
   bind(small, bundle, kernels);
   size_t longest = 1;
@@ -75,9 +101,6 @@ StageExecutor::StageExecutor(const Bundle &bundle, const KernelLibrary &kernels,
 
 void StageExecutor::bind(Program &program, const Bundle &bundle,
                          const KernelLibrary &kernels) {
-  std::map<uint64_t, std::byte *> stateBase;
-  for (const auto &[state, memory] : states)
-    stateBase[state] = memory.data();
   const auto &launches = program.linked.launches;
   program.args.reserve(launches.size() * pool.size()); // addresses must stay
   for (size_t i = 0; i < launches.size(); ++i) {
@@ -121,7 +144,7 @@ void StageExecutor::bind(Program &program, const Bundle &bundle,
           break;
         }
         case LinkedOperand::Kind::State:
-          address = stateBase.at(operand.value);
+          address = stateBase.at(uint32_t(operand.value));
           break;
         }
         args.operands[index++] = address;

@@ -35,5 +35,5 @@
 // CHECK: sched.launch @select_rows_32{{.*}} over outputs wait
 // CHECK: sched.launch @linear_f32_64x32{{.*}} tiles 4 over outputs wait_large
 
-// TARGET: unknown target 'z80'; known: x86-64-avx512-vnni x86-64-avx2 aarch64-dotprod aarch64
+// TARGET: unknown target 'z80'; known: x86-64-avx512-vnni x86-64-avx-vnni x86-64-avx2 aarch64-dotprod aarch64
 // GROUP: kernels take groups of 32 inputs

@@ -42,13 +42,14 @@ def test_rows_of_a_step(isthmus, bundles, tmp_path, weights, options):
         assert cut.tobytes() == whole, (rows, threads)
 
 
+@pytest.mark.parametrize("count", [8, 32])
 @pytest.mark.parametrize("weights", ["f32", "int8", "int4"])
-def test_batch_of_eight(bundles, start, weights):
-    server = start("serve", bundles("llama", weights), "--port", 0, "--context", 2048)
+def test_in_a_batch(bundles, start, weights, count):
+    server = start("serve", bundles("llama", weights), "--port", 0, "--context", 8192)
     port = int(server.line.rsplit(":", 1)[1])
     alone = ask(port, PROMPT, 40)
-    others = [[(i * k + 9) % 500 for i in range(20 + 30 * k)] for k in range(1, 8)]
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    others = [[(i * k + 9) % 500 for i in range(20 + 30 * k % 200)] for k in range(1, count)]
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
         together = list(pool.map(lambda p: ask(port, p, 40), [PROMPT] + others))
     assert together[0] == alone
     assert [ask(port, p, 40) for p in others] == together[1:]

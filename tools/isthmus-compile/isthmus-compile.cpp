@@ -1,30 +1,54 @@
 //===- isthmus-compile.cpp - the 'isthmus compile' command ----------------===//
+#include "../Completion.h"
 #include "isthmus/Driver/Compile.h"
 #include "isthmus/Import/Llama.h"
 #include "isthmus/Target/TargetDescription.h"
 #include "isthmus/runtime/Error.h"
 
 #include <CLI/CLI.hpp>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
 using namespace isthmus;
 
-/// The shape of Llama-3-8B, for measuring the compiler without its weights.
-static import::Config llama3Shape(int64_t layers) {
-  import::Config c;
-  c.name = "generated-llama-3-8b";
-  c.architecture = "llama";
-  c.layers = layers;
-  c.hidden = 4096;
-  c.feedForward = 14336;
-  c.vocab = 128256;
-  c.heads = 32;
-  c.kvHeads = 8;
-  c.headDim = 128;
-  c.contextLength = 8192;
-  c.ropeTheta = 500000;
-  return c;
+namespace {
+/// Shapes of Llama 3 for measuring compiler and kernels without their weights.
+struct GeneratedShape {
+  const char *name;
+  int64_t layers, hidden, feedForward, heads, headDim;
+  bool tied;
+};
+constexpr GeneratedShape kShapes[] = {
+    {"llama-3.2-1b", 16, 2048, 8192, 32, 64, true},
+    {"llama-3.2-3b", 28, 3072, 8192, 24, 128, true},
+    {"llama-3-8b", 32, 4096, 14336, 32, 128, false},
+};
+constexpr const char *kGenerated = "generated:";
+} // namespace
+
+static import::Checkpoint generate(const std::string &name, int64_t layers,
+                                   uint64_t seed) {
+  std::string known;
+  for (const GeneratedShape &shape : kShapes) {
+    known += fmt::format(" {}{}", kGenerated, shape.name);
+    if (name != shape.name)
+      continue;
+    import::Config c;
+    c.name = "generated-" + name;
+    c.architecture = "llama";
+    c.layers = layers ? layers : shape.layers;
+    c.hidden = shape.hidden;
+    c.feedForward = shape.feedForward;
+    c.vocab = 128256;
+    c.heads = shape.heads;
+    c.kvHeads = 8;
+    c.headDim = shape.headDim;
+    c.contextLength = 8192;
+    c.ropeTheta = 500000;
+    return import::generateCheckpoint(c, shape.tied, seed);
+  }
+  throw rt::Error("unknown shape '{}'; known:{}", name, known);
 }
 
 static int run(int argc, char **argv) {
@@ -39,10 +63,11 @@ static int run(int argc, char **argv) {
   CompileOptions options;
   bool json = false;
   uint64_t seed = 0;
-  int64_t generatedLayers = 32;
+  int64_t generatedLayers = 0;
   app.add_option(
          "MODEL", model,
-         "a GGUF file, a Hugging Face folder, or 'generated:llama-3-8b'")
+         "a GGUF file, a Hugging Face folder, or generated:llama-3.2-1b, "
+         "generated:llama-3.2-3b, generated:llama-3-8b")
       ->required();
   app.add_option("--topology", topologyFile,
                  "devices and links (default: this host)")
@@ -72,11 +97,14 @@ static int run(int argc, char **argv) {
       ->check(CLI::Range(32, 1 << 24));
   app.add_option("--threads", options.threads, "threads for packing weights");
   app.add_option("--seed", seed, "seed of generated weights");
-  app.add_option("--layers", generatedLayers, "layers of a generated model");
+  app.add_option("--layers", generatedLayers,
+                 "layers of a generated model (default: the shape's)");
   app.add_option("--dump-ir", options.dumpIR,
                  "write the model after all fm passes to this file");
   app.add_option("-o,--output", output, "the bundle to write")->required();
   app.add_flag("--json", json, "print the report as JSON");
+  if (argc > 1 && std::string_view(argv[1]) == "complete")
+    return cli::printCompletions(app, {argv + 2, argv + argc});
   CLI11_PARSE(app, argc, argv);
 
   const bool terminal = isatty(STDERR_FILENO);
@@ -96,8 +124,9 @@ static int run(int argc, char **argv) {
     topology.targets.assign(topology.targets.size(), target);
   }
   import::Checkpoint checkpoint =
-      model == "generated:llama-3-8b"
-          ? import::generateCheckpoint(llama3Shape(generatedLayers), seed)
+      model.starts_with(kGenerated)
+          ? generate(model.substr(std::strlen(kGenerated)), generatedLayers,
+                     seed)
           : import::openCheckpoint(model);
   if (checkpoint.config.name.empty())
     checkpoint.config.name = std::filesystem::path(model).stem().string();

@@ -4,12 +4,14 @@
 // program needs no LLVM.
 //
 //===----------------------------------------------------------------------===//
+#include "../Completion.h"
 #include "Commands.h"
 
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fmt/format.h>
+#include <map>
 #include <unistd.h>
 #include <vector>
 
@@ -28,6 +30,48 @@ static int compile(int argc, char **argv) {
              "compiler)\n",
              compiler, std::strerror(errno));
   return 1;
+}
+
+/// What a shell needs to ask 'isthmus complete' for words.
+static const std::map<std::string, const char *> kShells = {
+    {"bash", R"SH(_isthmus() {
+  local typed=("${COMP_WORDS[@]:1:COMP_CWORD}")
+  COMPREPLY=($(compgen -W "$(isthmus complete -- "${typed[@]}" 2>/dev/null)" -- "${COMP_WORDS[COMP_CWORD]}"))
+}
+complete -o default -F _isthmus isthmus
+)SH"},
+    {"zsh", R"SH(_isthmus() {
+  compadd -- $(isthmus complete -- "${words[@]:1:$((CURRENT - 1))}" 2>/dev/null) || _files
+}
+compdef _isthmus isthmus
+)SH"},
+    {"fish",
+     R"SH(complete -c isthmus -a '(isthmus complete -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null)'
+)SH"}};
+
+static void addCompletion(CLI::App &app) {
+  auto shell = std::make_shared<std::string>();
+  CLI::App *command = app.add_subcommand(
+      "completion", "Print a script that completes commands and options in a "
+                    "shell\n\nExample:\n  source <(isthmus completion bash)\n");
+  command->add_option("SHELL", *shell, "bash, zsh or fish")
+      ->required()
+      ->check(CLI::IsMember(kShells));
+  command->callback([shell] { fmt::print("{}", kShells.at(*shell)); });
+}
+
+/// 'isthmus complete -- WORDS...' for the scripts above.
+static int completeWords(CLI::App &app, int argc, char **argv) {
+  std::vector<std::string> words(argv + 2, argv + argc);
+  if (!words.empty() && words[0] == "--")
+    words.erase(words.begin());
+  if (words.size() < 2 || words[0] != "compile")
+    return cli::printCompletions(app, words);
+  // The compiler knows its own options: isthmus-compile complete WORDS...
+  std::vector<char *> arguments{argv[0], argv[0], argv[1]};
+  for (size_t i = 1; i < words.size(); ++i)
+    arguments.push_back(words[i].data());
+  return compile(int(arguments.size()), arguments.data());
 }
 
 int main(int argc, char **argv) {
@@ -51,6 +95,9 @@ int main(int argc, char **argv) {
   cli::addBench(app);
   cli::addLogits(app);
   cli::addTokenize(app);
+  addCompletion(app);
+  if (argc > 1 && std::strcmp(argv[1], "complete") == 0)
+    return completeWords(app, argc, argv);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {

@@ -15,6 +15,6 @@ mlir::OwningOpRef<mlir::ModuleOp> buildLlama(mlir::MLIRContext &context,
 
 /// A checkpoint with the given shape whose weights are generated from a seed:
 /// for measuring shapes whose weights are not at hand.
-Checkpoint generateCheckpoint(const Config &config, uint64_t seed);
+Checkpoint generateCheckpoint(const Config &config, bool tied, uint64_t seed);
 
 } // namespace isthmus::import

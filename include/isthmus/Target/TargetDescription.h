@@ -17,7 +17,8 @@ namespace isthmus {
 enum class DotProduct {
   Portable,   ///< widen, multiply, add
   Avx2Madd,   ///< vpmaddubsw + vpmaddwd, signs moved to avoid saturation
-  Avx512Vnni, ///< vpdpbusd, unsigned weights with a correction
+  AvxVnni,    ///< vpdpbusd of 256 bits, unsigned weights with a correction
+  Avx512Vnni, ///< the same of 512 bits
   NeonDot,    ///< sdot
 };
 
@@ -30,6 +31,7 @@ struct TargetDescription {
   /// /proc/cpuinfo).
   std::string requiredCpuFlags;
   DotProduct dot;
+  int panels;    ///< panels that one row of activations takes at once
   int floatRows; ///< rows of 16 f32 accumulators that fit the registers
   /// Queries of attention that each have two rows of 16 f32 accumulators.
   int attentionQueries;

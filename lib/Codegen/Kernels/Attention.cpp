@@ -318,8 +318,9 @@ private:
     Value pageCount = k.div(k.add(inside, kPage - 1), kPage);
     k.loop(k.cst(0), pageCount, 1, [&](Value p) {
       Value keys = pagePtr(k.add(firstPage, p));
-      Value next = pagePtr(
-          k.add(firstPage, k.min(k.add(p, 1), k.sub(pageCount, k.cst(1)))));
+      // The next page of the sequence, of this partition or the one after.
+      Value lastPage = k.div(k.add(position, rows - 1), kPage);
+      Value next = pagePtr(k.min(k.add(k.add(firstPage, p), 1), lastPage));
       forEachGroup([&](int64_t query, int64_t count) {
         emitScores(keys, next, k.mul(p, kPage * 4), query, count);
       });

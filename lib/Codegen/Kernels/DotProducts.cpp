@@ -46,10 +46,10 @@ Value broadcastQuad(KernelBuilder &k, Value row, int64_t quad, int64_t width) {
   return vector::BitCastOp::create(k.b, k.loc, k.vec(width, k.i8()), four);
 }
 
-Value negate(KernelBuilder &k, Value sum, int64_t zeroPoint) {
+Value negate(KernelBuilder &k, Value sum, int64_t zeroPoint, int64_t lanes) {
   Value scaled =
       arith::MulIOp::create(k.b, k.loc, sum, k.cst(k.i32(), -zeroPoint));
-  return k.splat(scaled, kLanes);
+  return k.splat(scaled, lanes);
 }
 
 /// vpmaddubsw multiplies unsigned by signed bytes and adds pairs with 16-bit
@@ -96,21 +96,32 @@ Values dotAvx2(KernelBuilder &k, Value block, bool int4, const Values &rows) {
 }
 
 /// vpdpbusd wants unsigned weights: int8 gets 128 added (a flipped sign bit)
-/// and 128 * sum(x) taken off again.
-Values dotAvx512Vnni(KernelBuilder &k, Value block, bool int4,
-                     const Values &rows, const Values &sums) {
-  VectorType ints = k.vec(kLanes, k.i32());
+/// and 128 * sum(x) taken off again. `bytes` is the width of its registers.
+Values dotVnni(KernelBuilder &k, Value block, bool int4, const Values &rows,
+               const Values &sums, int64_t bytes) {
+  const int64_t lanes = bytes / 4, pieces = 64 / bytes;
+  VectorType ints = k.vec(lanes, k.i32());
+  std::string name = "llvm.x86.avx512.vpdpbusd." + std::to_string(bytes * 8);
   Values acc;
   for (Value sum : sums)
-    acc.push_back(int4 ? Value(k.cst(ints, 0)) : negate(k, sum, 128));
-  forEachPiece(k, block, int4, 64, [&](int64_t, Value w, int64_t quad) {
-    if (!int4)
-      w = arith::XOrIOp::create(k.b, k.loc, w, k.cst(w.getType(), -128));
-    for (auto [r, row] : llvm::enumerate(rows))
-      acc[r] = k.intrinsic("llvm.x86.avx512.vpdpbusd.512", ints,
-                           {acc[r], w, broadcastQuad(k, row, quad, 64)});
-  });
-  return acc;
+    acc.append(pieces,
+               int4 ? Value(k.cst(ints, 0)) : negate(k, sum, 128, lanes));
+  forEachPiece(
+      k, block, int4, bytes, [&](int64_t piece, Value w, int64_t quad) {
+        if (!int4)
+          w = arith::XOrIOp::create(k.b, k.loc, w, k.cst(w.getType(), -128));
+        for (auto [r, row] : llvm::enumerate(rows)) {
+          Value &sum = acc[pieces * int64_t(r) + piece];
+          sum = k.intrinsic(name, ints,
+                            {sum, w, broadcastQuad(k, row, quad, bytes)});
+        }
+      });
+  if (pieces == 1)
+    return acc;
+  Values dots;
+  for (size_t r = 0; r < rows.size(); ++r)
+    dots.push_back(k.concat(acc[2 * r], acc[2 * r + 1]));
+  return dots;
 }
 
 Values dotNeon(KernelBuilder &k, Value block, bool int4, const Values &rows) {
@@ -160,8 +171,10 @@ Values isthmus::emitGroupDot(KernelBuilder &k, Value block, bool int4,
   switch (k.target.dot) {
   case DotProduct::Avx2Madd:
     return dotAvx2(k, block, int4, rows);
+  case DotProduct::AvxVnni:
+    return dotVnni(k, block, int4, rows, sums, 32);
   case DotProduct::Avx512Vnni:
-    return dotAvx512Vnni(k, block, int4, rows, sums);
+    return dotVnni(k, block, int4, rows, sums, 64);
   case DotProduct::NeonDot:
     return dotNeon(k, block, int4, rows);
   case DotProduct::Portable:

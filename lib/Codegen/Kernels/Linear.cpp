@@ -51,7 +51,7 @@ private:
 
   void emitOneRow() {
     Value from = k.begin, row = k.cst(0);
-    for (int64_t panels : {4, 2, 1}) {
+    for (int64_t panels = k.target.panels; panels >= 1; panels /= 2) {
       Value count = k.sub(k.end, from);
       Value to = k.add(from, k.mul(k.div(count, panels), panels));
       k.loop(from, to, panels,

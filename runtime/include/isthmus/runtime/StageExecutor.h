@@ -5,6 +5,7 @@
 #include "isthmus/runtime/Linker.h"
 #include "isthmus/runtime/ThreadPool.h"
 
+#include <map>
 #include <memory>
 #include <span>
 
@@ -24,7 +25,8 @@ public:
 
 private:
   std::byte *base = nullptr;
-  size_t length = 0;
+  void *mapped = nullptr;
+  size_t length = 0, mappedBytes = 0;
 };
 
 /// A linked stage bound to addresses: arena, weights mapped from the bundle,
@@ -108,7 +110,8 @@ private:
   StepRows step{}; ///< of the step that runs
   HostMemory arena, privateMemory, scratch;
   size_t privateStride, scratchStride;
-  std::vector<std::pair<uint32_t, HostMemory>> states;
+  HostMemory states;
+  std::map<uint32_t, std::byte *> stateBase;
   std::unique_ptr<Cursor[]> cursors; ///< [launches of a phase][threads]
   SpinBarrier barrier;
   std::vector<Span> recorded; ///< [launches][threads], or empty

@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""Decode and prefill of SmolLM2 beside llama.cpp, onnxruntime-genai and OpenVINO GenAI.
+
+    PEERS=DIR benchmarks/peers.py [--rounds 5] [--only decode,prefill,batch,depth] [--json FILE]
+
+DIR is what benchmarks/setup_peers.sh filled. Contestants take turns, one repetition each a
+round, so that all see the same neighbours; medians are printed with their ratio to the
+fastest peer, and for isthmus the share of the roofline of the same run (`isthmus bench
+--profile`: weights and cache over the median of read probes between the steps). Peers that
+are not installed are left out and named.
+
+How they differ: llama-bench and isthmus feed random tokens, llama-bench samples nothing;
+OpenVINO reads the Q4_1 GGUF and computes prefill in its own precision; onnxruntime's prefill
+contains the first token. int4 of onnxruntime has a 4-bit head too, the others' has 8 bits.
+"""
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+ISTHMUS = pathlib.Path(os.environ.get("BUILD", ROOT / "build")) / "bin" / "isthmus"
+PEERS = pathlib.Path(os.environ.get("PEERS", "peers"))
+MODEL = PEERS / "model" / "SmolLM2-135M-Instruct"
+
+ORT = """
+import json, sys, time
+import numpy as np
+import onnxruntime_genai as og
+path, prompt, count, threads = sys.argv[1], *map(int, sys.argv[2:5])
+config = og.Config(path)
+config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads,
+                                                                      "inter_op_num_threads": 1}}}}))
+model = og.Model(config)
+for repetition in range(2):
+    params = og.GeneratorParams(model)
+    length = prompt + count + 8
+    params.set_search_options(max_length=length, min_length=length, do_sample=False, batch_size=1)
+    generator = og.Generator(model, params)
+    ids = np.random.default_rng(repetition).integers(100, 40000, prompt).astype(np.int32)
+    start = time.perf_counter()
+    generator.append_tokens(ids)
+    generator.generate_next_token()
+    first = time.perf_counter()
+    for _ in range(count):
+        generator.generate_next_token()
+    end = time.perf_counter()
+print(json.dumps({"prefill": prompt / (first - start), "decode": count / (end - first)}))
+"""
+
+OV = """
+import json, sys
+import numpy as np
+import openvino as ov
+import openvino_genai as og
+path, prompt, count, threads = sys.argv[1], *map(int, sys.argv[2:5])
+scheduler = og.SchedulerConfig()
+scheduler.enable_prefix_caching = False
+scheduler.max_num_batched_tokens = 8192
+scheduler.cache_size = 1
+pipe = og.LLMPipeline(path, "CPU", INFERENCE_NUM_THREADS=threads, ATTENTION_BACKEND="PA", scheduler_config=scheduler)
+config = og.GenerationConfig()
+config.ignore_eos, config.do_sample, config.apply_chat_template, config.max_new_tokens = True, False, False, count + 1
+for repetition in range(2):
+    ids = np.random.default_rng(repetition).integers(100, 40000, (1, prompt)).astype(np.int64)
+    metrics = pipe.generate(og.TokenizedInputs(ov.Tensor(ids), ov.Tensor(np.ones_like(ids))), config).perf_metrics
+print(json.dumps({"prefill": prompt / (metrics.get_ttft().mean / 1e3), "decode": 1e3 / metrics.get_tpot().mean}))
+"""
+
+
+def run(command, **kwargs):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **kwargs)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+class Isthmus:
+    name = "isthmus"
+
+    def __init__(self, weights, extra=()):
+        self.bundle = PEERS / "model" / f"smollm2-{weights}{'-'.join(extra)}.isth"
+        gguf = run([ROOT / "scripts" / "fetch-model.sh"]).strip()
+        run([ISTHMUS, "compile", gguf, "--weights", weights, *extra, "-o", self.bundle])
+
+    def __call__(self, prompt, depth, count, threads, batch):
+        command = [ISTHMUS, "bench", self.bundle, "-p", prompt, "-n", count, "--depth", depth, "-r", 1, "--threads",
+                   threads, "--batch", batch, "--json", "--profile"]
+        out = json.loads(run(command))
+        result = {k: out[f"{k}_tok_s"] for k in ("prefill", "decode") if f"{k}_tok_s" in out}
+        for kind, profile in out["profile"].items():
+            result[f"{kind}_roofline"] = profile["roofline"]
+            products = [k for k in profile["kernels"] if "linear" in k["kernel"]]
+            rate = sum(k["ops"] for k in products) / sum(k["seconds"] for k in products)
+            limit = out["limits"]["int8_ops_s" if any("int" in k["kernel"] for k in products) else "f32_ops_s"]
+            result[f"{kind}_products"] = rate / limit
+        return result
+
+
+class LlamaCpp:
+    def __init__(self, kind, build="build-llama"):
+        self.name, self.model, self.bin = f"llama.cpp {kind}", f"{MODEL}.req-{kind}.gguf", PEERS / build / "bin"
+        self.installed = (self.bin / "llama-bench").exists()
+
+    def __call__(self, prompt, depth, count, threads, batch):
+        if batch > 1:
+            out = run([self.bin / "llama-batched-bench", "-m", self.model, "-t", threads, "-npp", depth, "-ntg", count,
+                       "-npl", batch, "-c", batch * (depth + count) + 64])
+            row = [line for line in out.splitlines() if line.startswith("|")][-1].split("|")
+            return {"decode": float(row[8])}
+        result = {}
+        for name, options in (("prefill", ["-p", prompt, "-n", 0]), ("decode", ["-p", 0, "-n", count, "-d", depth])):
+            if options[1] or name == "decode" and count:
+                row = json.loads(run([self.bin / "llama-bench", "-m", self.model, "-t", threads, "-r", 1, "-o", "jsonl",
+                                      *options]).splitlines()[0])
+                result[name] = row["avg_ts"]
+        return result
+
+
+class Script:
+    """A peer that is a Python package in an environment of its own."""
+
+    def __init__(self, name, venv, source, model):
+        self.name, self.python, self.source, self.model = name, PEERS / venv / "bin" / "python", source, model
+        self.installed = self.python.exists() and pathlib.Path(model).exists()
+
+    def __call__(self, prompt, depth, count, threads, batch):
+        if batch > 1:
+            return {}
+        return json.loads(run([self.python, "-c", self.source, self.model, depth or prompt, count or 1,
+                               threads]).splitlines()[-1])
+
+
+def ort(kind):
+    return Script(f"onnxruntime-genai {kind}", "venv-ort", ORT, str(PEERS / "model" / "ort" / kind))
+
+
+def openvino():
+    return Script("openvino-genai", "venv-ov", OV, f"{MODEL}.Q4_1.gguf")
+
+
+def peers_of(kind, weights):
+    peers = {"int4": [LlamaCpp("Q4_0"), ort("int4")], "int8": [LlamaCpp("Q8_0"), ort("int8")],
+             "f16": [LlamaCpp("F16"), LlamaCpp("BF16")], "f32": [LlamaCpp("F32"), ort("fp32")]}[weights]
+    # OpenVINO leads in prefill; in decode it is the slowest of them.
+    return peers + ([openvino()] if kind == "prefill" and weights != "f32" else [])
+
+
+def cases(only):
+    for weights in ("int4", "int8", "f16", "f32"):
+        if "decode" in only:
+            for depth in (128, 512, 2048):
+                yield "decode", weights, dict(prompt=0, depth=depth, count=128, threads=2, batch=1)
+            yield "decode", weights, dict(prompt=0, depth=128, count=128, threads=1, batch=1)
+        if "prefill" in only:
+            yield "prefill", weights, dict(prompt=512, depth=0, count=0, threads=2, batch=1)
+    if "batch" in only:
+        for batch in (8, 32):
+            yield "decode", "int4", dict(prompt=0, depth=128, count=64, threads=2, batch=batch)
+    if "depth" in only:
+        yield "decode", "int4", dict(prompt=0, depth=7680, count=64, threads=2, batch=1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="decode,prefill,batch,depth")
+    parser.add_argument("--weights", default="int4,int8,f16,f32")
+    parser.add_argument("--avx2", action="store_true", help="AVX2 alone on both sides (setup_peers.sh avx2)")
+    parser.add_argument("--json", help="write all samples to this file")
+    args = parser.parse_args()
+    records = []
+    for kind, weights, options in cases(args.only.split(",")):
+        if weights not in args.weights.split(","):
+            continue
+        if args.avx2:
+            llama = {"int4": "Q4_0", "int8": "Q8_0", "f16": "F16", "f32": "F32"}[weights]
+            contestants = [Isthmus(weights, ("--target", "x86-64-avx2")), LlamaCpp(llama, "build-llama-avx2")]
+        else:
+            contestants = [Isthmus(weights)] + peers_of(kind, weights)
+        missing = [c.name for c in contestants[1:] if not c.installed]
+        contestants = [c for c in contestants if c.name not in missing]
+        samples = {c.name: [] for c in contestants}
+        for _ in range(args.rounds):
+            for contestant in contestants:
+                samples[contestant.name].append(contestant(**options))
+        median = {name: statistics.median(s[kind] for s in rows) for name, rows in samples.items()
+                  if all(kind in s for s in rows)}
+        own = median.pop("isthmus")
+        best = max(median, key=median.get)
+        mean = {k: statistics.median(s[k] for s in samples["isthmus"]) for k in (f"{kind}_roofline", f"{kind}_products")}
+        shape = f"{options['prompt']} tokens" if kind == "prefill" else \
+            f"at {options['depth']}, {options['batch']} sequence{'s' if options['batch'] > 1 else ''}"
+        limit = f"{mean[f'{kind}_roofline']:.0%} of the roofline" if kind == "decode" else \
+            f"products at {mean[f'{kind}_products']:.0%} of the peak"
+        print(f"{kind:<8}{weights:<5}{shape:<22}{options['threads']} threads  isthmus {own:7.1f} tok/s, {limit}; "
+              f"{own / median[best]:.2f} x {best} ({median[best]:.1f})"
+              + "".join(f", {name} {value:.1f}" for name, value in median.items() if name != best)
+              + (f"  [not installed: {', '.join(missing)}]" if missing else ""), flush=True)
+        records.append(dict(kind=kind, weights=weights, **options, samples=samples))
+    if args.json:
+        pathlib.Path(args.json).write_text(json.dumps(records, indent=1))
+
+
+if __name__ == "__main__":
+    main()
