@@ -119,7 +119,7 @@ fm.program @p(%x: tensor<?x32xf32>, %rows: !fm.rows) -> tensor<?x32xf32> {
 // -----
 
 fm.block @b(%x: tensor<?x32xf32>, %g: !fm.weight<[64, 48], f32>, %u: !fm.weight<[64, 48], f32>) -> tensor<?x64xf32> {
-  // expected-error@+1 {{input has 32 features, the weights take 48}}
+  // expected-error@+1 {{input has 32 features, the weight takes 48}}
   %0 = fm.gated_linear %x, %g, %u : tensor<?x32xf32>, !fm.weight<[64, 48], f32> -> tensor<?x64xf32>
   fm.return %0 : tensor<?x64xf32>
 }

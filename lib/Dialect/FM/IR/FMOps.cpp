@@ -191,27 +191,35 @@ LogicalResult EmbeddingOp::verify() {
   return success();
 }
 
+/// Verifies that rows of `x` can be multiplied with `weight`, and that the
+/// products are rows of `result`.
+static LogicalResult verifyProduct(Operation *op, Type x, WeightType weight,
+                                   Type result) {
+  if (weight.getShape().size() != 2)
+    return op->emitOpError("weight must be a matrix");
+  int64_t outputs = weight.getShape()[0], inputs = weight.getShape()[1];
+  if (getFeatures(x) != inputs)
+    return op->emitOpError("input has ")
+           << getFeatures(x) << " features, the weight takes " << inputs;
+  if (getFeatures(result) != outputs)
+    return op->emitOpError("result has ")
+           << getFeatures(result) << " features, the weight gives " << outputs;
+  auto qrows = dyn_cast<QRowsType>(x);
+  if (bool(qrows) != weight.isQuantized())
+    return op->emitOpError("quantised weights go with !fm.qrows inputs, float "
+                           "weights with f32 inputs");
+  if (qrows && qrows.getGroup() != weight.getGroup())
+    return op->emitOpError("input and weight differ in group size");
+  return success();
+}
+
 LogicalResult LinearOp::verify() {
   WeightType weight = getWeight().getType();
-  if (weight.getShape().size() != 2)
-    return emitOpError("weight must be a matrix");
-  int64_t outputs = weight.getShape()[0], inputs = weight.getShape()[1];
-  if (getFeatures(getX().getType()) != inputs)
-    return emitOpError("input has ")
-           << getFeatures(getX().getType()) << " features, the weight takes "
-           << inputs;
-  if (getFeatures(getResult().getType()) != outputs)
-    return emitOpError("result has ")
-           << getFeatures(getResult().getType())
-           << " features, the weight gives " << outputs;
-  auto qrows = dyn_cast<QRowsType>(getX().getType());
-  if (bool(qrows) != weight.isQuantized())
-    return emitOpError("quantised weights go with !fm.qrows inputs, float "
-                       "weights with f32 inputs");
-  if (qrows && qrows.getGroup() != weight.getGroup())
-    return emitOpError("input and weight differ in group size");
-  if (getBias() &&
-      failed(verifyVector(*this, getBias().getType(), outputs, "bias")))
+  if (failed(verifyProduct(*this, getX().getType(), weight,
+                           getResult().getType())))
+    return failure();
+  if (getBias() && failed(verifyVector(*this, getBias().getType(),
+                                       weight.getShape()[0], "bias")))
     return failure();
   if (getResidual() && getResidual().getType() != getResult().getType())
     return emitOpError("residual and result types differ");
@@ -219,24 +227,8 @@ LogicalResult LinearOp::verify() {
 }
 
 LogicalResult GatedLinearOp::verify() {
-  WeightType weight = getGate().getType();
-  if (weight.getShape().size() != 2)
-    return emitOpError("weights must be matrices");
-  if (getFeatures(getX().getType()) != weight.getShape()[1])
-    return emitOpError("input has ")
-           << getFeatures(getX().getType()) << " features, the weights take "
-           << weight.getShape()[1];
-  if (getFeatures(getResult().getType()) != weight.getShape()[0])
-    return emitOpError("result has ")
-           << getFeatures(getResult().getType())
-           << " features, the weights give " << weight.getShape()[0];
-  auto qrows = dyn_cast<QRowsType>(getX().getType());
-  if (bool(qrows) != weight.isQuantized())
-    return emitOpError("quantised weights go with !fm.qrows inputs, float "
-                       "weights with f32 inputs");
-  if (qrows && qrows.getGroup() != weight.getGroup())
-    return emitOpError("input and weight differ in group size");
-  return success();
+  return verifyProduct(*this, getX().getType(), getGate().getType(),
+                       getResult().getType());
 }
 
 LogicalResult RMSNormOp::verify() {
