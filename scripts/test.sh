@@ -23,6 +23,12 @@ if ! scripts/build.sh build; then
   echo "the build failed"; echo "$passed passed, $((failed + 1)) failed"; exit 1
 fi
 
+section "generated reference"
+cmake --build build --target mlir-doc >/dev/null
+if [ -s build/docs/dialects/FM.md ] && [ -s build/docs/passes/FMPasses.md ]; then count 1 0; else
+  echo "mlir-doc wrote no reference to build/docs"; count 0 1
+fi
+
 # run_ctest FOLDER: GoogleTest through CTest, counted by its summary.
 run_ctest() {
   local log; log=$(mktemp)
