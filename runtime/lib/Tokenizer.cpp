@@ -96,6 +96,7 @@ struct Tokenizer::Impl {
   }
 
   void readVocab(const json &model) {
+    vocab.reserve(model.at("vocab").size());
     for (const auto &[token, value] : model.at("vocab").items()) {
       int32_t id = checkedId(value);
       vocab.emplace(token, id);
@@ -112,6 +113,7 @@ struct Tokenizer::Impl {
 
   void readMerges(const json &model) {
     int32_t rank = 0;
+    merges.reserve(model.at("merges").size());
     for (const json &merge : model.at("merges")) {
       std::string left, right;
       if (merge.is_array() && merge.size() == 2) {

@@ -4,6 +4,7 @@
 #include "isthmus/runtime/Error.h"
 #include "isthmus/runtime/Worker.h"
 
+#include <future>
 #include <nlohmann/json.hpp>
 
 using namespace isthmus;
@@ -33,8 +34,23 @@ static rt::Bundle openTrusted(const std::string &path) {
   return bundle;
 }
 
+/// The bundle's tokenizer, its bytes checked; none if it has none.
+static std::optional<rt::Tokenizer> loadTokenizer(const rt::Bundle &bundle) {
+  if (!bundle.manifest().has_tokenizer())
+    return std::nullopt;
+  const uint32_t blob = bundle.manifest().tokenizer().blob();
+  auto json = bundle.blob(blob);
+  rt::Bundle::Range whole{blob, 0, json.size()};
+  bundle.verify({&whole, 1}, 1);
+  return std::make_optional<rt::Tokenizer>(std::string_view(
+      reinterpret_cast<const char *>(json.data()), json.size()));
+}
+
 Session::Session(const SessionOptions &options)
     : bundle(openTrusted(options.bundle)) {
+  // Parsing a vocabulary takes as long as checking a small model's weights.
+  auto loading =
+      std::async(std::launch::async, [this] { return loadTokenizer(bundle); });
   rt::LocalOptions localOptions;
   localOptions.threads = options.threads;
   localOptions.contextTokens = options.context;
@@ -47,24 +63,17 @@ Session::Session(const SessionOptions &options)
     runner = std::make_unique<rt::RemoteRunner>(bundle, options.workers,
                                                 options.cluster, localOptions);
   }
-
-  const bundle::Manifest &manifest = bundle.manifest();
-  if (!manifest.has_tokenizer())
+  if (auto loaded = loading.get())
+    tokenizer.emplace(std::move(*loaded));
+  const bundle::Tokenizer &files = bundle.manifest().tokenizer();
+  if (!tokenizer || files.chat_template().empty())
     return;
-  const bundle::Tokenizer &files = manifest.tokenizer();
-  auto json = bundle.blob(files.blob());
-  rt::Bundle::Range whole{files.blob(), 0, json.size()};
-  bundle.verify({&whole, 1}, 1);
-  tokenizer.emplace(std::string_view(
-      reinterpret_cast<const char *>(json.data()), json.size()));
-  if (!files.chat_template().empty()) {
-    auto text = [&](int32_t id) {
-      return id < 0 ? std::string() : tokenizer->decode(id, /*special=*/true);
-    };
-    chat = std::make_unique<rt::ChatTemplate>(
-        files.chat_template(), text(files.bos()),
-        files.eos_size() ? text(int32_t(files.eos(0))) : std::string());
-  }
+  auto text = [&](int32_t id) {
+    return id < 0 ? std::string() : tokenizer->decode(id, /*special=*/true);
+  };
+  chat = std::make_unique<rt::ChatTemplate>(
+      files.chat_template(), text(files.bos()),
+      files.eos_size() ? text(int32_t(files.eos(0))) : std::string());
 }
 
 const rt::Tokenizer &Session::needTokenizer() const {
