@@ -176,6 +176,37 @@ Value KernelBuilder::exp(Value x) {
   return arith::BitcastOp::create(b, loc, type, add(bits, exponent));
 }
 
+Value KernelBuilder::bitcast(Type type, Value value) {
+  if (isa<VectorType>(type))
+    return vector::BitCastOp::create(b, loc, cast<VectorType>(type), value);
+  return arith::BitcastOp::create(b, loc, type, value);
+}
+
+Value KernelBuilder::toBF16(Value floats) {
+  auto shape = cast<VectorType>(floats.getType());
+  VectorType type = vec(shape.getNumElements(), i32());
+  Value bits = bitcast(type, floats), sixteen = cst(type, 16);
+  Value odd = arith::AndIOp::create(
+      b, loc, arith::ShRUIOp::create(b, loc, bits, sixteen), cst(type, 1));
+  Value rounded = add(bits, add(odd, cst(type, 0x7fff)));
+  return arith::ShRUIOp::create(b, loc, rounded, sixteen);
+}
+
+Value KernelBuilder::fromBF16(Value integers) {
+  Type type = integers.getType();
+  Value bits = arith::ShLIOp::create(b, loc, integers, cst(type, 16));
+  if (auto shape = dyn_cast<VectorType>(type))
+    return bitcast(vec(shape.getNumElements(), f32()), bits);
+  return bitcast(f32(), bits);
+}
+
+void KernelBuilder::storeBF16(Value floats, Value base, int64_t offset) {
+  Value rounded = toBF16(floats);
+  int64_t lanes = cast<VectorType>(rounded.getType()).getNumElements();
+  store(arith::TruncIOp::create(b, loc, vec(lanes, i16()), rounded), base,
+        offset);
+}
+
 Value KernelBuilder::intrinsic(StringRef name, Type result, ValueRange args) {
   return LLVM::CallIntrinsicOp::create(b, loc, result, b.getStringAttr(name),
                                        args)

@@ -37,6 +37,31 @@ std::string describe(const PackedLayout &layout) {
       layout.outputs, layout.inputs);
 }
 
+RowFormat rowFormatOf(Type activation) {
+  if (isa<fm::QRowsType>(activation))
+    return RowFormat::Int8;
+  return cast<RankedTensorType>(activation).getElementType().isBF16()
+             ? RowFormat::BF16
+             : RowFormat::F32;
+}
+
+/// Ends the name of a kernel that writes rows of the format.
+StringRef suffixOf(RowFormat rows) {
+  return rows == RowFormat::F32 ? "" : rows == RowFormat::BF16 ? "_b" : "_q";
+}
+
+sched::Arithmetic arithmeticOf(RowFormat rows) {
+  switch (rows) {
+  case RowFormat::F32:
+    return sched::Arithmetic::F32;
+  case RowFormat::BF16:
+    return sched::Arithmetic::BF16;
+  case RowFormat::Int8:
+    return sched::Arithmetic::Int8;
+  }
+  llvm_unreachable("unknown row format");
+}
+
 /// Converts one block. Buffers, launches and barriers follow the order of the
 /// block's operators.
 class BlockConverter {
@@ -76,10 +101,9 @@ private:
   int64_t kvPageBytes = 0;
 
   sched::BufferType bufferType(Type type, sched::RowKind rows) {
-    int64_t bytes = isa<fm::QRowsType>(type)
-                        ? QRowsLayout{fm::getFeatures(type)}.rowBytes()
-                        : floatRowBytes(fm::getFeatures(type));
-    return sched::BufferType::get(builder.getContext(), bytes, rows);
+    return sched::BufferType::get(
+        builder.getContext(),
+        rowBytes(rowFormatOf(type), fm::getFeatures(type)), rows);
   }
 
   sched::RowKind rowsOf(Value value) {
@@ -93,15 +117,16 @@ private:
     for (BlockArgument argument : block.getBody().getArguments()) {
       Type type = argument.getType();
       Type mapped;
+      if (auto rows = dyn_cast<RankedTensorType>(type);
+          isa<fm::QRowsType>(type) || (rows && rows.getElementType().isBF16()))
+        return block.emitError("kernels take f32 rows between blocks, '")
+               << block.getSymName() << "' takes " << type;
       if (isa<RankedTensorType>(type) && !isIds(argument))
         mapped = bufferType(type, sched::RowKind::Tokens);
       else if (isa<fm::WeightType>(type))
         mapped = sched::WeightType::get(context);
       else if (isa<fm::StateType>(type))
         mapped = sched::StateType::get(context);
-      else if (isa<fm::QRowsType>(type))
-        return block.emitError("kernels take f32 rows between blocks, '")
-               << block.getSymName() << "' takes " << type;
       else
         continue; // ids and rows come with the step
       if (isa<fm::StateType>(type))
@@ -268,8 +293,7 @@ private:
     operands.push_back(resultBuffer(op, rows));
     Cost cost{spec.weight.bytes(),
               2 * spec.weight.outputs * spec.weight.inputs};
-    if (op.getWeight().getType().isQuantized())
-      cost.arithmetic = sched::Arithmetic::Int8;
+    cost.arithmetic = arithmeticOf(rowFormatOf(op.getX().getType()));
     launch(op.getLoc(), name, operands, {spec.weight.panels(), false, rows},
            cost);
     return success();
@@ -277,15 +301,14 @@ private:
 
   LogicalResult convert(fm::GatedLinearOp op) {
     GatedLinearSpec spec{layoutOf(op.getGate().getType()),
-                         isa<fm::QRowsType>(op.getType())};
-    std::string name =
-        "gated_linear_" + describe(spec.weight) + (spec.quantize ? "_q" : "");
+                         rowFormatOf(op.getType())};
+    std::string name = "gated_linear_" + describe(spec.weight);
+    name += suffixOf(spec.result);
     kernel(name, op.getLoc(), [&](auto &k) { emitGatedLinear(k, spec); });
     sched::RowKind rows = rowsOf(op.getX());
     Cost cost{2 * spec.weight.bytes(),
               4 * spec.weight.outputs * spec.weight.inputs};
-    if (op.getGate().getType().isQuantized())
-      cost.arithmetic = sched::Arithmetic::Int8;
+    cost.arithmetic = arithmeticOf(rowFormatOf(op.getX().getType()));
     launch(op.getLoc(), name,
            {mapping.lookup(op.getX()), mapping.lookup(op.getGate()),
             mapping.lookup(op.getUp()), resultBuffer(op, rows)},
@@ -296,12 +319,11 @@ private:
 
   LogicalResult convert(fm::RMSNormOp op) {
     NormSpec spec{fm::getFeatures(op.getX().getType()),
-                  op.getEpsilon().convertToDouble(),
-                  isa<fm::QRowsType>(op.getType())};
+                  op.getEpsilon().convertToDouble(), rowFormatOf(op.getType())};
     if (failed(checkLanes(*op, spec.features, "width")))
       return failure();
     std::string name = llvm::formatv("rms_norm_{0}_{1:e}{2}", spec.features,
-                                     spec.epsilon, spec.quantize ? "_q" : "");
+                                     spec.epsilon, suffixOf(spec.result));
     for (char &c : name)
       if (c == '-' || c == '+' || c == '.')
         c = '_';
@@ -312,21 +334,24 @@ private:
 
   LogicalResult convert(fm::SiluMulOp op) {
     int64_t features = fm::getFeatures(op.getGate().getType());
-    bool quantize = isa<fm::QRowsType>(op.getType());
+    RowFormat result = rowFormatOf(op.getType());
     if (failed(checkLanes(*op, features, "width")))
       return failure();
     std::string name =
-        llvm::formatv("silu_mul_{0}{1}", features, quantize ? "_q" : "");
+        llvm::formatv("silu_mul_{0}{1}", features, suffixOf(result));
     kernel(name, op.getLoc(),
-           [&](auto &k) { emitSiluMul(k, features, quantize); });
+           [&](auto &k) { emitSiluMul(k, features, result); });
     rowWise(op, name, {op.getGate(), op.getUp()});
     return success();
   }
 
   LogicalResult convert(fm::QuantizeRowsOp op) {
     int64_t features = fm::getFeatures(op.getX().getType());
-    std::string name = llvm::formatv("quantize_rows_{0}", features);
-    kernel(name, op.getLoc(), [&](auto &k) { emitQuantizeRows(k, features); });
+    RowFormat result = rowFormatOf(op.getType());
+    std::string name =
+        llvm::formatv("quantize_rows_{0}{1}", features, suffixOf(result));
+    kernel(name, op.getLoc(),
+           [&](auto &k) { emitQuantizeRows(k, features, result); });
     rowWise(op, name, {op.getX()});
     return success();
   }
@@ -369,7 +394,7 @@ private:
                        op.getScale().convertToDouble(),
                        op.getSinks(),
                        op.getWindow(),
-                       op.getKvFormat() == fm::WeightFormat::F16,
+                       static_cast<PackedFormat>(op.getKvFormat()),
                        partitions};
     while (spec.rowsAtOnce < AttentionSpec::kRowsPerTile &&
            2 * spec.rowsAtOnce * spec.group() <= target.attentionQueries)
@@ -379,7 +404,7 @@ private:
     kvPageBytes = spec.pageBytes();
     std::string shape =
         llvm::formatv("{0}_{1}_{2}_{3}", spec.heads, spec.kvHeads, spec.headDim,
-                      spec.halfKV ? "f16" : "f32");
+                      fm::stringifyWeightFormat(op.getKvFormat()));
     std::string append = "append_kv_" + shape;
     kernel(append, op.getLoc(), [&](auto &k) { emitAppendKV(k, spec); });
     Value q = mapping.lookup(op.getQ()), state = mapping.lookup(op.getState());
@@ -391,6 +416,8 @@ private:
     Cost cost;
     cost.positionBytes = spec.pageBytes() / rt::kPagePositions;
     cost.positionOps = 4 * spec.heads * spec.headDim;
+    if (spec.kv == PackedFormat::BF16)
+      cost.arithmetic = sched::Arithmetic::BF16;
     Value y = resultBuffer(op, sched::RowKind::Tokens);
     std::string whole = "attention_" + shape;
     kernel(whole, op.getLoc(), [&](auto &k) { emitAttention(k, spec); });

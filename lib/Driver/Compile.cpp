@@ -130,9 +130,10 @@ private:
       passes.addPass(fm::createQuantizeWeights(quantize));
     }
     fm::SetKVFormatOptions kv;
-    kv.format = !options.kv.empty()        ? options.kv
-                : options.weights == "f32" ? "f32"
-                                           : "f16";
+    kv.format = !options.kv.empty() ? options.kv
+                : options.weights == "f32" || options.weights == "f16"
+                    ? options.weights
+                    : "bf16";
     passes.addPass(fm::createSetKVFormat(kv));
     if (options.kvBudget > 0) {
       fm::LimitKVOptions limit;

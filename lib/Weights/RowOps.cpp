@@ -2,6 +2,7 @@
 #include "isthmus/Weights/RowOps.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -24,6 +25,17 @@ static constexpr int kPanel = PackedLayout::kPanel;
 static inline float roundNearest(float x) {
   constexpr float magic = 12582912.0f; // 1.5 * 2^23
   return (x + magic) - magic;
+}
+
+uint16_t weights::toBF16(float value) {
+  auto bits = std::bit_cast<uint32_t>(value);
+  if (std::isnan(value))
+    return uint16_t(bits >> 16 | 0x40);
+  return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+float weights::roundToBF16(float value) {
+  return std::bit_cast<float>(uint32_t(toBF16(value)) << 16);
 }
 
 void weights::prune2of4(std::span<float> row) {
@@ -170,6 +182,14 @@ static void packFloats(const PackedLayout &layout,
       values[i * kPanel + int64_t(o)] = rows[o][i];
 }
 
+static void packBF16(const PackedLayout &layout,
+                     std::span<const float *const> rows, std::byte *out) {
+  auto *values = reinterpret_cast<uint16_t *>(out);
+  for (int64_t i = 0; i < layout.inputs; ++i)
+    for (size_t o = 0; o < rows.size(); ++o)
+      values[(i / 2 * kPanel + int64_t(o)) * 2 + i % 2] = toBF16(rows[o][i]);
+}
+
 static void packInt8(const PackedLayout &layout,
                      std::span<const float *const> rows, uint8_t *out) {
   for (int64_t g = 0; g < layout.inputs / kGroup; ++g) {
@@ -209,6 +229,8 @@ void weights::packPanel(const PackedLayout &layout,
   case PackedFormat::F32:
   case PackedFormat::F16:
     return packFloats(layout, rows, out);
+  case PackedFormat::BF16:
+    return packBF16(layout, rows, out);
   case PackedFormat::Int8:
     return packInt8(layout, rows, bytes);
   case PackedFormat::Int4:

@@ -37,9 +37,11 @@ LaunchCost isthmus::rt::costOf(const bundle::Launch &launch,
 //===----------------------------------------------------------------------===//
 
 MachineLimits::MachineLimits(const KernelLibrary &kernels, ThreadPool &pool)
-    : read(kernels.lookup(kProbeRead)), f32(kernels.lookup(kProbeF32)),
-      int8(kernels.lookup(kProbeInt8)), pool(pool),
-      scratch(size_t(kProbeScratchBytes) * pool.size()) {}
+    : read(kernels.lookup(kProbeRead)),
+      arithmetic{{bundle::Cost::F32, {kernels.lookup(kProbeF32)}},
+                 {bundle::Cost::BF16, {kernels.lookup(kProbeBF16)}},
+                 {bundle::Cost::INT8, {kernels.lookup(kProbeInt8)}}},
+      pool(pool), scratch(size_t(kProbeScratchBytes) * pool.size()) {}
 
 double MachineLimits::runTiles(Kernel kernel, const std::byte *operand,
                                int64_t tiles) {
@@ -72,14 +74,15 @@ void MachineLimits::probeRead(std::span<const std::byte> data) {
 void MachineLimits::probeArithmetic() {
   constexpr int64_t kTiles = 64;
   constexpr double kOps = 2.0 * kProbeMultiplyAdds * kTiles;
-  f32Rate = std::max(f32Rate, kOps / runTiles(f32, nullptr, kTiles));
-  int8Rate = std::max(int8Rate, kOps / runTiles(int8, nullptr, kTiles));
+  for (auto &[kind, probe] : arithmetic)
+    probe.rate =
+        std::max(probe.rate, kOps / runTiles(probe.kernel, nullptr, kTiles));
 }
 
 double MachineLimits::secondsFor(const LaunchCost &cost,
-                                 bundle::Cost::Arithmetic arithmetic) const {
+                                 bundle::Cost::Arithmetic kind) const {
   return std::max(double(cost.bytes) / bytesPerSecond(),
-                  double(cost.ops) / opsPerSecond(arithmetic));
+                  double(cost.ops) / opsPerSecond(kind));
 }
 
 //===----------------------------------------------------------------------===//

@@ -4,8 +4,11 @@
 // cost an AND and a shift.
 // RUN: isthmus-opt %s --convert-fm-to-sched=target=x86-64-avx512-vnni -o %t.mlir
 // RUN: isthmus-translate --kernels-to-asm %t.mlir -o %t.s
-// RUN: awk -f %S/loops.awk %t.s | FileCheck %s --check-prefix=VNNI --implicit-check-not='linear{{.*}} {{[1-9][0-9]*}} spills' --implicit-check-not='linear{{.*}} {{[1-9][0-9]*}} shuffles'
+// RUN: awk -f %S/loops.awk %t.s | FileCheck %s --check-prefix=VNNI --implicit-check-not='linear_{{(int|f).*}} {{[1-9][0-9]*}} spills' --implicit-check-not='linear_{{(int|f).*}} {{[1-9][0-9]*}} shuffles'
 // RUN: FileCheck %s --check-prefix=UNPACK < %t.s
+// RUN: isthmus-opt %s --convert-fm-to-sched=target=x86-64-avx512-bf16 -o %t.mlir
+// RUN: isthmus-translate --kernels-to-asm %t.mlir -o %t.s
+// RUN: awk -f %S/loops.awk %t.s | FileCheck %s --check-prefix=BF16 --implicit-check-not='linear{{.*}} {{[1-9][0-9]*}} spills'
 // RUN: isthmus-opt %s --convert-fm-to-sched=target=x86-64-avx2 -o %t.mlir
 // RUN: isthmus-translate --kernels-to-asm %t.mlir -o %t.s
 // RUN: awk -f %S/loops.awk %t.s | FileCheck %s --check-prefix=AVX2
@@ -21,7 +24,12 @@
 // VNNI: linear_int8_128x256: 135 instructions, 32 dots, 4 fmas, 36 prefetches, 0 spills, 0 shuffles
 // VNNI: linear_int8_128x256: 133 instructions, 64 dots, 8 fmas, 0 prefetches, 0 spills, 0 shuffles
 // VNNI: linear_f16_128x256: 48 instructions, 0 dots, 16 fmas, 8 prefetches, 0 spills, 0 shuffles
-// VNNI: linear_f16_128x256: 56 instructions, 0 dots, 48 fmas, 0 prefetches, 0 spills, 0 shuffles
+// VNNI: linear_f16_128x256: 156 instructions, 0 dots, 96 fmas, 0 prefetches, 0 spills, 0 shuffles
+
+// BF16: linear_bf16_128x256: 43 instructions, 0 dots, 16 fmas, 16 prefetches, 0 spills, 0 shuffles
+// BF16: linear_bf16_128x256: 156 instructions, 0 dots, 96 fmas, 0 prefetches, 0 spills, 0 shuffles
+// BF16: attention_9_9_64_bf16: 22 instructions, 0 dots, 8 fmas, 4 prefetches, 0 spills, 0 shuffles
+// BF16: attention_partitions_9_9_64_bf16_p1: 20 instructions, 0 dots, 4 fmas, 8 prefetches, 0 spills, 0 shuffles
 
 // UNPACK-LABEL: {{^}}linear_int4_128x256:
 // UNPACK: vpand{{[dq]}} %zmm{{[0-9]+}}, %zmm[[A:[0-9]+]], %zmm[[LOW:[0-9]+]]
@@ -53,4 +61,14 @@ fm.block @int8(%x: tensor<?x256xf32>, %w: !fm.weight<[128, 256], int8, group = 3
 fm.block @f16(%x: tensor<?x256xf32>, %w: !fm.weight<[128, 256], f16>) -> tensor<?x128xf32> {
   %0 = fm.linear %x, %w : tensor<?x256xf32>, !fm.weight<[128, 256], f16> -> tensor<?x128xf32>
   fm.return %0 : tensor<?x128xf32>
+}
+fm.block @bf16(%x: tensor<?x256xf32>, %w: !fm.weight<[128, 256], bf16>) -> tensor<?x128xf32> {
+  %0 = fm.quantize_rows %x : tensor<?x256xf32> -> tensor<?x256xbf16>
+  %1 = fm.linear %0, %w : tensor<?x256xbf16>, !fm.weight<[128, 256], bf16> -> tensor<?x128xf32>
+  fm.return %1 : tensor<?x128xf32>
+}
+fm.block @attention(%q: tensor<?x576xf32>, %rows: !fm.rows, %state: !fm.state) -> tensor<?x576xf32> {
+  %k = fm.rotary %q, %rows {head_dim = 64 : i64, theta = 1.0e4 : f64} : tensor<?x576xf32>
+  %0 = fm.attention %q, %k, %k, %rows, %state kv bf16 {heads = 9 : i64, kv_heads = 9 : i64, scale = 0.125 : f64} : tensor<?x576xf32>, tensor<?x576xf32> -> tensor<?x576xf32>
+  fm.return %0 : tensor<?x576xf32>
 }

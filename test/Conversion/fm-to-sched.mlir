@@ -6,6 +6,7 @@
 // CHECK-LABEL: module @kernels attributes {isthmus.target = "x86-64-avx2"}
 // CHECK: func.func @probe_read
 // CHECK: func.func @probe_f32
+// CHECK: func.func @probe_bf16
 // CHECK: func.func @probe_int8
 // CHECK: func.func @embedding_f32_64x32
 // CHECK: func.func @rms_norm_32
@@ -35,5 +36,5 @@
 // CHECK: sched.launch @select_rows_32{{.*}} over outputs wait
 // CHECK: sched.launch @linear_f32_64x32{{.*}} tiles 4 over outputs wait_large
 
-// TARGET: unknown target 'z80'; known: x86-64-avx512-vnni x86-64-avx-vnni x86-64-avx2 aarch64-dotprod aarch64
+// TARGET: unknown target 'z80'; known: x86-64-avx512-bf16 x86-64-avx512-vnni x86-64-avx-vnni x86-64-avx2 aarch64-dotprod aarch64
 // GROUP: kernels take groups of 32 inputs

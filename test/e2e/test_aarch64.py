@@ -22,7 +22,7 @@ def emulated():
 
 
 @pytest.mark.parametrize("target", ["aarch64", "aarch64-dotprod"])
-@pytest.mark.parametrize("weights", ["f32", "f16", "int8", "int4"])
+@pytest.mark.parametrize("weights", ["f32", "f16", "bf16", "int8", "int4"])
 def test_same_tokens_and_logits(isthmus, bundles, emulated, tmp_path, weights, target):
     arm = Isthmus(emulated)
     bundle = bundles("llama", weights, "--target", target)

@@ -25,15 +25,16 @@ def test_equal_to_transformers(isthmus, bundles, tmp_path, model, split):
 
 @pytest.mark.parametrize("options", [
     [], ["--fm-quantize-weights=format=f16"], ["--fm-quantize-weights=format=int8"],
+    ["--fm-quantize-weights=format=bf16"], ["--fm-set-kv-format=format=bf16"],
     ["--fm-quantize-weights=format=int4"], ["--fm-prune-weights"], ["--fm-limit-kv=budget=24"], ["--fm-set-kv-format"],
     ["--fm-prune-weights=pattern=unstructured", "--fm-quantize-weights=format=int4", "--fm-limit-kv=budget=40"]])
 @pytest.mark.parametrize("model", ["llama", "qwen2"])
 def test_kernels_equal_the_interpreter(isthmus, bundles, tmp_path, model, options):
     """The same passes through the kernels and through the interpreter."""
     text = " ".join(options)
-    weights = next((w for w in ("f16", "int8", "int4") if f"format={w}" in text), "f32")
-    half_kv = "kv-format" in text
-    compile_options = ["--kv", "f16" if half_kv else "f32"]
+    weights = next((w for w in ("f16", "bf16", "int8", "int4") if f"weights=format={w}" in text), "f32")
+    kv = "f32" if "kv-format" not in text else "bf16" if "kv-format=format=bf16" in text else "f16"
+    compile_options = ["--kv", kv]
     if "prune" in text:
         compile_options += ["--prune", "unstructured" if "unstructured" in text else "2:4"]
     if "budget" in text:
@@ -51,12 +52,16 @@ def test_kernels_equal_the_interpreter(isthmus, bundles, tmp_path, model, option
     reference = np.frombuffer(raw, np.float32).reshape(len(ids), -1)
     scale = np.abs(reference).max()
     error = np.abs(own - reference)
-    if weights in ("f32", "f16") and not half_kv:
+    if weights in ("f32", "f16") and kv == "f32":
         assert error.max() <= 1e-5 * scale
-    elif half_kv:
+    elif kv == "f16":
         # A key or value on the edge between two f16 values may round either way.
         assert error.max() <= 1e-3 * scale
         assert np.median(error) <= 1e-5 * scale
+    elif "bf16" in (kv, weights):
+        # The same for bf16, whose steps are eight times as wide.
+        assert error.max() <= 8e-3 * scale
+        assert np.median(error) <= 1e-4 * scale
     else:
         # An activation on the edge between two int8 values may round either way, and
         # from there on the difference travels. Rows that no such edge reached, the

@@ -98,6 +98,31 @@ TEST(RowOps, PackedInt8LiesAsDocumented) {
   EXPECT_EQ(layout.panels(), 2);
 }
 
+TEST(RowOps, BF16RoundsToNearestEven) {
+  EXPECT_EQ(toBF16(1.0f), 0x3F80);
+  EXPECT_EQ(toBF16(1.00390625f), 0x3F80); // a tie: to even
+  EXPECT_EQ(toBF16(1.01171875f), 0x3F82); // the tie above: to even
+  EXPECT_EQ(toBF16(1.00390637f), 0x3F81); // just above a tie
+  EXPECT_EQ(toBF16(3.4e38f), 0x7F80);     // past the largest: infinity
+  EXPECT_TRUE(std::isnan(roundToBF16(NAN)));
+  EXPECT_EQ(roundToBF16(-2.5f), -2.5f);
+}
+
+TEST(PackPanel, BF16PutsPairsOfInputsSideBySide) {
+  PackedLayout layout{PackedFormat::BF16, 17, 4};
+  std::vector<float> a = {1, 2, 3, 4}, b = {5, 6, 7, 8};
+  const float *rows[] = {a.data(), b.data()};
+  std::vector<std::byte> panel(size_t(layout.panelBytes()));
+  packPanel(layout, rows, panel.data());
+  const auto *values = reinterpret_cast<const uint16_t *>(panel.data());
+  EXPECT_EQ(values[0], toBF16(1));
+  EXPECT_EQ(values[1], toBF16(2));
+  EXPECT_EQ(values[2], toBF16(5));
+  EXPECT_EQ(values[16 * 2 + 2 + 1], toBF16(8));
+  EXPECT_EQ(values[2 * 2], 0); // outputs that do not exist
+  EXPECT_EQ(layout.panels(), 2);
+}
+
 TEST(Dequantize, KnownBlocks) {
   // q4_0: d = 0.5, nibbles 0 and 15.
   std::vector<uint8_t> block(18, 0xF0);

@@ -75,7 +75,7 @@ static int run(int argc, char **argv) {
   app.add_option("--target", target,
                  "target of the host device (default: what this machine has)");
   app.add_option("--weights", options.weights, "how weights are stored")
-      ->check(CLI::IsMember({"f32", "f16", "int8", "int4"}))
+      ->check(CLI::IsMember({"f32", "f16", "bf16", "int8", "int4"}))
       ->capture_default_str();
   app.add_option("--prune", options.prune, "set small weights to zero")
       ->check(CLI::IsMember({"2:4", "unstructured"}));
@@ -84,9 +84,9 @@ static int run(int argc, char **argv) {
       ->check(CLI::Range(0.0, 0.99))
       ->capture_default_str();
   app.add_option("--kv", options.kv,
-                 "how the KV cache is stored (default: f32 with f32 weights, "
-                 "else f16)")
-      ->check(CLI::IsMember({"f32", "f16"}));
+                 "how the KV cache is stored (default: f32 or f16 with weights "
+                 "of that format, else bf16)")
+      ->check(CLI::IsMember({"f32", "f16", "bf16"}));
   app.add_option("--kv-budget", options.kvBudget,
                  "positions of KV cache a sequence attends to")
       ->check(CLI::Range(8, 1 << 24));

@@ -263,6 +263,7 @@ void run(const Options &o, SessionOptions sessionOptions) {
     out["limits"] = {
         {"bytes_s", profiler->limits.bytesPerSecond()},
         {"f32_ops_s", profiler->limits.opsPerSecond(bundle::Cost::F32)},
+        {"bf16_ops_s", profiler->limits.opsPerSecond(bundle::Cost::BF16)},
         {"int8_ops_s", profiler->limits.opsPerSecond(bundle::Cost::INT8)}};
     out["profile"] = json::object();
     if (prefillProfile.steps())
@@ -283,9 +284,11 @@ void run(const Options &o, SessionOptions sessionOptions) {
                o.batch > 1 ? fmt::format(" over {} sequences", o.batch) : "");
   if (!o.profile)
     return;
-  fmt::print("limits: {:.1f} GB/s, {:.0f} Gop/s f32, {:.0f} Gop/s int8\n",
+  fmt::print("limits: {:.1f} GB/s, {:.0f} Gop/s f32, {:.0f} bf16, {:.0f} "
+             "int8\n",
              profiler->limits.bytesPerSecond() * 1e-9,
              profiler->limits.opsPerSecond(bundle::Cost::F32) * 1e-9,
+             profiler->limits.opsPerSecond(bundle::Cost::BF16) * 1e-9,
              profiler->limits.opsPerSecond(bundle::Cost::INT8) * 1e-9);
   if (prefillProfile.steps())
     printProfile("prefill", prefillProfile);

@@ -91,6 +91,15 @@ public:
   mlir::Value reduceMax(mlir::Value vector);
   /// e^x per lane by a degree-6 polynomial; within 2 ulp, 0 never reached.
   mlir::Value exp(mlir::Value x);
+  // bf16 stands in the lanes of integers: one value in the low half, or a pair.
+  /// Rounds f32 lanes to nearest even; the values as i32, below 2^16. NaNs
+  /// whose upper bits are all set become something else.
+  mlir::Value toBF16(mlir::Value floats);
+  mlir::Value fromBF16(mlir::Value integers);
+  /// Rounds and stores f32 lanes as bf16, two bytes each.
+  void storeBF16(mlir::Value floats, mlir::Value base, int64_t offset = 0);
+  /// The same bits as another type.
+  mlir::Value bitcast(mlir::Type type, mlir::Value value);
   /// Calls an LLVM intrinsic by name.
   mlir::Value intrinsic(llvm::StringRef name, mlir::Type result,
                         mlir::ValueRange args);

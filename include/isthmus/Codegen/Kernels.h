@@ -31,6 +31,37 @@ struct QRowsLayout {
   int64_t rowBytes() const { return roundUp(features + 12 * groups(), 64); }
 };
 
+/// How rows of activations are stored.
+enum class RowFormat { F32, BF16, Int8 };
+
+/// Bytes of one row of `features` values; Int8 are qrows.
+constexpr int64_t rowBytes(RowFormat format, int64_t features) {
+  switch (format) {
+  case RowFormat::F32:
+    return floatRowBytes(features);
+  case RowFormat::BF16:
+    return roundUp(features * 2, 64);
+  case RowFormat::Int8:
+    return QRowsLayout{features}.rowBytes();
+  }
+  return 0;
+}
+
+/// How rows are stored that are multiplied with weights of a format.
+constexpr RowFormat rowFormatFor(PackedFormat weight) {
+  switch (weight) {
+  case PackedFormat::F32:
+  case PackedFormat::F16:
+    return RowFormat::F32;
+  case PackedFormat::BF16:
+    return RowFormat::BF16;
+  case PackedFormat::Int8:
+  case PackedFormat::Int4:
+    return RowFormat::Int8;
+  }
+  return RowFormat::F32;
+}
+
 /// Operands: x, weight, [bias], [residual], y. One tile a panel of 16 outputs.
 struct LinearSpec {
   PackedLayout weight;
@@ -43,7 +74,7 @@ void emitLinear(KernelBuilder &k, const LinearSpec &spec);
 struct GatedLinearSpec {
   static constexpr int64_t kTileOutputs = PackedLayout::kGroup;
   PackedLayout weight;
-  bool quantize; ///< y is qrows
+  RowFormat result = RowFormat::F32;
 };
 void emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec);
 
@@ -51,15 +82,15 @@ void emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec);
 struct NormSpec {
   int64_t features;
   double epsilon;
-  bool quantize; ///< y is qrows
+  RowFormat result = RowFormat::F32;
 };
 void emitRMSNorm(KernelBuilder &k, const NormSpec &spec);
 
 /// Operands: gate, up, y. One tile a row.
-void emitSiluMul(KernelBuilder &k, int64_t features, bool quantize);
+void emitSiluMul(KernelBuilder &k, int64_t features, RowFormat result);
 
-/// Operands: x, y. One tile a row.
-void emitQuantizeRows(KernelBuilder &k, int64_t features);
+/// Operands: x, y. One tile a row; `result` is BF16 or Int8.
+void emitQuantizeRows(KernelBuilder &k, int64_t features, RowFormat result);
 
 /// Operands: a, b, y. One tile a row.
 void emitAdd(KernelBuilder &k, int64_t features);
@@ -79,12 +110,13 @@ void emitRotary(KernelBuilder &k, const RotarySpec &spec);
 
 /// Geometry of attention over a paged cache. A page holds, for each key/value
 /// head, keys [headDim][kPagePositions] and values [kPagePositions][headDim],
-/// in f32 or f16.
+/// in f32 or f16. In bf16 what is summed stands in pairs: keys are
+/// [headDim / 2][kPagePositions][2], values [kPagePositions / 2][headDim][2].
 struct AttentionSpec {
   int64_t heads, kvHeads, headDim;
   double scale;
   std::optional<int64_t> sinks, window;
-  bool halfKV = false;
+  PackedFormat kv = PackedFormat::F32;
   int64_t partitions = 1; ///< of the longest sequence the model takes
   /// Rows of a tile of emitAttention: the same on every target, since all share
   /// one schedule.
@@ -93,7 +125,7 @@ struct AttentionSpec {
   int64_t rowsAtOnce = 1;
 
   int64_t group() const { return heads / kvHeads; }
-  int64_t valueBytes() const { return halfKV ? 2 : 4; }
+  int64_t valueBytes() const { return kv == PackedFormat::F32 ? 4 : 2; }
   int64_t headBytes() const; ///< bytes of one head in a page
   int64_t pageBytes() const { return kvHeads * headBytes(); }
   int64_t scratchBytes() const;
@@ -114,7 +146,7 @@ void emitAttentionPartitions(KernelBuilder &k, const AttentionSpec &spec);
 void emitAttentionMerge(KernelBuilder &k, const AttentionSpec &spec);
 
 /// Appends the kernels by which a runtime measures what the machine can do:
-/// `probe_read`, `probe_f32` and `probe_int8` (KernelABI.h).
+/// `probe_read`, `probe_f32`, `probe_bf16` and `probe_int8` (KernelABI.h).
 void emitProbes(mlir::ModuleOp kernels, const TargetDescription &target,
                 mlir::Location loc);
 

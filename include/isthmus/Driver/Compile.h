@@ -12,11 +12,12 @@
 namespace isthmus {
 
 struct CompileOptions {
-  std::string weights = "int4"; ///< f32, f16, int8, int4
+  std::string weights = "int4"; ///< f32, f16, bf16, int8, int4
   std::string prune;            ///< "", "2:4" or "unstructured"
   double sparsity = 0.5;
-  std::string kv;       ///< f32 or f16; "": f32 with f32 weights, else f16
-  int64_t kvBudget = 0; ///< 0: all positions are kept
+  std::string
+      kv; ///< f32, f16 or bf16; "": bf16, or what f32 and f16 weights are
+  int64_t kvBudget = 0;       ///< 0: all positions are kept
   uint64_t contextTokens = 0; ///< KV cache to plan for; 0: min(model's, 4096)
   unsigned threads = 0;       ///< for weights; 0: all processors
   std::string dumpIR;         ///< file for the module before kernels; "" none

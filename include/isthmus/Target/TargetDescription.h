@@ -22,6 +22,13 @@ enum class DotProduct {
   NeonDot,    ///< sdot
 };
 
+/// How a pair of neighbouring bf16 products is added to an f32 lane: the second
+/// and then the first, each fused.
+enum class PairDot {
+  TwoFmas,    ///< widen, and two fused multiply-adds
+  Avx512BF16, ///< vdpbf16ps of 512 bits
+};
+
 struct TargetDescription {
   std::string name;     ///< what users and topology files write
   std::string triple;   ///< LLVM target triple
@@ -31,8 +38,10 @@ struct TargetDescription {
   /// /proc/cpuinfo).
   std::string requiredCpuFlags;
   DotProduct dot;
-  int panels;    ///< panels that one row of activations takes at once
-  int floatRows; ///< rows of 16 f32 accumulators that fit the registers
+  PairDot pairDot = PairDot::TwoFmas;
+  int panels;          ///< panels that one row of activations takes at once
+  int floatRows;       ///< rows that products of floats take at once
+  int floatPanels = 1; ///< panels that such rows take at once
   /// Queries of attention that each have two rows of 16 f32 accumulators.
   int attentionQueries;
   int dotRows; ///< rows of 16 int32 accumulators beside unpacked weights

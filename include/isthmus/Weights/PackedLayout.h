@@ -4,6 +4,7 @@
 // are cut into panels of 16 outputs; outputs stand across vector lanes.
 //
 //   f32, f16   panel: [inputs][16]
+//   bf16       panel: [inputs / 2][16][2], pairs of inputs side by side
 //   int8       panel: [inputs / 32] blocks of { int8 [8][16][4], f16 scale [16]
 //   }
 //              byte [c][o][i] is input 4c + i of output o
@@ -23,7 +24,7 @@
 
 namespace isthmus {
 
-enum class PackedFormat : uint8_t { F32, F16, Int8, Int4 };
+enum class PackedFormat : uint8_t { F32, F16, BF16, Int8, Int4 };
 
 struct PackedLayout {
   static constexpr int64_t kPanel = 16; ///< outputs in a panel
@@ -50,6 +51,7 @@ struct PackedLayout {
     case PackedFormat::F32:
       return inputs * kPanel * 4;
     case PackedFormat::F16:
+    case PackedFormat::BF16:
       return inputs * kPanel * 2;
     case PackedFormat::Int8:
     case PackedFormat::Int4:

@@ -32,6 +32,10 @@ void prune2of4(std::span<float> row);
 /// Sets the floor(sparsity * size) values of least magnitude to zero.
 void pruneUnstructured(std::span<float> row, double sparsity);
 
+/// The upper half of an f32, rounded to nearest even (NaN stays NaN).
+uint16_t toBF16(float value);
+float roundToBF16(float value);
+
 /// One group of 32 values as integers and an f16 scale: value = scale * q.
 struct Int8Group {
   int8_t q[PackedLayout::kGroup];

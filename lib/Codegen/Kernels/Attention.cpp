@@ -8,6 +8,7 @@
 // the same operations that large steps use.
 //
 //===----------------------------------------------------------------------===//
+#include "DotProducts.h"
 #include "isthmus/Codegen/Kernels.h"
 #include "isthmus/runtime/KernelABI.h"
 
@@ -31,7 +32,9 @@ int64_t AttentionSpec::headBytes() const {
 int64_t AttentionSpec::scratchBytes() const {
   // Probabilities, running outputs, and six vectors of softmax state for each
   // query.
-  return kRowsPerTile * group() * (kPartition + headDim + 6 * kLanes) * 4;
+  // With bf16, the rounded queries too.
+  return kRowsPerTile * group() *
+         ((kPartition + headDim + 6 * kLanes) * 4 + headDim * 2);
 }
 
 int64_t AttentionSpec::partialBytes() const {
@@ -43,14 +46,43 @@ int64_t AttentionSpec::partialRowBytes() const {
 }
 
 namespace {
-/// Loads 16 cached values as f32.
+using Values = KernelBuilder::Values;
+
+/// Features of a key, or positions of a value, that stand side by side in the
+/// cache and are multiplied and summed at once.
+int64_t valuesAtOnce(const AttentionSpec &spec) {
+  return spec.kv == PackedFormat::BF16 ? 2 : 1;
+}
+
+/// Loads 16 lanes of the cache: f32, or pairs of bf16.
 Value loadCached(KernelBuilder &k, const AttentionSpec &spec, Value at,
                  int64_t offset = 0) {
   VectorType floats = k.vec(kLanes, k.f32());
-  if (!spec.halfKV)
+  switch (spec.kv) {
+  case PackedFormat::F16: {
+    Value half = k.load(k.vec(kLanes, k.f16()), at, offset);
+    return arith::ExtFOp::create(k.b, k.loc, floats, half);
+  }
+  case PackedFormat::BF16:
+    return k.load(k.vec(kLanes, k.i32()), at, offset);
+  default:
     return k.load(floats, at, offset);
-  Value half = k.load(k.vec(kLanes, k.f16()), at, offset);
-  return arith::ExtFOp::create(k.b, k.loc, floats, half);
+  }
+}
+
+/// Loads a query's feature or a position's probability, or a pair of either,
+/// into all lanes.
+Value loadFactor(KernelBuilder &k, const AttentionSpec &spec, Value at,
+                 int64_t offset) {
+  Type type = spec.kv == PackedFormat::BF16 ? k.i32() : k.f32();
+  return k.splat(k.load(type, at, offset), kLanes);
+}
+
+/// sum + factor * cached
+Value multiplyAdd(KernelBuilder &k, const AttentionSpec &spec, Value factor,
+                  Value cached, Value sum) {
+  return spec.kv == PackedFormat::BF16 ? emitPairDot(k, factor, cached, sum)
+                                       : k.fma(factor, cached, sum);
 }
 
 /// Softmax over partitions that come one after another: the largest score so
@@ -79,7 +111,8 @@ Factors mergePartition(KernelBuilder &k, Running &running, Value maximum,
 class AttentionEmitter {
 public:
   AttentionEmitter(KernelBuilder &k, const AttentionSpec &spec)
-      : k(k), spec(spec), group(spec.group()), lanes(k.vec(kLanes, k.f32())) {
+      : k(k), spec(spec), group(spec.group()),
+        bf16(spec.kv == PackedFormat::BF16), lanes(k.vec(kLanes, k.f32())) {
     q = k.operand(0);
     state = k.operand(1);
     y = k.operand(2);
@@ -89,6 +122,8 @@ public:
     pageStride = k.stepField(rt::kStepPageStride, false);
     running = k.ptr(k.scratch, spec.rowsAtOnce * group * kPartition * 4);
     softmax = k.ptr(running, spec.rowsAtOnce * group * spec.headDim * 4);
+    rounded =
+        k.ptr(softmax, spec.rowsAtOnce * group * kSoftmaxVectors * kLanes * 4);
   }
 
   /// One tile a key/value head and kRowsPerTile rows: all partitions in
@@ -153,9 +188,11 @@ private:
   KernelBuilder &k;
   const AttentionSpec &spec;
   int64_t group; ///< query heads that share a key/value head
+  bool bf16;     ///< queries, cache and probabilities, in pairs
   VectorType lanes;
   Value q, state, y, positions, sequence, pageTables, pageStride;
   Value running, softmax; ///< per query, in scratch
+  Value rounded;          ///< bf16: the queries, in scratch
   // Of the rows at hand: their number, and position, places of queries and
   // outputs of the first.
   int64_t rows = 1;
@@ -176,6 +213,10 @@ private:
     return k.ptr(softmax, k.mul(query, kSoftmaxVectors * kLanes * 4));
   }
   int64_t rowBytes() const { return floatRowBytes(spec.heads * spec.headDim); }
+  /// Offset of query `i` where emitScores reads it.
+  int64_t inQueries(int64_t i) const {
+    return bf16 ? i * spec.headDim * 2 : inRows(i);
+  }
   /// Offset of query `i` in rows of queries or outputs.
   int64_t inRows(int64_t i) const {
     return i / group * rowBytes() + i % group * spec.headDim * 4;
@@ -220,6 +261,19 @@ private:
     queries = k.ptr(q, rowOffset);
     out = k.ptr(y, rowOffset);
     kvOffset = k.mul(head, spec.headBytes());
+    if (bf16)
+      roundQueries();
+  }
+
+  void roundQueries() {
+    forEachQuery([&](Value query) {
+      Value from = k.ptr(k.ptr(queries, k.mul(k.div(query, group), rowBytes())),
+                         k.mul(k.rem(query, group), spec.headDim * 4));
+      Value to = k.ptr(rounded, k.mul(query, spec.headDim * 2));
+      for (int64_t d = 0; d < spec.headDim; d += kLanes)
+        k.storeBF16(k.load(lanes, from, d * 4), to, d * 2);
+    });
+    queries = rounded;
   }
 
   void emitRows(Value row, Value head, int64_t count) {
@@ -333,30 +387,30 @@ private:
   /// values of this page and the keys of the next one.
   void emitScores(Value keys, Value next, Value offset, int64_t first,
                   int64_t count) {
-    const int64_t bytes = spec.valueBytes();
-    auto acc =
-        k.loop(k.cst(0), k.cst(spec.headDim), 1,
-               KernelBuilder::Values(count * 2, k.zeros(kLanes)),
-               [&](Value d, ValueRange in) {
-                 KernelBuilder::Values sums(in);
-                 Value inPage = k.mul(d, kPage * bytes);
-                 Value column = k.ptr(keys, inPage);
-                 if (first == 0) {
-                   k.prefetch(k.ptr(column, spec.headDim * kPage * bytes),
-                              kPage * bytes);
-                   k.prefetch(k.ptr(next, inPage), kPage * bytes);
-                 }
-                 Value low = loadCached(k, spec, column);
-                 Value high = loadCached(k, spec, column, kLanes * bytes);
-                 Value at = k.ptr(queries, k.mul(d, 4));
-                 for (int64_t i = 0; i < count; ++i) {
-                   Value query =
-                       k.splat(k.load(k.f32(), at, inRows(first + i)), kLanes);
-                   sums[2 * i] = k.fma(query, low, sums[2 * i]);
-                   sums[2 * i + 1] = k.fma(query, high, sums[2 * i + 1]);
-                 }
-                 return sums;
-               });
+    const int64_t bytes = spec.valueBytes(), step = valuesAtOnce(spec);
+    const int64_t lineBytes = kPage * bytes * step;
+    auto acc = k.loop(
+        k.cst(0), k.cst(spec.headDim), step, Values(count * 2, k.zeros(kLanes)),
+        [&](Value d, ValueRange in) {
+          Values sums(in);
+          Value inPage = k.mul(d, kPage * bytes);
+          Value column = k.ptr(keys, inPage);
+          if (first == 0) {
+            k.prefetch(k.ptr(column, spec.headDim * kPage * bytes), lineBytes);
+            k.prefetch(k.ptr(next, inPage), lineBytes);
+          }
+          Value low = loadCached(k, spec, column);
+          Value high = loadCached(k, spec, column, lineBytes / 2);
+          Value at = k.ptr(queries, k.mul(d, bf16 ? 2 : 4));
+          for (int64_t i = 0; i < count; ++i) {
+            Value query = loadFactor(k, spec, at, inQueries(first + i));
+            for (auto [half, cached] : {std::pair(0, low), {1, high}}) {
+              Value &sum = sums[2 * i + half];
+              sum = multiplyAdd(k, spec, query, cached, sum);
+            }
+          }
+          return sums;
+        });
     for (int64_t i = 0; i < count; ++i)
       for (int64_t half = 0; half < 2; ++half)
         k.store(k.fmul(acc[2 * i + half], k.fcst(lanes, spec.scale)),
@@ -408,12 +462,11 @@ private:
               const std::function<Value(Value, Value, bool)> &body) {
             Value sum = init;
             for (bool masked : {false, true})
-              sum = k.loop(
-                  masked ? clear : k.cst(0), masked ? bytes : clear, kLanes * 4,
-                  {sum},
-                  [&](Value offset, ValueRange in) -> KernelBuilder::Values {
-                    return {body(offset, in[0], masked)};
-                  })[0];
+              sum = k.loop(masked ? clear : k.cst(0), masked ? bytes : clear,
+                           kLanes * 4, {sum},
+                           [&](Value offset, ValueRange in) -> Values {
+                             return {body(offset, in[0], masked)};
+                           })[0];
             return sum;
           };
       Value largest = overScores(
@@ -431,8 +484,17 @@ private:
             Value e = k.exp(k.fsub(k.load(lanes, at), maximum));
             if (masked)
               e = select(visible(offset, first, own), e, k.zeros(kLanes));
-            k.store(e, at);
-            return k.fadd(sofar, e);
+            if (!bf16) {
+              k.store(e, at);
+              return k.fadd(sofar, e);
+            }
+            // In place: two bytes take the place of four, none ahead of those
+            // still to be read. What is summed is what will be multiplied.
+            Value bits = k.toBF16(e);
+            k.store(arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i16()),
+                                            bits),
+                    k.ptr(scores, k.div(offset, 2)));
+            return k.fadd(sofar, k.fromBF16(bits));
           });
       Value state = softmaxOf(query);
       k.store(maximum, state, vectorAt(kMaximum));
@@ -446,39 +508,55 @@ private:
                    const std::function<void(int64_t, int64_t, Value)> &use) {
     Value firstPage = k.div(first, kPage);
     Value pageCount = k.div(k.add(inside, kPage - 1), kPage);
-    const int64_t bytes = spec.valueBytes();
+    const int64_t bytes = spec.valueBytes(), step = valuesAtOnce(spec);
     const int64_t width = spec.headDim % 32 == 0 ? 2 : 1; // vectors at once
     forEachGroup([&](int64_t query, int64_t count) {
+      // `values` and `factors` point to what one position, or pair, has.
+      auto accumulate = [&](Value values, Value factors, bool lone,
+                            ValueRange in) {
+        Values sums(in), v;
+        for (int64_t i = 0; i < width; ++i) {
+          v.push_back(loadCached(k, spec, values, i * kLanes * bytes * step));
+          // Nobody wrote the second of a lone position's pair yet.
+          if (lone)
+            v[i] = arith::AndIOp::create(k.b, k.loc, v[i],
+                                         k.cst(v[i].getType(), 0xffff));
+        }
+        for (int64_t n = 0; n < count; ++n) {
+          Value factor =
+              loadFactor(k, spec, factors, (query + n) * kPartition * 4);
+          for (int64_t i = 0; i < width; ++i) {
+            Value &sum = sums[n * width + i];
+            sum = multiplyAdd(k, spec, factor, v[i], sum);
+          }
+        }
+        return sums;
+      };
       for (int64_t d = 0; d < spec.headDim; d += width * kLanes) {
         auto acc = k.loop(
-            k.cst(0), pageCount, 1,
-            KernelBuilder::Values(count * width, k.zeros(kLanes)),
+            k.cst(0), pageCount, 1, Values(count * width, k.zeros(kLanes)),
             [&](Value p, ValueRange outer) {
               Value values = k.ptr(pagePtr(k.add(firstPage, p)),
-                                   (spec.headDim * kPage + d) * bytes);
+                                   (spec.headDim * kPage + d * step) * bytes);
               Value firstInPage = k.mul(p, kPage);
               Value limit = k.min(k.sub(inside, firstInPage), k.cst(kPage));
-              return k.loop(
-                  k.cst(0), limit, 1, KernelBuilder::Values(outer),
-                  [&](Value j, ValueRange in) {
-                    KernelBuilder::Values sums(in), v;
-                    Value line = k.ptr(values, k.mul(j, spec.headDim * bytes));
-                    Value probability =
-                        k.ptr(k.scratch, k.mul(k.add(firstInPage, j), 4));
-                    for (int64_t i = 0; i < width; ++i)
-                      v.push_back(
-                          loadCached(k, spec, line, i * kLanes * bytes));
-                    for (int64_t n = 0; n < count; ++n) {
-                      Value weight =
-                          k.splat(k.load(k.f32(), probability,
-                                         (query + n) * kPartition * 4),
-                                  kLanes);
-                      for (int64_t i = 0; i < width; ++i)
-                        sums[n * width + i] =
-                            k.fma(weight, v[i], sums[n * width + i]);
-                    }
-                    return sums;
-                  });
+              auto positions = [&](Value from, Value to, bool lone,
+                                   Values sums) {
+                return k.loop(
+                    from, to, step, sums, [&](Value j, ValueRange in) {
+                      Value line =
+                          k.ptr(values, k.mul(j, spec.headDim * bytes));
+                      Value factors =
+                          k.ptr(k.scratch,
+                                k.mul(k.add(firstInPage, j), bf16 ? 2 : 4));
+                      return accumulate(line, factors, lone, in);
+                    });
+              };
+              if (!bf16)
+                return positions(k.cst(0), limit, false, Values(outer));
+              Value whole = k.mul(k.div(limit, 2), 2);
+              Values sums = positions(k.cst(0), whole, false, Values(outer));
+              return positions(whole, limit, true, sums);
             });
         for (int64_t n = 0; n < count; ++n)
           for (int64_t i = 0; i < width; ++i)
@@ -514,7 +592,7 @@ void isthmus::emitAttentionMerge(KernelBuilder &k, const AttentionSpec &spec) {
       Value own = k.ptr(
           k.ptr(from, k.mul(kvHead, spec.partitions * spec.partialBytes())),
           k.mul(k.rem(head, spec.group()), headBytes));
-      KernelBuilder::Values inits{k.fcst(lanes, kMasked), k.zeros(kLanes)};
+      Values inits{k.fcst(lanes, kMasked), k.zeros(kLanes)};
       inits.append(vectors, k.zeros(kLanes));
       auto result = k.loop(
           k.cst(0), count, 1, inits, [&](Value partition, ValueRange in) {
@@ -523,7 +601,7 @@ void isthmus::emitAttentionMerge(KernelBuilder &k, const AttentionSpec &spec) {
             Factors factors = mergePartition(
                 k, running, k.load(lanes, partial, spec.headDim * 4),
                 k.load(lanes, partial, (spec.headDim + kLanes) * 4));
-            KernelBuilder::Values next{running.maximum, running.sum};
+            Values next{running.maximum, running.sum};
             for (int64_t i = 0; i < vectors; ++i)
               next.push_back(k.fma(k.load(lanes, partial, i * kLanes * 4),
                                    factors.added,
@@ -544,13 +622,24 @@ void isthmus::emitAppendKV(KernelBuilder &k, const AttentionSpec &spec) {
   Value pageTables = k.stepField(rt::kStepPageTables, true);
   Value pageStride = k.stepField(rt::kStepPageStride, false);
   const int64_t features = spec.kvHeads * spec.headDim;
-  const int64_t bytes = spec.valueBytes();
+  const int64_t bytes = spec.valueBytes(), step = valuesAtOnce(spec);
   auto stored = [&](Value value) -> Value {
-    if (!spec.halfKV)
+    if (spec.kv == PackedFormat::F32)
       return value;
     Type type = isa<VectorType>(value.getType()) ? Type(k.vec(kLanes, k.f16()))
                                                  : k.f16();
     return arith::TruncFOp::create(k.b, k.loc, type, value);
+  };
+  /// Rounds 16 values and stores them one by one, or pair by pair, `stride`
+  /// bytes apart.
+  auto scatter = [&](Value floats, bool pairs, Value to, int64_t stride) {
+    Value v = arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i16()),
+                                      k.toBF16(floats));
+    if (pairs)
+      v = k.bitcast(k.vec(kLanes / 2, k.i32()), v);
+    const int64_t count = pairs ? kLanes / 2 : kLanes;
+    for (int64_t i = 0; i < count; ++i)
+      k.store(k.extract(v, i), to, i * stride);
   };
   k.loop(k.begin, k.end, 1, [&](Value tile) {
     Value row = k.div(tile, spec.kvHeads), head = k.rem(tile, spec.kvHeads);
@@ -564,14 +653,28 @@ void isthmus::emitAppendKV(KernelBuilder &k, const AttentionSpec &spec) {
     Value from = k.add(k.mul(row, floatRowBytes(features)),
                        k.mul(head, spec.headDim * 4));
     Value key = k.ptr(keys, from), value = k.ptr(values, from);
-    Value keyOut = k.ptr(out, k.mul(slot, bytes));
+    Value keyOut = k.ptr(out, k.mul(slot, bytes * step));
+    Value valueOut =
+        k.ptr(k.ptr(out, spec.headDim * kPage * bytes),
+              k.add(k.mul(k.div(slot, step), spec.headDim * bytes * step),
+                    k.mul(k.rem(slot, step), bytes)));
+    if (spec.kv == PackedFormat::BF16) {
+      // Pairs of features of the key; the values of a pair of positions may
+      // come from two threads, so that neither can store the pair.
+      k.loop(k.cst(0), k.cst(spec.headDim), kLanes, [&](Value d) {
+        Value at = k.mul(d, 4);
+        scatter(k.load(k.vec(kLanes, k.f32()), k.ptr(key, at)), true,
+                k.ptr(keyOut, k.mul(d, kPage * bytes)), kPage * bytes * step);
+        scatter(k.load(k.vec(kLanes, k.f32()), k.ptr(value, at)), false,
+                k.ptr(valueOut, at), bytes * step);
+      });
+      return;
+    }
     // A key goes across the page, a line a value.
     k.loop(k.cst(0), k.cst(spec.headDim), 1, [&](Value d) {
       k.store(stored(k.load(k.f32(), k.ptr(key, k.mul(d, 4)))),
               k.ptr(keyOut, k.mul(d, kPage * bytes)));
     });
-    Value valueOut = k.ptr(k.ptr(out, spec.headDim * kPage * bytes),
-                           k.mul(slot, spec.headDim * bytes));
     for (int64_t d = 0; d < spec.headDim; d += kLanes)
       k.store(stored(k.load(k.vec(kLanes, k.f32()), value, d * 4)), valueOut,
               d * bytes);

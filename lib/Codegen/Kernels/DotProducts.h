@@ -19,4 +19,12 @@ KernelBuilder::Values emitGroupDot(KernelBuilder &k, mlir::Value block,
                                    bool int4, const KernelBuilder::Values &rows,
                                    const KernelBuilder::Values &sums);
 
+/// Lane by lane: sum + x.second * y.second, and to that x.first * y.first, each
+/// fused (the order of x86's VDPBF16PS, which also takes denormals for zero).
+///
+/// \param x, y vector<16xi32> of bf16 pairs.
+/// \param sum  vector<16xf32>.
+mlir::Value emitPairDot(KernelBuilder &k, mlir::Value x, mlir::Value y,
+                        mlir::Value sum);
+
 } // namespace isthmus

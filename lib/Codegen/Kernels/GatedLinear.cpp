@@ -15,7 +15,6 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
   constexpr int64_t kPanels =
       GatedLinearSpec::kTileOutputs / PackedLayout::kPanel;
   const PackedLayout &layout = spec.weight;
-  const QRowsLayout qrows{layout.outputs};
   Product product(k, layout);
   Value x = k.operand(0), gate = k.operand(1), up = k.operand(2),
         y = k.operand(3);
@@ -26,15 +25,16 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
   };
   /// The outputs of one row, 16 a vector.
   auto store = [&](Value tile, Value row, const Values &gated) {
-    if (spec.quantize) {
-      Value out = k.ptr(y, k.mul(row, qrows.rowBytes()));
-      storeQuantizedGroup(k, out, tile, qrows, gated);
-      return;
-    }
-    Value out = k.ptr(k.ptr(y, k.mul(row, floatRowBytes(layout.outputs))),
-                      k.mul(tile, kPanels * kLanes * 4));
+    Value out = k.ptr(y, k.mul(row, rowBytes(spec.result, layout.outputs)));
+    if (spec.result == RowFormat::Int8)
+      return storeQuantizedGroup(k, out, tile, {layout.outputs}, gated);
+    const bool bf16 = spec.result == RowFormat::BF16;
+    out = k.ptr(out, k.mul(tile, kPanels * kLanes * (bf16 ? 2 : 4)));
     for (int64_t p = 0; p < kPanels; ++p)
-      k.store(gated[p], out, p * kLanes * 4);
+      if (bf16)
+        k.storeBF16(gated[p], out, p * kLanes * 2);
+      else
+        k.store(gated[p], out, p * kLanes * 4);
   };
 
   Value rows = k.rowCount();
@@ -61,8 +61,16 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
               xs.push_back(
                   k.ptr(x, k.mul(k.add(firstRow, r), product.rowBytes())));
             for (int64_t p = 0; p < kPanels; ++p) {
-              Values g = product.sums({panel(gate, tile, p)}, xs, kPanels);
-              Values u = product.sums({panel(up, tile, p)}, xs, kPanels);
+              Values g, u, both;
+              Value ofGate = panel(gate, tile, p), ofUp = panel(up, tile, p);
+              if (product.panelsAtOnce() > 1) {
+                both = product.sums({ofGate, ofUp}, xs, kPanels);
+                g.append(both.begin(), both.begin() + count);
+                u.append(both.begin() + count, both.end());
+              } else {
+                g = product.sums({ofGate}, xs, kPanels);
+                u = product.sums({ofUp}, xs, kPanels);
+              }
               for (int64_t r = 0; r < count; ++r)
                 gated[r].push_back(emitSiluMul(k, g[r], u[r]));
             }

@@ -32,13 +32,19 @@ public:
   void emit() {
     Value rows = k.rowCount();
     k.ifElse(
-        k.equal(rows, k.cst(1)), [&] { emitOneRow(); },
+        k.equal(rows, k.cst(1)),
         [&] {
-          k.loop(k.begin, k.end, 1, [&](Value tile) {
-            product.forEachBlock(rows, [&](Value row, int64_t count) {
-              emitBlock(tile, 1, row, count);
-            });
+          forEachPanels(k.target.panels, [&](Value tile, int64_t panels) {
+            emitBlock(tile, panels, k.cst(0), 1);
           });
+        },
+        [&] {
+          forEachPanels(
+              product.panelsAtOnce(), [&](Value tile, int64_t panels) {
+                product.forEachBlock(rows, [&](Value row, int64_t count) {
+                  emitBlock(tile, panels, row, count);
+                });
+              });
         });
   }
 
@@ -49,13 +55,15 @@ private:
   int64_t yRowBytes;
   Value x, weight, bias, residual, y;
 
-  void emitOneRow() {
-    Value from = k.begin, row = k.cst(0);
-    for (int64_t panels = k.target.panels; panels >= 1; panels /= 2) {
+  /// Calls `body(first, count)` for all panels of the tiles: `most` at once
+  /// while there are so many, then half of it.
+  void forEachPanels(int64_t most,
+                     const std::function<void(Value, int64_t)> &body) {
+    Value from = k.begin;
+    for (int64_t panels = most; panels >= 1; panels /= 2) {
       Value count = k.sub(k.end, from);
       Value to = k.add(from, k.mul(k.div(count, panels), panels));
-      k.loop(from, to, panels,
-             [&](Value tile) { emitBlock(tile, panels, row, 1); });
+      k.loop(from, to, panels, [&](Value tile) { body(tile, panels); });
       from = to;
     }
   }

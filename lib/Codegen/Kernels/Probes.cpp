@@ -43,27 +43,40 @@ void emitProbeRead(KernelBuilder &k) {
   });
 }
 
-/// Independent chains of fused multiply-adds, one for each accumulator that the
-/// target's matrix products use.
-void emitProbeF32(KernelBuilder &k) {
-  VectorType floats = k.vec(kLanes, k.f32());
+/// Independent chains of multiply-adds, one for each accumulator that the
+/// target's matrix products use. `step(sum)` makes `perLane` of them a lane.
+void emitChains(KernelBuilder &k, Value start, int64_t perLane,
+                const std::function<Value(Value)> &step) {
   const int64_t chains = k.target.floatRows;
-  Value factor = k.load(floats, k.scratch),
-        addend = k.load(floats, k.scratch, 64);
   k.loop(k.begin, k.end, 1, [&](Value) {
-    Values sums =
-        k.loop(k.cst(0), k.cst(rt::kProbeMultiplyAdds), chains * kLanes,
-               Values(chains, addend), [&](Value, ValueRange in) {
-                 Values out(in);
-                 for (Value &sum : out)
-                   sum = k.fma(sum, factor, addend);
-                 return out;
-               });
+    Values sums = k.loop(k.cst(0), k.cst(rt::kProbeMultiplyAdds),
+                         chains * kLanes * perLane, Values(chains, start),
+                         [&](Value, ValueRange in) {
+                           Values out(in);
+                           for (Value &sum : out)
+                             sum = step(sum);
+                           return out;
+                         });
     Value total = sums[0];
     for (int64_t i = 1; i < chains; ++i)
       total = k.fadd(total, sums[i]);
     k.store(total, k.scratch, 128);
   });
+}
+
+void emitProbeF32(KernelBuilder &k) {
+  VectorType floats = k.vec(kLanes, k.f32());
+  Value factor = k.load(floats, k.scratch),
+        addend = k.load(floats, k.scratch, 64);
+  emitChains(k, addend, 1,
+             [&](Value sum) { return k.fma(sum, factor, addend); });
+}
+
+void emitProbeBF16(KernelBuilder &k) {
+  VectorType pairs = k.vec(kLanes, k.i32());
+  Value x = k.load(pairs, k.scratch), y = k.load(pairs, k.scratch, 64);
+  emitChains(k, k.zeros(kLanes), 2,
+             [&](Value sum) { return emitPairDot(k, x, y, sum); });
 }
 
 /// The group product of the many-token kernels over one block that stays in the
@@ -106,5 +119,6 @@ void isthmus::emitProbes(ModuleOp kernels, const TargetDescription &target,
   };
   add(rt::kProbeRead, emitProbeRead);
   add(rt::kProbeF32, emitProbeF32);
+  add(rt::kProbeBF16, emitProbeBF16);
   add(rt::kProbeInt8, emitProbeInt8);
 }

@@ -9,16 +9,18 @@ using namespace mlir;
 using namespace isthmus;
 
 Product::Product(KernelBuilder &k, const PackedLayout &weight)
-    : k(k), layout(weight), quantized(weight.format == PackedFormat::Int8 ||
-                                      weight.format == PackedFormat::Int4) {}
+    : k(k), layout(weight), format(rowFormatFor(weight.format)) {}
 
 int64_t Product::rowBytes() const {
-  return quantized ? QRowsLayout{layout.inputs}.rowBytes()
-                   : floatRowBytes(layout.inputs);
+  return isthmus::rowBytes(format, layout.inputs);
 }
 
 int64_t Product::rowsAtOnce() const {
-  return quantized ? k.target.dotRows : k.target.floatRows;
+  return format == RowFormat::Int8 ? k.target.dotRows : k.target.floatRows;
+}
+
+int64_t Product::panelsAtOnce() const {
+  return format == RowFormat::Int8 ? 1 : k.target.floatPanels;
 }
 
 void Product::forEachBlock(Value rows,
@@ -33,8 +35,15 @@ void Product::forEachBlock(Value rows,
 
 Product::Values Product::sums(const Values &panels, const Values &rows,
                               int64_t ahead) {
-  return quantized ? sumGroups(panels, rows, ahead)
-                   : sumFloats(panels, rows, ahead);
+  switch (format) {
+  case RowFormat::F32:
+    return sumFloats(panels, rows, ahead);
+  case RowFormat::BF16:
+    return sumPairs(panels, rows, ahead);
+  case RowFormat::Int8:
+    return sumGroups(panels, rows, ahead);
+  }
+  llvm_unreachable("unknown row format");
 }
 
 /// With one row memory sets the pace, and a panel is too short a stream for the
@@ -78,6 +87,36 @@ Product::Values Product::sumFloats(const Values &w, const Values &xs,
             for (auto [p, column] : llvm::enumerate(columns)) {
               Value &sum = acc[p * xs.size() + r];
               sum = k.fma(value, column, sum);
+            }
+          }
+        }
+        return acc;
+      });
+}
+
+Product::Values Product::sumPairs(const Values &w, const Values &xs,
+                                  int64_t ahead) {
+  const int64_t pairs = layout.inputs / 2, unroll = pairs % 4 == 0 ? 4 : 1;
+  constexpr int64_t kVectorBytes = kLanes * 4;
+  Values inits(w.size() * xs.size(), k.zeros(kLanes));
+  return k.loop(
+      k.cst(0), k.cst(pairs), unroll, inits, [&](Value i, ValueRange state) {
+        Values acc(state);
+        for (int64_t u = 0; u < unroll; ++u) {
+          Values columns;
+          for (Value panel : w) {
+            Value at = k.ptr(panel, k.mul(i, kVectorBytes));
+            if (u == 0)
+              prefetchAhead(at, unroll * kVectorBytes, ahead, xs.size());
+            columns.push_back(
+                k.load(k.vec(kLanes, k.i32()), at, u * kVectorBytes));
+          }
+          for (auto [r, row] : llvm::enumerate(xs)) {
+            Value pair = k.splat(
+                k.load(k.i32(), k.ptr(row, k.mul(i, 4)), 4 * u), kLanes);
+            for (auto [p, column] : llvm::enumerate(columns)) {
+              Value &sum = acc[p * xs.size() + r];
+              sum = emitPairDot(k, pair, column, sum);
             }
           }
         }

@@ -16,8 +16,9 @@ public:
 
   /// Bytes of a row of activations.
   int64_t rowBytes() const;
-  /// Rows of one panel whose sums fit the registers.
+  /// Rows and panels whose sums fit the registers.
   int64_t rowsAtOnce() const;
+  int64_t panelsAtOnce() const;
 
   /// Cuts `rows` rows into blocks: the largest that fit first, then halves.
   void forEachBlock(mlir::Value rows,
@@ -39,6 +40,7 @@ private:
   };
 
   Values sumFloats(const Values &panels, const Values &rows, int64_t ahead);
+  Values sumPairs(const Values &panels, const Values &rows, int64_t ahead);
   Values sumGroups(const Values &panels, const Values &rows, int64_t ahead);
   mlir::Value toFloat(mlir::Value integers);
   GroupFactors loadFactors(mlir::Value panel, mlir::Value block);
@@ -46,7 +48,7 @@ private:
 
   KernelBuilder &k;
   const PackedLayout layout;
-  const bool quantized;
+  const RowFormat format; ///< of the activations
 };
 
 } // namespace isthmus

@@ -59,19 +59,22 @@ void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
   k.store(total, entry, layout.sumOffset());
 }
 
-/// Writes a row of results, value by value or quantised. `compute(offset)`
-/// gives 16 values at byte `offset` of an f32 row.
+/// Writes a row of results. `compute(offset)` gives 16 values at byte `offset`
+/// of an f32 row.
 static void writeRow(KernelBuilder &k, Value y, Value row, int64_t features,
-                     bool quantize,
+                     RowFormat format,
                      const std::function<Value(Value)> &compute) {
-  if (!quantize) {
-    Value out = rowPtr(k, y, row, floatRowBytes(features));
-    k.loop(k.cst(0), k.cst(features * 4), kLanes * 4,
-           [&](Value offset) { k.store(compute(offset), k.ptr(out, offset)); });
+  Value out = rowPtr(k, y, row, rowBytes(format, features));
+  if (format != RowFormat::Int8) {
+    k.loop(k.cst(0), k.cst(features * 4), kLanes * 4, [&](Value offset) {
+      if (format == RowFormat::BF16)
+        k.storeBF16(compute(offset), k.ptr(out, k.div(offset, 2)));
+      else
+        k.store(compute(offset), k.ptr(out, offset));
+    });
     return;
   }
   QRowsLayout layout{features};
-  Value out = rowPtr(k, y, row, layout.rowBytes());
   k.loop(k.cst(0), k.cst(layout.groups()), 1, [&](Value group) {
     Value offset = k.mul(group, PackedLayout::kGroup * 4);
     KernelBuilder::Values values;
@@ -97,7 +100,7 @@ void isthmus::emitRMSNorm(KernelBuilder &k, const NormSpec &spec) {
     Value root = math::SqrtOp::create(
         k.b, k.loc, k.fadd(mean, k.fcst(k.f32(), spec.epsilon)));
     Value inverse = k.splat(k.fdiv(k.fcst(k.f32(), 1.0), root), kLanes);
-    writeRow(k, y, row, spec.features, spec.quantize, [&](Value offset) {
+    writeRow(k, y, row, spec.features, spec.result, [&](Value offset) {
       Value v = k.fmul(k.load(lanes, k.ptr(in, offset)), inverse);
       return k.fmul(v, k.load(lanes, k.ptr(weight, offset)));
     });
@@ -110,24 +113,26 @@ Value isthmus::emitSiluMul(KernelBuilder &k, Value gate, Value up) {
   return k.fmul(k.fdiv(gate, k.fadd(one, k.exp(negated))), up);
 }
 
-void isthmus::emitSiluMul(KernelBuilder &k, int64_t features, bool quantize) {
+void isthmus::emitSiluMul(KernelBuilder &k, int64_t features,
+                          RowFormat result) {
   Value gate = k.operand(0), up = k.operand(1), y = k.operand(2);
   VectorType lanes = k.vec(kLanes, k.f32());
   forEachRow(k, [&](Value row) {
     Value g = rowPtr(k, gate, row, floatRowBytes(features));
     Value u = rowPtr(k, up, row, floatRowBytes(features));
-    writeRow(k, y, row, features, quantize, [&](Value offset) {
+    writeRow(k, y, row, features, result, [&](Value offset) {
       return emitSiluMul(k, k.load(lanes, k.ptr(g, offset)),
                          k.load(lanes, k.ptr(u, offset)));
     });
   });
 }
 
-void isthmus::emitQuantizeRows(KernelBuilder &k, int64_t features) {
+void isthmus::emitQuantizeRows(KernelBuilder &k, int64_t features,
+                               RowFormat result) {
   Value x = k.operand(0), y = k.operand(1);
   forEachRow(k, [&](Value row) {
     Value in = rowPtr(k, x, row, floatRowBytes(features));
-    writeRow(k, y, row, features, /*quantize=*/true, [&](Value offset) {
+    writeRow(k, y, row, features, result, [&](Value offset) {
       return k.load(k.vec(kLanes, k.f32()), k.ptr(in, offset));
     });
   });
@@ -139,7 +144,7 @@ void isthmus::emitAdd(KernelBuilder &k, int64_t features) {
   forEachRow(k, [&](Value row) {
     Value left = rowPtr(k, a, row, floatRowBytes(features));
     Value right = rowPtr(k, b, row, floatRowBytes(features));
-    writeRow(k, y, row, features, /*quantize=*/false, [&](Value offset) {
+    writeRow(k, y, row, features, RowFormat::F32, [&](Value offset) {
       return k.fadd(k.load(lanes, k.ptr(left, offset)),
                     k.load(lanes, k.ptr(right, offset)));
     });
@@ -152,7 +157,7 @@ void isthmus::emitSelectRows(KernelBuilder &k, int64_t features) {
   forEachRow(k, [&](Value row) {
     Value source = k.toI64(k.load(k.i32(), rowPtr(k, outputRows, row, 4)));
     Value in = rowPtr(k, x, source, floatRowBytes(features));
-    writeRow(k, y, row, features, /*quantize=*/false, [&](Value offset) {
+    writeRow(k, y, row, features, RowFormat::F32, [&](Value offset) {
       return k.load(k.vec(kLanes, k.f32()), k.ptr(in, offset));
     });
   });
@@ -179,6 +184,13 @@ void isthmus::emitEmbedding(KernelBuilder &k, const PackedLayout &table) {
         value = k.load(half ? k.f16() : k.f32(), at);
         if (half)
           value = arith::ExtFOp::create(k.b, k.loc, k.f32(), value);
+        break;
+      }
+      case PackedFormat::BF16: {
+        Value pair = k.ptr(rowPtr(k, panel, k.div(i, 2), kLanes * 4),
+                           k.add(k.mul(lane, 4), k.mul(k.rem(i, 2), 2)));
+        value = k.fromBF16(
+            arith::ExtUIOp::create(k.b, k.loc, k.i32(), k.load(k.i16(), pair)));
         break;
       }
       case PackedFormat::Int8:

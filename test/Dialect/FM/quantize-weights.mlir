@@ -1,5 +1,6 @@
 // RUN: isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=int4 | FileCheck %s
 // RUN: isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=f16 | FileCheck %s --check-prefix=F16
+// RUN: isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=bf16 --canonicalize | FileCheck %s --check-prefix=BF16
 // RUN: not isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=int3 2>&1 | FileCheck %s --check-prefix=ERROR
 
 // The table is embedding and head: it stays in int8.
@@ -22,4 +23,9 @@
 // F16: fm.param @table : !fm.weight<[64, 32], f16>
 // F16-NOT: fm.quantize_rows
 
-// ERROR: format must be f16, int8 or int4, got 'int3'
+// bf16 weights take bf16 rows, which the norm writes itself.
+// BF16: fm.param @table : !fm.weight<[64, 32], bf16>
+// BF16: %[[N:.*]] = fm.rms_norm {{.*}} -> tensor<?x32xbf16>
+// BF16: fm.linear %[[N]]{{.*}} : tensor<?x32xbf16>, <[32, 32], bf16> -> tensor<?x32xf32>
+
+// ERROR: format must be f16, bf16, int8 or int4, got 'int3'

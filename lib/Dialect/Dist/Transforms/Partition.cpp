@@ -112,7 +112,7 @@ private:
       layer.stateBytes +=
           uint64_t(contextTokens) * 2 *
           uint64_t(fm::getFeatures(attention.getK().getType())) *
-          (attention.getKvFormat() == fm::WeightFormat::F16 ? 2 : 4);
+          (attention.getKvFormat() == fm::WeightFormat::F32 ? 4 : 2);
     });
     // An upper bound: every value of the block at once, for a full step, and
     // the two slots between calls. The linker's own figure is smaller.

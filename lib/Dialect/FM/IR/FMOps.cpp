@@ -161,6 +161,11 @@ LogicalResult QuantizeOp::verify() {
   return success();
 }
 
+bool isthmus::fm::isKVFormat(WeightFormat format) {
+  return format == WeightFormat::F32 || format == WeightFormat::F16 ||
+         format == WeightFormat::BF16;
+}
+
 bool isthmus::fm::isProductWeight(OpOperand &use) {
   if (auto linear = dyn_cast<LinearOp>(use.getOwner()))
     return use.get() == linear.getWeight();
@@ -205,9 +210,12 @@ static LogicalResult verifyProduct(Operation *op, Type x, WeightType weight,
     return op->emitOpError("result has ")
            << getFeatures(result) << " features, the weight gives " << outputs;
   auto qrows = dyn_cast<QRowsType>(x);
-  if (bool(qrows) != weight.isQuantized())
-    return op->emitOpError("quantised weights go with !fm.qrows inputs, float "
-                           "weights with f32 inputs");
+  auto floats = dyn_cast<RankedTensorType>(x);
+  bool bf16 = floats && floats.getElementType().isBF16();
+  if (bool(qrows) != weight.isQuantized() ||
+      bf16 != (weight.getFormat() == WeightFormat::BF16))
+    return op->emitOpError("quantised weights go with !fm.qrows inputs, bf16 "
+                           "weights with bf16 inputs, others with f32 inputs");
   if (qrows && qrows.getGroup() != weight.getGroup())
     return op->emitOpError("input and weight differ in group size");
   return success();
@@ -241,9 +249,11 @@ LogicalResult RMSNormOp::verify() {
 }
 
 LogicalResult QuantizeRowsOp::verify() {
-  QRowsType type = getResult().getType();
-  if (type.getFeatures() != getFeatures(getX().getType()))
+  if (getFeatures(getResult().getType()) != getFeatures(getX().getType()))
     return emitOpError("must keep the number of features");
+  auto type = dyn_cast<QRowsType>(getResult().getType());
+  if (!type)
+    return success();
   if (type.getGroup() <= 0 || type.getFeatures() % type.getGroup() != 0)
     return emitOpError("group of ")
            << type.getGroup() << " does not divide the features";
@@ -273,8 +283,8 @@ LogicalResult AttentionOp::verify() {
     return emitOpError("result and query types differ");
   if (bool(getSinks()) != bool(getWindow()))
     return emitOpError("'sinks' and 'window' come together");
-  if (getKvFormat() != WeightFormat::F32 && getKvFormat() != WeightFormat::F16)
-    return emitOpError("kv_format must be f32 or f16");
+  if (!isKVFormat(getKvFormat()))
+    return emitOpError("kv_format must be f32, f16 or bf16");
   if (getWindow() && (*getWindow() <= 0 || *getSinks() < 0))
     return emitOpError("window must be positive and sinks not negative");
   return success();
@@ -311,7 +321,7 @@ struct FoldResidual : OpRewritePattern<AddOp> {
   }
 };
 
-/// quantize_rows(norm | silu_mul) becomes a producer that writes !fm.qrows.
+/// quantize_rows(norm | silu_mul) becomes a producer that writes rounded rows.
 struct FoldQuantizeRows : OpRewritePattern<QuantizeRowsOp> {
   using OpRewritePattern::OpRewritePattern;
   LogicalResult matchAndRewrite(QuantizeRowsOp op,
@@ -319,7 +329,7 @@ struct FoldQuantizeRows : OpRewritePattern<QuantizeRowsOp> {
     Operation *producer = op.getX().getDefiningOp();
     if (!producer || !isa<RMSNormOp, SiluMulOp, GatedLinearOp>(producer) ||
         !producer->hasOneUse())
-      return rewriter.notifyMatchFailure(op, "producer cannot write qrows");
+      return rewriter.notifyMatchFailure(op, "producer cannot round its rows");
     rewriter.setInsertionPoint(op);
     Operation *fused = rewriter.clone(*producer);
     fused->getResult(0).setType(op.getType());

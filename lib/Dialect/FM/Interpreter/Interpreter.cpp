@@ -82,6 +82,10 @@ private:
       for (float &value : row)
         value = float(_Float16(value));
       return;
+    case WeightFormat::BF16:
+      for (float &value : row)
+        value = weights::roundToBF16(value);
+      return;
     case WeightFormat::Int8:
       for (size_t g = 0; g < row.size(); g += size_t(type.getGroup())) {
         weights::Int8Group group = weights::quantizeInt8(&row[g]);
@@ -97,8 +101,11 @@ private:
     }
   }
 
-  /// Quantises and dequantises groups of activations.
+  /// What storing activations as `type` does to them.
   static void roundRows(Matrix &m, Type type) {
+    if (auto floats = dyn_cast<RankedTensorType>(type);
+        floats && floats.getElementType().isBF16())
+      roundToBF16(m);
     auto qrows = dyn_cast<QRowsType>(type);
     if (!qrows)
       return;
@@ -113,6 +120,11 @@ private:
         v = q * (largest * (1.0f / 127.0f));
       }
     }
+  }
+
+  static void roundToBF16(Matrix &m) {
+    for (float &value : m.values)
+      value = weights::roundToBF16(value);
   }
 
   FailureOr<Matrix> runBlock(CallOp call, Matrix input) {
@@ -229,19 +241,22 @@ private:
   }
 
   Matrix compute(AttentionOp op) {
-    const Matrix &q = values[op.getQ()];
-    Matrix k = values[op.getK()], v = values[op.getV()];
+    Matrix q = values[op.getQ()], k = values[op.getK()], v = values[op.getV()];
+    const bool bf16 = op.getKvFormat() == WeightFormat::BF16;
     if (op.getKvFormat() == WeightFormat::F16)
       for (Matrix *cached : {&k, &v})
         for (float &value : cached->values)
           value = float(_Float16(value));
+    if (bf16)
+      for (Matrix *rounded : {&q, &k, &v})
+        roundToBF16(*rounded);
     int64_t heads = op.getHeads(), group = heads / int64_t(op.getKvHeads());
     int64_t dim = q.columns / heads;
     Matrix y{q.rows, q.columns, std::vector<float>(q.values.size())};
     for (int64_t t = 0; t < q.rows; ++t)
       for (int64_t h = 0; h < heads; ++h) {
         int64_t kv = h / group * dim;
-        std::vector<double> weights;
+        std::vector<double> probabilities;
         double largest = -INFINITY, sum = 0;
         for (int64_t p = 0; p <= t; ++p) {
           double score = 0;
@@ -250,15 +265,19 @@ private:
           score *= op.getScale().convertToDouble();
           bool visible = !op.getWindow() || p < int64_t(*op.getSinks()) ||
                          p > t - int64_t(*op.getWindow());
-          weights.push_back(visible ? score : -INFINITY);
-          largest = std::max(largest, weights.back());
+          probabilities.push_back(visible ? score : -INFINITY);
+          largest = std::max(largest, probabilities.back());
         }
-        for (double &w : weights)
-          sum += w = std::exp(w - largest);
+        for (double &p : probabilities) {
+          p = std::exp(p - largest);
+          if (bf16)
+            p = double(weights::roundToBF16(float(p)));
+          sum += p;
+        }
         for (int64_t d = 0; d < dim; ++d) {
           double out = 0;
           for (int64_t p = 0; p <= t; ++p)
-            out += weights[size_t(p)] * double(v.at(p, kv + d));
+            out += probabilities[size_t(p)] * double(v.at(p, kv + d));
           y.at(t, h * dim + d) = float(out / sum);
         }
       }

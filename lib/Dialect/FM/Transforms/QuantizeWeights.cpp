@@ -21,8 +21,8 @@ struct QuantizeWeights
   void runOnOperation() override {
     auto chosen = symbolizeWeightFormat(format);
     if (!chosen || *chosen == WeightFormat::F32) {
-      getOperation().emitError("fm-quantize-weights: format must be f16, int8 "
-                               "or int4, got '")
+      getOperation().emitError("fm-quantize-weights: format must be f16, bf16, "
+                               "int8 or int4, got '")
           << format << "'";
       return signalPassFailure();
     }
@@ -65,14 +65,17 @@ private:
           WeightType type = param.getWeightType();
           if (type.getFormat() != WeightFormat::F32)
             continue;
-          // A width that no group divides stays a float format.
-          bool grouped = wanted != WeightFormat::F16;
-          if (grouped && type.getShape()[1] % group != 0) {
+          // A width that no group (or pair) divides stays a float format.
+          const bool grouped =
+              wanted == WeightFormat::Int8 || wanted == WeightFormat::Int4;
+          int64_t together = grouped                        ? int64_t(group)
+                             : wanted == WeightFormat::BF16 ? 2
+                                                            : 1;
+          if (type.getShape()[1] % together != 0)
             wanted = WeightFormat::F16;
-            grouped = false;
-          }
-          auto newType = WeightType::get(&getContext(), type.getShape(), wanted,
-                                         grouped ? int64_t(group) : 0);
+          auto newType = WeightType::get(
+              &getContext(), type.getShape(), wanted,
+              grouped && wanted != WeightFormat::F16 ? int64_t(group) : 0);
           paramTypes.insert({param.getSymNameAttr(), newType});
           argumentTypes[argument] = newType;
         }
@@ -108,7 +111,8 @@ private:
     block.setFunctionType(
         FunctionType::get(&getContext(), inputs, block.getResultTypes()));
 
-    llvm::DenseMap<Value, Value> quantizedRows;
+    // The rows that products take, by the format of the weight.
+    llvm::DenseMap<std::pair<Value, Type>, Value> roundedRows;
     // x is the first operand of both kinds of product.
     for (Operation &op : block.getBody().front()) {
       WeightType weight;
@@ -116,20 +120,28 @@ private:
         weight = linear.getWeight().getType();
       else if (auto gated = dyn_cast<GatedLinearOp>(op))
         weight = gated.getGate().getType();
-      if (!weight || !weight.isQuantized() ||
-          isa<QRowsType>(op.getOperand(0).getType()))
+      Type rounded = weight ? roundedType(weight) : Type();
+      if (!rounded || op.getOperand(0).getType() == rounded)
         continue;
-      Value &rows = quantizedRows[op.getOperand(0)];
+      Value &rows = roundedRows[{op.getOperand(0), rounded}];
       if (!rows) {
         OpBuilder builder(&op);
-        rows = QuantizeRowsOp::create(builder, op.getLoc(),
-                                      QRowsType::get(&getContext(),
-                                                     weight.getShape()[1],
-                                                     weight.getGroup()),
+        rows = QuantizeRowsOp::create(builder, op.getLoc(), rounded,
                                       op.getOperand(0));
       }
       op.setOperand(0, rows);
     }
+  }
+
+  /// What rows become before they are multiplied with `weight`, if anything.
+  Type roundedType(WeightType weight) {
+    int64_t inputs = weight.getShape()[1];
+    if (weight.isQuantized())
+      return QRowsType::get(&getContext(), inputs, weight.getGroup());
+    if (weight.getFormat() == WeightFormat::BF16)
+      return RankedTensorType::get({ShapedType::kDynamic, inputs},
+                                   BFloat16Type::get(&getContext()));
+    return {};
   }
 };
 } // namespace

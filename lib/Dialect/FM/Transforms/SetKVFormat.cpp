@@ -16,9 +16,9 @@ struct SetKVFormat : public isthmus::fm::impl::SetKVFormatBase<SetKVFormat> {
 
   void runOnOperation() override {
     auto chosen = symbolizeWeightFormat(format);
-    if (chosen != WeightFormat::F32 && chosen != WeightFormat::F16) {
-      getOperation().emitError("fm-set-kv-format: format must be f32 or f16, "
-                               "got '")
+    if (!chosen || !isKVFormat(*chosen)) {
+      getOperation().emitError("fm-set-kv-format: format must be f32, f16 or "
+                               "bf16, got '")
           << format << "'";
       return signalPassFailure();
     }

@@ -11,7 +11,7 @@
 
 namespace isthmus::rt {
 
-inline constexpr uint32_t kKernelABI = 2;
+inline constexpr uint32_t kKernelABI = 3;
 
 /// Positions that one page of the KV cache holds.
 inline constexpr int64_t kPagePositions = 32;
@@ -65,11 +65,12 @@ using Kernel = void (*)(const Args *args, int64_t begin, int64_t end,
 
 /// Kernels of every library that measure the limits of a machine with the
 /// instructions of its target. `probe_read` reads operand 0 in tiles of
-/// kProbeReadBytes; a tile of `probe_f32` and `probe_int8` makes
+/// kProbeReadBytes; a tile of the others makes
 /// kProbeMultiplyAdds multiply-adds out of registers or the first cache. They
 /// need kProbeScratchBytes of scratch.
 inline constexpr const char *kProbeRead = "probe_read";
 inline constexpr const char *kProbeF32 = "probe_f32";
+inline constexpr const char *kProbeBF16 = "probe_bf16";
 inline constexpr const char *kProbeInt8 = "probe_int8";
 inline constexpr int64_t kProbeReadBytes = 16384;
 inline constexpr int64_t kProbeMultiplyAdds = 1 << 20;

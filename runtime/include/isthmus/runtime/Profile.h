@@ -24,25 +24,33 @@ public:
   /// Reads all of `data` once. The limit is the median of all reads: best cases
   /// of a shared machine are as little typical as worst ones.
   void probeRead(std::span<const std::byte> data);
-  /// Measures both arithmetic rates; keeps the best seen.
+  /// Measures the arithmetic rates; keeps the best seen.
   void probeArithmetic();
 
   double bytesPerSecond() const { return readRate; }
-  double opsPerSecond(bundle::Cost::Arithmetic arithmetic) const {
-    return arithmetic == bundle::Cost::INT8 ? int8Rate : f32Rate;
+  /// A kind that this version does not know counts as f32.
+  double opsPerSecond(bundle::Cost::Arithmetic kind) const {
+    auto it = arithmetic.find(kind);
+    return (it != arithmetic.end() ? it : arithmetic.find(bundle::Cost::F32))
+        ->second.rate;
   }
   /// Seconds that `cost` takes at the limits.
   double secondsFor(const LaunchCost &cost,
-                    bundle::Cost::Arithmetic arithmetic) const;
+                    bundle::Cost::Arithmetic kind) const;
 
 private:
   double runTiles(Kernel kernel, const std::byte *operand, int64_t tiles);
 
-  Kernel read, f32, int8;
+  struct Probe {
+    Kernel kernel;
+    double rate = 0; ///< operations a second
+  };
+  Kernel read;
+  std::map<bundle::Cost::Arithmetic, Probe> arithmetic;
   ThreadPool &pool;
   HostMemory scratch;
   std::vector<double> reads;
-  double readRate = 0, f32Rate = 0, int8Rate = 0;
+  double readRate = 0;
 };
 
 /// Sums the spans of many steps, kernel by kernel.

@@ -27,7 +27,10 @@ inline constexpr int64_t kQuantizationGroup = 32;
 /// True if `use` is a weight matrix of a product (fm.linear, fm.gated_linear).
 bool isProductWeight(mlir::OpOperand &use);
 
-/// Returns the number of features of rows of activations, f32 or quantised.
+/// True if a cache can keep keys and values in `format`.
+bool isKVFormat(WeightFormat format);
+
+/// Returns the number of features of rows of activations, floats or quantised.
 int64_t getFeatures(mlir::Type activation);
 
 } // namespace isthmus::fm

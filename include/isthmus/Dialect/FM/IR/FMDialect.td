@@ -34,17 +34,18 @@ class FM_Type<string name, string typeMnemonic> : TypeDef<FM_Dialect, name> {
 
 def FM_FormatF32 : I32EnumAttrCase<"F32", 0, "f32">;
 def FM_FormatF16 : I32EnumAttrCase<"F16", 1, "f16">;
-def FM_FormatInt8 : I32EnumAttrCase<"Int8", 2, "int8">;
-def FM_FormatInt4 : I32EnumAttrCase<"Int4", 3, "int4">;
+def FM_FormatBF16 : I32EnumAttrCase<"BF16", 2, "bf16">;
+def FM_FormatInt8 : I32EnumAttrCase<"Int8", 3, "int8">;
+def FM_FormatInt4 : I32EnumAttrCase<"Int4", 4, "int4">;
 def FM_WeightFormat : I32EnumAttr<"WeightFormat", "how a weight's values are stored",
-    [FM_FormatF32, FM_FormatF16, FM_FormatInt8, FM_FormatInt4]> {
+    [FM_FormatF32, FM_FormatF16, FM_FormatBF16, FM_FormatInt8, FM_FormatInt4]> {
   let cppNamespace = "::isthmus::fm";
 }
 
 def FM_WeightType : FM_Type<"Weight", "weight"> {
   let summary = "a weight matrix (outputs x inputs) or vector";
   let description = [{
-    `format` is f32, f16, int8 or int4. The integer formats are quantised in groups
+    `format` is f32, f16, bf16, int8 or int4. The integer formats are quantised in groups
     of `group` consecutive inputs. int8: `value = scale * q` with an f16 scale a
     group and q in [-127, 127] (8.5 bits a weight). int4: `value = rowScale * scale *
     q + rowOffset * offset` with q in [0, 15], 8-bit scale and offset a group and two

@@ -10,9 +10,11 @@ include "mlir/IR/SymbolInterfaces.td"
 
 class FM_Op<string opMnemonic, list<Trait> traits = []> : Op<FM_Dialect, opMnemonic, traits>;
 
-def FM_Activation : AnyTypeOf<[2DTensorOf<[F32]>, FM_QRowsType],
-    "rows of f32 or of grouped int8">;
 def FM_Float : 2DTensorOf<[F32]>;
+def FM_Rounded : AnyTypeOf<[2DTensorOf<[BF16]>, FM_QRowsType],
+    "rows of bf16 or of grouped int8">;
+def FM_Activation : AnyTypeOf<[2DTensorOf<[F32, BF16]>, FM_QRowsType],
+    "rows of f32, of bf16 or of grouped int8">;
 
 //===----------------------------------------------------------------------===//
 // Module level
@@ -151,7 +153,7 @@ def FM_PruneOp : FM_Op<"prune", [Pure, SameOperandsAndResultType]> {
 def FM_QuantizeOp : FM_Op<"quantize", [Pure]> {
   let summary = "rounds a weight to the result's format";
   let description = [{
-    f16 rounds to nearest even. int8 scales each group's largest magnitude to 127.
+    f16 and bf16 round to nearest even. int8 scales each group's largest magnitude to 127.
     int4 fits scale and offset of each group by least squares for a fixed set of
     ranges and keeps the best. Both then round to nearest.
   }];
@@ -185,6 +187,8 @@ def FM_LinearOp : FM_Op<"linear", [Pure, AttrSizedOperandSegments]> {
     Sums run over the inputs in ascending order with one accumulator an output. With
     a quantised weight the input is `!fm.qrows` of the same group: products are
     exact in int32 within a group and added to the f32 accumulator group by group.
+    With a bf16 weight the input is bf16 too; inputs come in pairs, and of each the
+    second is added before the first, fused (the order of x86's VDPBF16PS).
   }];
   let arguments = (ins FM_Activation:$x, FM_WeightType:$weight,
                        Optional<FM_WeightType>:$bias, Optional<FM_Float>:$residual);
@@ -213,13 +217,14 @@ def FM_RMSNormOp : FM_Op<"rms_norm", [Pure]> {
 }
 
 def FM_QuantizeRowsOp : FM_Op<"quantize_rows", [Pure]> {
-  let summary = "quantises each row to int8 in groups";
+  let summary = "rounds each row to bf16, or to int8 in groups";
   let description = [{
-    scale = max|x| / 127 over the group, q = round-half-even(x * (127 / max|x|)); a
-    group of zeros (max|x| at most 1e-30) gets q = 0. Folds into the producer where that can write `!fm.qrows`.
+    bf16: to nearest even. int8: scale = max|x| / 127 over the group, q = round-half-even(x * (127 / max|x|)); a
+    group of zeros (max|x| at most 1e-30) gets q = 0. Folds into the producer where
+    that can write the rounded rows.
   }];
   let arguments = (ins FM_Float:$x);
-  let results = (outs FM_QRowsType:$result);
+  let results = (outs FM_Rounded:$result);
   let assemblyFormat = "$x attr-dict `:` type($x) `->` type($result)";
   let hasVerifier = 1;
   let hasCanonicalizer = 1;
@@ -244,7 +249,9 @@ def FM_AttentionOp : FM_Op<"attention", [AllTypesMatch<["k", "v"]>, MemoryEffect
     Keys are stored after rotary embedding at absolute positions. With `window` a
     row sees the first `sinks` positions and the last `window` ones
     (arXiv:2309.17453); without, all positions up to its own. The cache stores keys
-    and values as `kv_format`, f32 or f16, rounded to nearest even.
+    and values as `kv_format`, f32, f16 or bf16, rounded to nearest even. With bf16
+    queries and probabilities are rounded to bf16 too, the latter relative to the
+    largest of their partition (docs/numerics.md).
   }];
   let arguments = (ins FM_Float:$q, FM_Float:$k, FM_Float:$v, FM_RowsType:$rows,
                        FM_StateType:$state, I64Attr:$heads, I64Attr:$kv_heads,

@@ -5,11 +5,11 @@
 include "mlir/Pass/PassBase.td"
 
 def QuantizeWeights : Pass<"fm-quantize-weights", "::mlir::ModuleOp"> {
-  let summary = "Store matrices in f16, int8 or int4";
+  let summary = "Store matrices in f16, bf16, int8 or int4";
   let description = [{
     Appends `fm.quantize` to the weight program of every matrix that a block uses
     in `fm.linear` or `fm.embedding`, retypes the blocks, and puts
-    `fm.quantize_rows` before each linear whose weight became an integer one.
+    `fm.quantize_rows` before each product whose weight became an integer or bf16 one.
 
     With int4, tables that `fm.embedding` reads and the matrix of the output head
     are kept in int8: they are the tensors whose error shows most in the logits.
@@ -22,7 +22,7 @@ def QuantizeWeights : Pass<"fm-quantize-weights", "::mlir::ModuleOp"> {
     ```
   }];
   let options = [
-    Option<"format", "format", "std::string", "\"int8\"", "f16, int8 or int4">,
+    Option<"format", "format", "std::string", "\"int8\"", "f16, bf16, int8 or int4">,
     Option<"group", "group", "int64_t", "32", "inputs that share a scale">
   ];
   let statistics = [Statistic<"numQuantized", "quantized", "parameters quantised">];
@@ -44,13 +44,14 @@ def PruneWeights : Pass<"fm-prune-weights", "::mlir::ModuleOp"> {
 }
 
 def SetKVFormat : Pass<"fm-set-kv-format", "::mlir::ModuleOp"> {
-  let summary = "Store keys and values of the cache as f32 or f16";
+  let summary = "Store keys and values of the cache as f32, f16 or bf16";
   let description = [{
-    Sets `kv_format` of every `fm.attention`. f16 halves the cache and what a token
-    reads of it; scores and sums stay f32.
+    Sets `kv_format` of every `fm.attention`. f16 and bf16 halve the cache and what a
+    token reads of it; sums stay f32. With bf16 queries and probabilities are rounded
+    as well, and a processor that multiplies pairs of bf16 does so.
   }];
   let options = [
-    Option<"format", "format", "std::string", "\"f16\"", "f32 or f16">
+    Option<"format", "format", "std::string", "\"f16\"", "f32, f16 or bf16">
   ];
 }
 
