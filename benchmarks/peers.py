@@ -95,7 +95,8 @@ class Isthmus:
             result[f"{kind}_roofline"] = profile["roofline"]
             products = [k for k in profile["kernels"] if "linear" in k["kernel"]]
             rate = sum(k["ops"] for k in products) / sum(k["seconds"] for k in products)
-            limit = out["limits"]["int8_ops_s" if any("int" in k["kernel"] for k in products) else "f32_ops_s"]
+            kinds = {"int": "int8_ops_s", "bf16": "bf16_ops_s", "": "f32_ops_s"}
+            limit = out["limits"][next(v for k, v in kinds.items() if any(k in p["kernel"] for p in products))]
             result[f"{kind}_products"] = rate / limit
         return result
 
@@ -144,13 +145,14 @@ def openvino():
 
 def peers_of(kind, weights):
     peers = {"int4": [LlamaCpp("Q4_0"), ort("int4")], "int8": [LlamaCpp("Q8_0"), ort("int8")],
-             "f16": [LlamaCpp("F16"), LlamaCpp("BF16")], "f32": [LlamaCpp("F32"), ort("fp32")]}[weights]
+             "f16": [LlamaCpp("F16"), LlamaCpp("BF16")], "bf16": [LlamaCpp("BF16"), LlamaCpp("F16")],
+             "f32": [LlamaCpp("F32"), ort("fp32")]}[weights]
     # OpenVINO leads in prefill; in decode it is the slowest of them.
     return peers + ([openvino()] if kind == "prefill" and weights != "f32" else [])
 
 
 def cases(only):
-    for weights in ("int4", "int8", "f16", "f32"):
+    for weights in ("int4", "int8", "bf16", "f16", "f32"):
         if "decode" in only:
             for depth in (128, 512, 2048):
                 yield "decode", weights, dict(prompt=0, depth=depth, count=128, threads=2, batch=1)
@@ -168,7 +170,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="decode,prefill,batch,depth")
-    parser.add_argument("--weights", default="int4,int8,f16,f32")
+    parser.add_argument("--weights", default="int4,int8,bf16,f16,f32")
     parser.add_argument("--avx2", action="store_true", help="AVX2 alone on both sides (setup_peers.sh avx2)")
     parser.add_argument("--json", help="write all samples to this file")
     args = parser.parse_args()
@@ -177,7 +179,7 @@ def main():
         if weights not in args.weights.split(","):
             continue
         if args.avx2:
-            llama = {"int4": "Q4_0", "int8": "Q8_0", "f16": "F16", "f32": "F32"}[weights]
+            llama = {"int4": "Q4_0", "int8": "Q8_0", "bf16": "BF16", "f16": "F16", "f32": "F32"}[weights]
             contestants = [Isthmus(weights, ("--target", "x86-64-avx2")), LlamaCpp(llama, "build-llama-avx2")]
         else:
             contestants = [Isthmus(weights)] + peers_of(kind, weights)
@@ -196,7 +198,7 @@ def main():
             f"at {options['depth']}, {options['batch']} sequence{'s' if options['batch'] > 1 else ''}"
         limit = f"{mean[f'{kind}_roofline']:.0%} of the roofline" if kind == "decode" else \
             f"products at {mean[f'{kind}_products']:.0%} of the peak"
-        print(f"{kind:<8}{weights:<5}{shape:<22}{options['threads']} threads  isthmus {own:7.1f} tok/s, {limit}; "
+        print(f"{kind:<8}{weights:<6}{shape:<22}{options['threads']} threads  isthmus {own:7.1f} tok/s, {limit}; "
               f"{own / median[best]:.2f} x {best} ({median[best]:.1f})"
               + "".join(f", {name} {value:.1f}" for name, value in median.items() if name != best)
               + (f"  [not installed: {', '.join(missing)}]" if missing else ""), flush=True)

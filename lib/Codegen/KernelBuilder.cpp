@@ -151,16 +151,21 @@ Value KernelBuilder::reduceMax(Value vector) {
   return extract(vector, 0);
 }
 
+/// Added to a float of moderate size, leaves its nearest integer in the low
+/// bits: 1.5 * 2^23.
+static constexpr double kRoundingMagic = 12582912.0;
+
 Value KernelBuilder::exp(Value x) {
   Type type = x.getType();
-  int64_t lanes = cast<VectorType>(type).getNumElements();
   auto c = [&](double value) { return fcst(type, value); };
   x = fmax(x, c(-87.0));
   Value below =
       arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OLT, x, c(88.0));
   x = arith::SelectOp::create(b, loc, below, x, c(88.0));
   // x = n ln2 + r with ln2 in two parts (Cody and Waite), |r| <= ln2 / 2.
-  Value n = math::RoundEvenOp::create(b, loc, fmul(x, c(1.44269504088896341)));
+  Value magic = c(kRoundingMagic);
+  Value shifted = fma(x, c(1.44269504088896341), magic);
+  Value n = fsub(shifted, magic);
   Value r = fma(n, c(-0.693359375), x);
   r = fma(n, c(2.12194440e-4), r);
   // Polynomial of Cephes' expf.
@@ -169,11 +174,29 @@ Value KernelBuilder::exp(Value x) {
                    1.6666665459e-1, 5.0000001201e-1})
     p = fma(p, r, c(k));
   p = fadd(fma(p, fmul(r, r), r), c(1.0));
-  Value exponent = arith::FPToSIOp::create(b, loc, vec(lanes, i32()), n);
-  exponent =
-      arith::ShLIOp::create(b, loc, exponent, cst(vec(lanes, i32()), 23));
-  Value bits = arith::BitcastOp::create(b, loc, vec(lanes, i32()), p);
-  return arith::BitcastOp::create(b, loc, type, add(bits, exponent));
+  return scaleByPower(p, shifted);
+}
+
+Value KernelBuilder::scaleByPower(Value x, Value shifted) {
+  VectorType ints = vec(cast<VectorType>(x.getType()).getNumElements(), i32());
+  // All bits of the constant leave at the top.
+  Value exponent =
+      arith::ShLIOp::create(b, loc, bitcast(ints, shifted), cst(ints, 23));
+  return bitcast(x.getType(), add(bitcast(ints, x), exponent));
+}
+
+Value KernelBuilder::exp2ForBF16(Value x) {
+  auto c = [&](double value) { return fcst(x.getType(), value); };
+  x = fmax(x, c(-126.0));
+  Value magic = c(kRoundingMagic);
+  Value shifted = fadd(x, magic);
+  Value f = fsub(x, fsub(shifted, magic));
+  // Least relative error on [-0.5, 0.5].
+  Value p = c(0.009570102207362652);
+  for (double k : {0.05591786280274391, 0.240247443318367, 0.6931217908859253,
+                   0.9999992847442627})
+    p = fma(p, f, c(k));
+  return scaleByPower(p, shifted);
 }
 
 Value KernelBuilder::bitcast(Type type, Value value) {

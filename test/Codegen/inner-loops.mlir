@@ -29,7 +29,9 @@
 // BF16: linear_bf16_128x256: 43 instructions, 0 dots, 16 fmas, 16 prefetches, 0 spills, 0 shuffles
 // BF16: linear_bf16_128x256: 156 instructions, 0 dots, 96 fmas, 0 prefetches, 0 spills, 0 shuffles
 // BF16: attention_9_9_64_bf16: 22 instructions, 0 dots, 8 fmas, 4 prefetches, 0 spills, 0 shuffles
-// BF16: attention_partitions_9_9_64_bf16_p1: 20 instructions, 0 dots, 4 fmas, 8 prefetches, 0 spills, 0 shuffles
+// BF16: attention_9_9_64_bf16: 28 instructions, 0 dots, 16 fmas, 0 prefetches, 0 spills, 0 shuffles
+// BF16: attention_partitions_9_9_64_bf16_p1: 24 instructions, 0 dots, 4 fmas, 12 prefetches, 0 spills, 0 shuffles
+// BF16: attention_partitions_9_9_64_bf16_p1: 14 instructions, 0 dots, 4 fmas, 4 prefetches, 0 spills, 0 shuffles
 
 // UNPACK-LABEL: {{^}}linear_int4_128x256:
 // UNPACK: vpand{{[dq]}} %zmm{{[0-9]+}}, %zmm[[A:[0-9]+]], %zmm[[LOW:[0-9]+]]

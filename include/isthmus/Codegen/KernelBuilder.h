@@ -91,6 +91,9 @@ public:
   mlir::Value reduceMax(mlir::Value vector);
   /// e^x per lane by a degree-6 polynomial; within 2 ulp, 0 never reached.
   mlir::Value exp(mlir::Value x);
+  /// 2^x per lane for x <= 0, within 2^-17 of it: enough for what is rounded to
+  /// bf16. Below -126 it stays 2^-126.
+  mlir::Value exp2ForBF16(mlir::Value x);
   // bf16 stands in the lanes of integers: one value in the low half, or a pair.
   /// Rounds f32 lanes to nearest even; the values as i32, below 2^16. NaNs
   /// whose upper bits are all set become something else.
@@ -124,6 +127,9 @@ public:
   mlir::Value equal(mlir::Value a, mlir::Value b);
 
 private:
+  /// x * 2^n, with n in the low bits of `shifted`.
+  mlir::Value scaleByPower(mlir::Value x, mlir::Value shifted);
+
   mlir::func::FuncOp function;
 };
 

@@ -126,6 +126,9 @@ struct AttentionSpec {
 
   int64_t group() const { return heads / kvHeads; }
   int64_t valueBytes() const { return kv == PackedFormat::F32 ? 4 : 2; }
+  /// Features of a key, or positions of a value, that stand side by side and
+  /// are multiplied and summed at once.
+  int64_t valuesAtOnce() const { return kv == PackedFormat::BF16 ? 2 : 1; }
   int64_t headBytes() const; ///< bytes of one head in a page
   int64_t pageBytes() const { return kvHeads * headBytes(); }
   int64_t scratchBytes() const;

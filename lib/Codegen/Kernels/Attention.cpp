@@ -48,12 +48,6 @@ int64_t AttentionSpec::partialRowBytes() const {
 namespace {
 using Values = KernelBuilder::Values;
 
-/// Features of a key, or positions of a value, that stand side by side in the
-/// cache and are multiplied and summed at once.
-int64_t valuesAtOnce(const AttentionSpec &spec) {
-  return spec.kv == PackedFormat::BF16 ? 2 : 1;
-}
-
 /// Loads 16 lanes of the cache: f32, or pairs of bf16.
 Value loadCached(KernelBuilder &k, const AttentionSpec &spec, Value at,
                  int64_t offset = 0) {
@@ -95,11 +89,22 @@ struct Factors {
   Value old, added;
 };
 
-Factors mergePartition(KernelBuilder &k, Running &running, Value maximum,
-                       Value sum) {
+/// Scores are kept in what the exponential takes: with a bf16 cache they are
+/// binary logarithms.
+double scoreUnit(const AttentionSpec &spec) {
+  return spec.kv == PackedFormat::BF16 ? 1.44269504088896341 : 1.0;
+}
+
+Factors mergePartition(KernelBuilder &k, const AttentionSpec &spec,
+                       Running &running, Value maximum, Value sum) {
   Value largest = k.fmax(running.maximum, maximum);
-  Factors factors{k.exp(k.fsub(running.maximum, largest)),
-                  k.exp(k.fsub(maximum, largest))};
+  auto weight = [&](Value score) {
+    Value difference = k.fsub(score, largest);
+    if (double unit = scoreUnit(spec); unit != 1.0)
+      difference = k.fmul(difference, k.fcst(difference.getType(), 1.0 / unit));
+    return k.exp(difference);
+  };
+  Factors factors{weight(running.maximum), weight(maximum)};
   running.sum = k.fma(sum, factors.added, k.fmul(running.sum, factors.old));
   running.maximum = largest;
   return factors;
@@ -155,16 +160,19 @@ public:
   void emitPartitions() {
     Value count = k.stepField(rt::kStepPartitions, false);
     k.loop(k.begin, k.end, 1, [&](Value tile) {
-      Value partition = arith::RemUIOp::create(k.b, k.loc, tile, count);
-      Value rowAndHead = arith::DivUIOp::create(k.b, k.loc, tile, count);
-      Value row = k.div(rowAndHead, spec.kvHeads);
-      Value head = k.rem(rowAndHead, spec.kvHeads);
-      openRows(row, head, 1);
+      PartitionTile own = splitTile(tile, count);
+      openRows(own.row, own.head, 1);
+      // What this thread reads after it comes from memory meanwhile.
+      PartitionTile next =
+          splitTile(k.min(k.add(tile, 1), k.add(k.end, -1)), count);
+      ahead = Ahead{pagesOf(next.row), k.mul(next.head, spec.headBytes()),
+                    k.mul(next.partition, kPartition / kPage),
+                    k.div(positionOf(next.row), kPage)};
       Value partial =
-          k.ptr(k.ptr(y, k.mul(row, spec.partialRowBytes())),
-                k.mul(k.add(k.mul(head, spec.partitions), partition),
+          k.ptr(k.ptr(y, k.mul(own.row, spec.partialRowBytes())),
+                k.mul(k.add(k.mul(own.head, spec.partitions), own.partition),
                       spec.partialBytes()));
-      Value first = k.mul(partition, kPartition);
+      Value first = k.mul(own.partition, kPartition);
       Value inside = k.min(k.sub(k.add(position, 1), first), k.cst(kPartition));
       auto nothing = [&] {
         for (int64_t g = 0; g < group; ++g)
@@ -197,6 +205,22 @@ private:
   // outputs of the first.
   int64_t rows = 1;
   Value position, pages, queries, kvOffset, out;
+
+  /// The pages of one head that the thread will read next, of which page p is
+  /// fetched while page p of the present partition is read.
+  struct Ahead {
+    Value pages, kvOffset, first, last;
+  };
+  std::optional<Ahead> ahead;
+
+  struct PartitionTile {
+    Value row, head, partition;
+  };
+  PartitionTile splitTile(Value tile, Value partitionCount) {
+    Value rowAndHead = arith::DivUIOp::create(k.b, k.loc, tile, partitionCount);
+    return {k.div(rowAndHead, spec.kvHeads), k.rem(rowAndHead, spec.kvHeads),
+            arith::RemUIOp::create(k.b, k.loc, tile, partitionCount)};
+  }
 
   /// Vectors of softmax state that each query has in scratch.
   enum Softmax {
@@ -251,13 +275,21 @@ private:
     return op.getResult(0);
   }
 
+  Value positionOf(Value row) {
+    return k.toI64(k.load(k.i32(), k.ptr(positions, k.mul(row, 4))));
+  }
+  /// The page table of the row's sequence.
+  Value pagesOf(Value row) {
+    Value table = k.toI64(k.load(k.i32(), k.ptr(sequence, k.mul(row, 4))));
+    return k.ptr(pageTables, k.mul(k.mul(table, pageStride), 4));
+  }
+
   void openRows(Value row, Value head, int64_t count) {
     rows = count;
     Value rowOffset =
         k.add(k.mul(row, rowBytes()), k.mul(head, group * spec.headDim * 4));
-    position = k.toI64(k.load(k.i32(), k.ptr(positions, k.mul(row, 4))));
-    Value table = k.toI64(k.load(k.i32(), k.ptr(sequence, k.mul(row, 4))));
-    pages = k.ptr(pageTables, k.mul(k.mul(table, pageStride), 4));
+    position = positionOf(row);
+    pages = pagesOf(row);
     queries = k.ptr(q, rowOffset);
     out = k.ptr(y, rowOffset);
     kvOffset = k.mul(head, spec.headBytes());
@@ -317,9 +349,17 @@ private:
     k.ifElse(hidden, otherwise, body);
   }
 
-  Value pagePtr(Value index) {
-    Value page = k.toI64(k.load(k.i32(), k.ptr(pages, k.mul(index, 4))));
-    return k.ptr(k.ptr(state, k.mul(page, spec.pageBytes())), kvOffset);
+  Value pagePtr(Value index) { return pagePtr(pages, index, kvOffset); }
+  Value pagePtr(Value table, Value index, Value offset) {
+    Value page = k.toI64(k.load(k.i32(), k.ptr(table, k.mul(index, 4))));
+    return k.ptr(k.ptr(state, k.mul(page, spec.pageBytes())), offset);
+  }
+  /// The page to fetch while page `p` of the partition is read, or null.
+  Value pageAhead(Value p) {
+    if (!ahead)
+      return {};
+    Value index = k.min(k.add(ahead->first, p), ahead->last);
+    return pagePtr(ahead->pages, index, ahead->kvOffset);
   }
 
   void emitAndMerge(Value first, Value inside) {
@@ -329,7 +369,7 @@ private:
       Running state{k.load(lanes, own, vectorAt(kRunningMaximum)),
                     k.load(lanes, own, vectorAt(kRunningSum))};
       Factors factors =
-          mergePartition(k, state, k.load(lanes, own, vectorAt(kMaximum)),
+          mergePartition(k, spec, state, k.load(lanes, own, vectorAt(kMaximum)),
                          k.load(lanes, own, vectorAt(kSum)));
       k.store(state.maximum, own, vectorAt(kRunningMaximum));
       k.store(state.sum, own, vectorAt(kRunningSum));
@@ -375,8 +415,9 @@ private:
       // The next page of the sequence, of this partition or the one after.
       Value lastPage = k.div(k.add(position, rows - 1), kPage);
       Value next = pagePtr(k.min(k.add(k.add(firstPage, p), 1), lastPage));
+      Value far = pageAhead(p);
       forEachGroup([&](int64_t query, int64_t count) {
-        emitScores(keys, next, k.mul(p, kPage * 4), query, count);
+        emitScores(keys, next, far, k.mul(p, kPage * 4), query, count);
       });
     });
     emitSoftmax(first, k.mul(pageCount, kPage * 4));
@@ -384,10 +425,10 @@ private:
 
   /// scores[query][page positions] = scale * q . k, features ascending. Pages
   /// are too short for the hardware to run ahead: the first queries fetch the
-  /// values of this page and the keys of the next one.
-  void emitScores(Value keys, Value next, Value offset, int64_t first,
-                  int64_t count) {
-    const int64_t bytes = spec.valueBytes(), step = valuesAtOnce(spec);
+  /// values of this page, the keys of the next one and those of the page ahead.
+  void emitScores(Value keys, Value next, Value far, Value offset,
+                  int64_t first, int64_t count) {
+    const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
     const int64_t lineBytes = kPage * bytes * step;
     auto acc = k.loop(
         k.cst(0), k.cst(spec.headDim), step, Values(count * 2, k.zeros(kLanes)),
@@ -398,6 +439,8 @@ private:
           if (first == 0) {
             k.prefetch(k.ptr(column, spec.headDim * kPage * bytes), lineBytes);
             k.prefetch(k.ptr(next, inPage), lineBytes);
+            if (far)
+              k.prefetch(k.ptr(far, inPage), lineBytes);
           }
           Value low = loadCached(k, spec, column);
           Value high = loadCached(k, spec, column, lineBytes / 2);
@@ -413,7 +456,8 @@ private:
         });
     for (int64_t i = 0; i < count; ++i)
       for (int64_t half = 0; half < 2; ++half)
-        k.store(k.fmul(acc[2 * i + half], k.fcst(lanes, spec.scale)),
+        k.store(k.fmul(acc[2 * i + half],
+                       k.fcst(lanes, spec.scale * scoreUnit(spec))),
                 k.ptr(k.scratch, offset),
                 (first + i) * kPartition * 4 + half * kLanes * 4);
   }
@@ -481,7 +525,8 @@ private:
       Value total = overScores(
           k.zeros(kLanes), [&](Value offset, Value sofar, bool masked) {
             Value at = k.ptr(scores, offset);
-            Value e = k.exp(k.fsub(k.load(lanes, at), maximum));
+            Value score = k.fsub(k.load(lanes, at), maximum);
+            Value e = bf16 ? k.exp2ForBF16(score) : k.exp(score);
             if (masked)
               e = select(visible(offset, first, own), e, k.zeros(kLanes));
             if (!bf16) {
@@ -508,30 +553,13 @@ private:
                    const std::function<void(int64_t, int64_t, Value)> &use) {
     Value firstPage = k.div(first, kPage);
     Value pageCount = k.div(k.add(inside, kPage - 1), kPage);
-    const int64_t bytes = spec.valueBytes(), step = valuesAtOnce(spec);
-    const int64_t width = spec.headDim % 32 == 0 ? 2 : 1; // vectors at once
+    const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
     forEachGroup([&](int64_t query, int64_t count) {
-      // `values` and `factors` point to what one position, or pair, has.
-      auto accumulate = [&](Value values, Value factors, bool lone,
-                            ValueRange in) {
-        Values sums(in), v;
-        for (int64_t i = 0; i < width; ++i) {
-          v.push_back(loadCached(k, spec, values, i * kLanes * bytes * step));
-          // Nobody wrote the second of a lone position's pair yet.
-          if (lone)
-            v[i] = arith::AndIOp::create(k.b, k.loc, v[i],
-                                         k.cst(v[i].getType(), 0xffff));
-        }
-        for (int64_t n = 0; n < count; ++n) {
-          Value factor =
-              loadFactor(k, spec, factors, (query + n) * kPartition * 4);
-          for (int64_t i = 0; i < width; ++i) {
-            Value &sum = sums[n * width + i];
-            sum = multiplyAdd(k, spec, factor, v[i], sum);
-          }
-        }
-        return sums;
-      };
+      // Vectors at once: as many sums as the scores had.
+      int64_t width = 1;
+      while (2 * width * count <= 2 * k.target.attentionQueries &&
+             spec.headDim % (2 * width * kLanes) == 0)
+        width *= 2;
       for (int64_t d = 0; d < spec.headDim; d += width * kLanes) {
         auto acc = k.loop(
             k.cst(0), pageCount, 1, Values(count * width, k.zeros(kLanes)),
@@ -540,23 +568,32 @@ private:
                                    (spec.headDim * kPage + d * step) * bytes);
               Value firstInPage = k.mul(p, kPage);
               Value limit = k.min(k.sub(inside, firstInPage), k.cst(kPage));
-              auto positions = [&](Value from, Value to, bool lone,
-                                   Values sums) {
-                return k.loop(
-                    from, to, step, sums, [&](Value j, ValueRange in) {
-                      Value line =
-                          k.ptr(values, k.mul(j, spec.headDim * bytes));
-                      Value factors =
-                          k.ptr(k.scratch,
-                                k.mul(k.add(firstInPage, j), bf16 ? 2 : 4));
-                      return accumulate(line, factors, lone, in);
-                    });
-              };
-              if (!bf16)
-                return positions(k.cst(0), limit, false, Values(outer));
-              Value whole = k.mul(k.div(limit, 2), 2);
-              Values sums = positions(k.cst(0), whole, false, Values(outer));
-              return positions(whole, limit, true, sums);
+              Value far = query == 0 ? pageAhead(p) : Value();
+              if (far)
+                far = k.ptr(far, (spec.headDim * kPage + d * step) * bytes);
+              return k.loop(
+                  k.cst(0), limit, step, Values(outer),
+                  [&](Value j, ValueRange in) {
+                    Values sums(in), v;
+                    Value line = k.ptr(values, k.mul(j, spec.headDim * bytes));
+                    Value factors = k.ptr(
+                        k.scratch, k.mul(k.add(firstInPage, j), bf16 ? 2 : 4));
+                    if (far)
+                      k.prefetch(k.ptr(far, k.mul(j, spec.headDim * bytes)),
+                                 width * kLanes * bytes * step);
+                    for (int64_t i = 0; i < width; ++i)
+                      v.push_back(
+                          loadCached(k, spec, line, i * kLanes * bytes * step));
+                    for (int64_t n = 0; n < count; ++n) {
+                      Value factor = loadFactor(k, spec, factors,
+                                                (query + n) * kPartition * 4);
+                      for (int64_t i = 0; i < width; ++i) {
+                        Value &sum = sums[n * width + i];
+                        sum = multiplyAdd(k, spec, factor, v[i], sum);
+                      }
+                    }
+                    return sums;
+                  });
             });
         for (int64_t n = 0; n < count; ++n)
           for (int64_t i = 0; i < width; ++i)
@@ -599,7 +636,7 @@ void isthmus::emitAttentionMerge(KernelBuilder &k, const AttentionSpec &spec) {
             Value partial = k.ptr(own, k.mul(partition, spec.partialBytes()));
             Running running{in[0], in[1]};
             Factors factors = mergePartition(
-                k, running, k.load(lanes, partial, spec.headDim * 4),
+                k, spec, running, k.load(lanes, partial, spec.headDim * 4),
                 k.load(lanes, partial, (spec.headDim + kLanes) * 4));
             Values next{running.maximum, running.sum};
             for (int64_t i = 0; i < vectors; ++i)
@@ -612,71 +649,5 @@ void isthmus::emitAttentionMerge(KernelBuilder &k, const AttentionSpec &spec) {
         k.store(k.fdiv(result[2 + i], result[1]),
                 k.ptr(out, k.mul(head, spec.headDim * 4)), i * kLanes * 4);
     });
-  });
-}
-
-void isthmus::emitAppendKV(KernelBuilder &k, const AttentionSpec &spec) {
-  Value keys = k.operand(0), values = k.operand(1), state = k.operand(2);
-  Value positions = k.stepField(rt::kStepPositions, true);
-  Value sequence = k.stepField(rt::kStepSequence, true);
-  Value pageTables = k.stepField(rt::kStepPageTables, true);
-  Value pageStride = k.stepField(rt::kStepPageStride, false);
-  const int64_t features = spec.kvHeads * spec.headDim;
-  const int64_t bytes = spec.valueBytes(), step = valuesAtOnce(spec);
-  auto stored = [&](Value value) -> Value {
-    if (spec.kv == PackedFormat::F32)
-      return value;
-    Type type = isa<VectorType>(value.getType()) ? Type(k.vec(kLanes, k.f16()))
-                                                 : k.f16();
-    return arith::TruncFOp::create(k.b, k.loc, type, value);
-  };
-  /// Rounds 16 values and stores them one by one, or pair by pair, `stride`
-  /// bytes apart.
-  auto scatter = [&](Value floats, bool pairs, Value to, int64_t stride) {
-    Value v = arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i16()),
-                                      k.toBF16(floats));
-    if (pairs)
-      v = k.bitcast(k.vec(kLanes / 2, k.i32()), v);
-    const int64_t count = pairs ? kLanes / 2 : kLanes;
-    for (int64_t i = 0; i < count; ++i)
-      k.store(k.extract(v, i), to, i * stride);
-  };
-  k.loop(k.begin, k.end, 1, [&](Value tile) {
-    Value row = k.div(tile, spec.kvHeads), head = k.rem(tile, spec.kvHeads);
-    Value position = k.toI64(k.load(k.i32(), k.ptr(positions, k.mul(row, 4))));
-    Value table = k.toI64(k.load(k.i32(), k.ptr(sequence, k.mul(row, 4))));
-    Value entry = k.add(k.mul(table, pageStride), k.div(position, kPage));
-    Value page = k.toI64(k.load(k.i32(), k.ptr(pageTables, k.mul(entry, 4))));
-    Value slot = k.rem(position, kPage);
-    Value out = k.ptr(k.ptr(state, k.mul(page, spec.pageBytes())),
-                      k.mul(head, spec.headBytes()));
-    Value from = k.add(k.mul(row, floatRowBytes(features)),
-                       k.mul(head, spec.headDim * 4));
-    Value key = k.ptr(keys, from), value = k.ptr(values, from);
-    Value keyOut = k.ptr(out, k.mul(slot, bytes * step));
-    Value valueOut =
-        k.ptr(k.ptr(out, spec.headDim * kPage * bytes),
-              k.add(k.mul(k.div(slot, step), spec.headDim * bytes * step),
-                    k.mul(k.rem(slot, step), bytes)));
-    if (spec.kv == PackedFormat::BF16) {
-      // Pairs of features of the key; the values of a pair of positions may
-      // come from two threads, so that neither can store the pair.
-      k.loop(k.cst(0), k.cst(spec.headDim), kLanes, [&](Value d) {
-        Value at = k.mul(d, 4);
-        scatter(k.load(k.vec(kLanes, k.f32()), k.ptr(key, at)), true,
-                k.ptr(keyOut, k.mul(d, kPage * bytes)), kPage * bytes * step);
-        scatter(k.load(k.vec(kLanes, k.f32()), k.ptr(value, at)), false,
-                k.ptr(valueOut, at), bytes * step);
-      });
-      return;
-    }
-    // A key goes across the page, a line a value.
-    k.loop(k.cst(0), k.cst(spec.headDim), 1, [&](Value d) {
-      k.store(stored(k.load(k.f32(), k.ptr(key, k.mul(d, 4)))),
-              k.ptr(keyOut, k.mul(d, kPage * bytes)));
-    });
-    for (int64_t d = 0; d < spec.headDim; d += kLanes)
-      k.store(stored(k.load(k.vec(kLanes, k.f32()), value, d * 4)), valueOut,
-              d * bytes);
   });
 }

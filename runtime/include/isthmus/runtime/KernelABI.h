@@ -24,7 +24,8 @@ inline constexpr int64_t kPartitionPositions = 256;
 inline constexpr size_t kMaxOperands = 10;
 
 /// What the rows of a step are. All arrays are in host memory and constant
-/// while the step runs. Every field is 8 bytes.
+/// while the step runs. Rows of a sequence stand side by side, positions
+/// ascending. Every field is 8 bytes.
 struct StepRows {
   int64_t tokens;            ///< rows of the step
   int64_t outputs;           ///< rows whose logits are wanted
