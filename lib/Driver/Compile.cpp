@@ -9,6 +9,7 @@
 #include "isthmus/Weights/WeightProgram.h"
 #include "isthmus/runtime/Error.h"
 #include "isthmus/runtime/KernelABI.h"
+#include "isthmus/runtime/Tokenizer.h"
 
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Transforms/Passes.h"
@@ -262,9 +263,13 @@ private:
     const import::TokenizerFiles &files = checkpoint.tokenizer;
     if (files.json.empty())
       return;
+    rt::CompiledTokenizer compiled = rt::compileTokenizer(files.json);
     bundle::Tokenizer *tokenizer = manifest.mutable_tokenizer();
     tokenizer->set_blob(writer.beginBlob("tokenizer.json"));
-    writer.append(std::as_bytes(std::span(files.json)));
+    writer.append(std::as_bytes(std::span(compiled.config)));
+    writer.endBlob();
+    tokenizer->set_vocabulary(writer.beginBlob("vocabulary"));
+    writer.append(compiled.vocabulary);
     writer.endBlob();
     tokenizer->set_chat_template(files.chatTemplate);
     tokenizer->set_bos(files.bos);

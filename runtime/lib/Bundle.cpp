@@ -142,7 +142,9 @@ public:
     need(m.programs_size() > 0 && m.plans_size() > 0 && m.devices_size() > 0,
          "programs, plans and devices");
     if (m.has_tokenizer())
-      need(index(m.tokenizer().blob(), m.blobs()), "tokenizer's blob");
+      need(index(m.tokenizer().blob(), m.blobs()) &&
+               index(m.tokenizer().vocabulary(), m.blobs()),
+           "tokenizer's blobs");
   }
 
 private:

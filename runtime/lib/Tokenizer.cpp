@@ -2,6 +2,7 @@
 #include "isthmus/runtime/Tokenizer.h"
 
 #include "PreTokenizer.h"
+#include "Vocabulary.h"
 #include "isthmus/runtime/Error.h"
 #include "isthmus/runtime/Json.h"
 
@@ -37,19 +38,72 @@ const std::array<std::string, 256> &byteSymbols() {
   return table;
 }
 
-struct Merge {
-  int32_t rank, result;
-};
+int32_t checkedId(const json &value) {
+  int64_t id = jsonInteger(value, "tokenizer.json: a token id");
+  if (id < 0 || id >= (1 << 24))
+    throw Error("tokenizer.json: token id {} is out of range", id);
+  return int32_t(id);
+}
 
-uint64_t pairKey(int32_t left, int32_t right) {
-  return uint64_t(uint32_t(left)) << 32 | uint32_t(right);
+json parseJson(std::string_view text) {
+  try {
+    return json::parse(text);
+  } catch (const json::exception &error) {
+    throw Error("tokenizer.json: {}", error.what());
+  }
+}
+
+void checkModel(const json &model) {
+  if (model.value("type", "BPE") != "BPE")
+    throw Error("tokenizer.json: model '{}' is not supported; BPE is",
+                model.value("type", ""));
+  if (model.value("byte_fallback", false))
+    throw Error("tokenizer.json: byte fallback is not supported");
+}
+
+/// Tokens and merges of the model in a tokenizer.json.
+std::vector<std::byte> buildVocabulary(const json &model) {
+  std::vector<std::string> tokens;
+  for (const auto &[token, value] : model.at("vocab").items()) {
+    auto id = size_t(checkedId(value));
+    if (id >= tokens.size())
+      tokens.resize(id + 1);
+    if (!tokens[id].empty())
+      throw Error("tokenizer.json: tokens '{}' and '{}' have the same id {}",
+                  tokens[id], token, id);
+    tokens[id] = token;
+  }
+  std::unordered_map<std::string_view, uint32_t> ids;
+  ids.reserve(tokens.size());
+  for (size_t id = 0; id < tokens.size(); ++id)
+    ids.emplace(tokens[id], uint32_t(id));
+  std::vector<Vocabulary::Merge> merges;
+  for (const json &merge : model.at("merges")) {
+    std::string left, right;
+    if (merge.is_array() && merge.size() == 2) {
+      left = merge[0];
+      right = merge[1];
+    } else {
+      auto text = merge.get<std::string>();
+      size_t space = text.find(' ');
+      if (space == std::string::npos)
+        throw Error("tokenizer.json: merge '{}' is not a pair", text);
+      left = text.substr(0, space);
+      right = text.substr(space + 1);
+    }
+    auto a = ids.find(left), b = ids.find(right), both = ids.find(left + right);
+    if (a == ids.end() || b == ids.end() || both == ids.end())
+      throw Error("tokenizer.json: merge '{} {}' is not in the vocabulary",
+                  left, right);
+    merges.push_back({a->second, b->second, both->second});
+  }
+  return Vocabulary::build(tokens, merges);
 }
 } // namespace
 
 struct Tokenizer::Impl {
-  std::unordered_map<std::string, int32_t> vocab;
-  std::vector<std::string> tokenText; ///< by id, in byte symbols
-  std::unordered_map<uint64_t, Merge> merges;
+  Vocabulary vocabulary;
+  size_t tokenCount; ///< ids of tokens and added tokens are below
   std::vector<PreTokenizer> preTokenizers;
   bool normalizeNFC = false, ignoreMerges = false;
   std::array<int32_t, 256> byteIds{};
@@ -69,16 +123,17 @@ struct Tokenizer::Impl {
   mutable std::unordered_map<std::string, std::vector<int32_t>> cache;
   static constexpr size_t kCacheEntries = 20000, kCacheWord = 64;
 
-  explicit Impl(const json &root) {
+  /// Throws json::exception too.
+  Impl(const json &root, std::span<const std::byte> vocabularyBytes)
+      : vocabulary(vocabularyBytes), tokenCount(vocabulary.size()) {
     const json &model = root.at("model");
-    if (model.value("type", "BPE") != "BPE")
-      throw Error("tokenizer.json: model '{}' is not supported; BPE is",
-                  model.value("type", ""));
-    if (model.value("byte_fallback", false))
-      throw Error("tokenizer.json: byte fallback is not supported");
+    checkModel(model);
     ignoreMerges = model.value("ignore_merges", false);
-    readVocab(model);
-    readMerges(model);
+    for (size_t byte = 0; byte < 256; ++byte) {
+      const std::string &symbol = byteSymbols()[byte];
+      symbolBytes[symbol] = uint8_t(byte);
+      byteIds[byte] = vocabulary.find(symbol).value_or(-1);
+    }
     readAdded(root);
     if (root.contains("normalizer"))
       readNormalizer(root.at("normalizer"));
@@ -86,54 +141,6 @@ struct Tokenizer::Impl {
       throw Error("tokenizer.json: has no pre-tokenizer; only byte-level "
                   "tokenizers are supported");
     preTokenizers = parsePreTokenizers(root.at("pre_tokenizer"));
-  }
-
-  int32_t checkedId(const json &value) const {
-    int64_t id = jsonInteger(value, "tokenizer.json: a token id");
-    if (id < 0 || id > (1 << 24))
-      throw Error("tokenizer.json: token id {} is out of range", id);
-    return int32_t(id);
-  }
-
-  void readVocab(const json &model) {
-    vocab.reserve(model.at("vocab").size());
-    for (const auto &[token, value] : model.at("vocab").items()) {
-      int32_t id = checkedId(value);
-      vocab.emplace(token, id);
-      if (size_t(id) >= tokenText.size())
-        tokenText.resize(size_t(id) + 1);
-      tokenText[size_t(id)] = token;
-    }
-    for (size_t byte = 0; byte < 256; ++byte) {
-      symbolBytes[byteSymbols()[byte]] = uint8_t(byte);
-      auto it = vocab.find(byteSymbols()[byte]);
-      byteIds[byte] = it == vocab.end() ? -1 : it->second;
-    }
-  }
-
-  void readMerges(const json &model) {
-    int32_t rank = 0;
-    merges.reserve(model.at("merges").size());
-    for (const json &merge : model.at("merges")) {
-      std::string left, right;
-      if (merge.is_array() && merge.size() == 2) {
-        left = merge[0];
-        right = merge[1];
-      } else {
-        auto text = merge.get<std::string>();
-        size_t space = text.find(' ');
-        if (space == std::string::npos)
-          throw Error("tokenizer.json: merge '{}' is not a pair", text);
-        left = text.substr(0, space);
-        right = text.substr(space + 1);
-      }
-      auto a = vocab.find(left), b = vocab.find(right);
-      auto result = vocab.find(left + right);
-      if (a == vocab.end() || b == vocab.end() || result == vocab.end())
-        throw Error("tokenizer.json: merge '{} {}' is not in the vocabulary",
-                    left, right);
-      merges[pairKey(a->second, b->second)] = {rank++, result->second};
-    }
   }
 
   void readAdded(const json &root) {
@@ -149,8 +156,7 @@ struct Tokenizer::Impl {
         throw Error("tokenizer.json: added token '{}' strips or is a single "
                     "word, which is not supported",
                     entry.content);
-      if (size_t(entry.id) >= tokenText.size())
-        tokenText.resize(size_t(entry.id) + 1);
+      tokenCount = std::max(tokenCount, size_t(entry.id) + 1);
       addedStart[uint8_t(entry.content[0])] = true;
       added.push_back(std::move(entry));
     }
@@ -257,8 +263,8 @@ struct Tokenizer::Impl {
       std::string symbols;
       for (char c : word)
         symbols += byteSymbols()[uint8_t(c)];
-      if (auto it = vocab.find(symbols); it != vocab.end())
-        return {it->second};
+      if (auto id = vocabulary.find(symbols))
+        return {*id};
     }
     struct Node {
       int32_t id, previous, next;
@@ -286,9 +292,8 @@ struct Tokenizer::Impl {
         return;
       const Node &a = nodes[size_t(left)];
       const Node &b = nodes[size_t(a.next)];
-      auto it = merges.find(pairKey(a.id, b.id));
-      if (it != merges.end())
-        queue.push({it->second.rank, left, a.id, b.id, it->second.result});
+      if (auto found = vocabulary.merge(a.id, b.id))
+        queue.push({found->rank, left, a.id, b.id, found->result});
     };
     for (size_t i = 0; i < nodes.size(); ++i)
       consider(int32_t(i));
@@ -325,12 +330,34 @@ struct Tokenizer::Impl {
   }
 };
 
-Tokenizer::Tokenizer(std::string_view text) {
+CompiledTokenizer isthmus::rt::compileTokenizer(std::string_view text) {
+  json root = parseJson(text);
   try {
-    impl = std::make_unique<Impl>(json::parse(text));
+    CompiledTokenizer out;
+    checkModel(root.at("model"));
+    out.vocabulary = buildVocabulary(root.at("model"));
+    root.at("model").erase("vocab");
+    root.at("model").erase("merges");
+    out.config = root.dump(-1, ' ', false, json::error_handler_t::replace);
+    return out;
   } catch (const json::exception &error) {
     throw Error("tokenizer.json: {}", error.what());
   }
+}
+
+Tokenizer::Tokenizer(std::string_view config,
+                     std::span<const std::byte> vocabulary) {
+  try {
+    impl = std::make_unique<Impl>(parseJson(config), vocabulary);
+  } catch (const json::exception &error) {
+    throw Error("tokenizer.json: {}", error.what());
+  }
+}
+
+Tokenizer::Tokenizer(std::string_view text) {
+  CompiledTokenizer compiled = compileTokenizer(text);
+  owned = std::move(compiled.vocabulary);
+  impl = Tokenizer(compiled.config, owned).impl;
 }
 Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer &&) noexcept = default;
@@ -363,17 +390,15 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text,
 }
 
 std::string Tokenizer::decode(int32_t id, bool special) const {
-  if (id < 0 || size_t(id) >= impl->tokenText.size())
-    return "";
   if (auto it = impl->addedById.find(id); it != impl->addedById.end()) {
     const Impl::Added &token = impl->added[it->second];
     return token.special && !special ? "" : token.content;
   }
-  const std::string &text = impl->tokenText[size_t(id)];
+  std::string_view text = impl->vocabulary.text(id);
   std::string out;
   for (size_t i = 0; i < text.size();) {
     size_t length = uint8_t(text[i]) < 0x80 ? 1 : 2;
-    auto it = impl->symbolBytes.find(text.substr(i, length));
+    auto it = impl->symbolBytes.find(std::string(text.substr(i, length)));
     if (it != impl->symbolBytes.end())
       out += char(it->second);
     i += length;
@@ -388,7 +413,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids) const {
   return out;
 }
 
-size_t Tokenizer::vocabSize() const { return impl->tokenText.size(); }
+size_t Tokenizer::vocabSize() const { return impl->tokenCount; }
 
 bool Tokenizer::isSpecial(int32_t id) const {
   auto it = impl->addedById.find(id);

@@ -9,7 +9,7 @@ import tiny  # noqa: E402
 
 
 def main(folder):
-    for name in ("GGUF", "Safetensors", "Bundle", "Tokenizer"):
+    for name in ("GGUF", "Safetensors", "Bundle", "Tokenizer", "Vocabulary"):
         (folder / name).mkdir(parents=True)
     tiny.write_gguf(folder / "full.gguf", "llama", "Q4_0")
     data = (folder / "full.gguf").read_bytes()
@@ -17,6 +17,8 @@ def main(folder):
     (folder / "GGUF/short").write_bytes(data[:600])
     tiny.safetensors(folder / "Safetensors/model", {"a": np.zeros((2, 3), np.float32), "b": np.ones(4, np.float16)})
     (folder / "Bundle/empty").write_bytes(b"")
+    (folder / "Vocabulary/slot").write_bytes(bytes([60, 0, 0, 0, 9]))
+    (folder / "Vocabulary/cut").write_bytes(bytes([255, 255, 255, 255, 100]))
     (folder / "Tokenizer/tiny").write_bytes(json.dumps(tiny.tokenizer_json()).encode() + b"\0the thing <|end|> 123")
 
 

@@ -2,6 +2,7 @@
 #include "isthmus/runtime/Error.h"
 #include "isthmus/runtime/TextStream.h"
 
+#include <cstring>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
@@ -65,6 +66,49 @@ TEST(Tokenizer, RefusesWhatItCannotDoExactly) {
   }); // found by the fuzzer
   rejects([](json &c) { c.erase("model"); });
   EXPECT_THROW(Tokenizer{"{"}, Error);
+}
+
+TEST(Tokenizer, TwoTokensOfOneIdAreRefused) {
+  json config = tinyTokenizer();
+  config["model"]["vocab"]["a"] = config["model"]["vocab"]["b"];
+  EXPECT_THROW(compileTokenizer(config.dump()), Error);
+}
+
+TEST(Tokenizer, CompiledSaysTheSame) {
+  Tokenizer whole(tinyTokenizer().dump());
+  CompiledTokenizer compiled = compileTokenizer(tinyTokenizer().dump());
+  EXPECT_EQ(compiled.config.find("vocab"), std::string::npos);
+  Tokenizer mapped(compiled.config, compiled.vocabulary);
+  for (const char *text : {"abcab cab", "a<end>b", "\xC3\xA9 ab", ""})
+    EXPECT_EQ(mapped.encode(text), whole.encode(text)) << text;
+  for (int32_t id = -1; id < 50; ++id)
+    EXPECT_EQ(mapped.decode(id, true), whole.decode(id, true));
+  EXPECT_EQ(mapped.vocabSize(), whole.vocabSize());
+}
+
+TEST(Tokenizer, DamagedVocabulariesAreRefused) {
+  CompiledTokenizer compiled = compileTokenizer(tinyTokenizer().dump());
+  auto refuses = [&](auto change) {
+    std::vector<std::byte> bytes = compiled.vocabulary;
+    change(bytes);
+    EXPECT_THROW(Tokenizer(compiled.config, bytes), Error);
+  };
+  auto set = [](std::vector<std::byte> &bytes, size_t word, uint32_t value) {
+    std::memcpy(&bytes[word * 4], &value, 4);
+  };
+  refuses([&](auto &bytes) { bytes.clear(); });
+  refuses([&](auto &bytes) { bytes.pop_back(); });
+  refuses([&](auto &bytes) { set(bytes, 0, 0); });        // the magic
+  refuses([&](auto &bytes) { set(bytes, 2, 1u << 30); }); // tokens
+  refuses([&](auto &bytes) { set(bytes, 3, 31); });       // size of a table
+  refuses([&](auto &bytes) { set(bytes, 9, 7); });        // text out of order
+  const size_t tokens = 41, firstSlot = 8 + tokens + 1;
+  refuses([&](auto &bytes) { set(bytes, firstSlot, 1000); }); // points outside
+  refuses([&](auto &bytes) { // no empty slot: a search would not end
+    for (size_t i = 0; i < 128; ++i)
+      set(bytes, firstSlot + i, 1);
+  });
+  refuses([&](auto &bytes) { set(bytes, firstSlot + 128, 1000); }); // a merge
 }
 
 TEST(TextStream, HoldsBackHalfCharactersAndStopStrings) {

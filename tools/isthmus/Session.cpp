@@ -34,21 +34,25 @@ static rt::Bundle openTrusted(const std::string &path) {
   return bundle;
 }
 
-/// The bundle's tokenizer, its bytes checked; none if it has none.
-static std::optional<rt::Tokenizer> loadTokenizer(const rt::Bundle &bundle) {
+std::optional<rt::Tokenizer> cli::loadTokenizer(const rt::Bundle &bundle) {
   if (!bundle.manifest().has_tokenizer())
     return std::nullopt;
-  const uint32_t blob = bundle.manifest().tokenizer().blob();
-  auto json = bundle.blob(blob);
-  rt::Bundle::Range whole{blob, 0, json.size()};
-  bundle.verify({&whole, 1}, 1);
-  return std::make_optional<rt::Tokenizer>(std::string_view(
-      reinterpret_cast<const char *>(json.data()), json.size()));
+  const bundle::Tokenizer &files = bundle.manifest().tokenizer();
+  auto json = bundle.blob(files.blob());
+  auto vocabulary = bundle.blob(files.vocabulary());
+  const rt::Bundle::Range whole[] = {
+      {files.blob(), 0, json.size()},
+      {files.vocabulary(), 0, vocabulary.size()}};
+  bundle.verify(whole, 1);
+  return std::make_optional<rt::Tokenizer>(
+      std::string_view(reinterpret_cast<const char *>(json.data()),
+                       json.size()),
+      vocabulary);
 }
 
 Session::Session(const SessionOptions &options)
     : bundle(openTrusted(options.bundle)) {
-  // Parsing a vocabulary takes as long as checking a small model's weights.
+  // Beside the check of the weights.
   auto loading =
       std::async(std::launch::async, [this] { return loadTokenizer(bundle); });
   rt::LocalOptions localOptions;

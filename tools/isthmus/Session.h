@@ -26,6 +26,10 @@ struct SessionOptions {
   void addRemoteTo(CLI::App &app);
 };
 
+/// The bundle's tokenizer, its bytes checked; none if it has none. The bundle
+/// must outlive it.
+std::optional<rt::Tokenizer> loadTokenizer(const rt::Bundle &bundle);
+
 /// A bundle whose signer is trusted, a runner for its plan, and what it needs
 /// to speak. Throws rt::Error.
 class Session {

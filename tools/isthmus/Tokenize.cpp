@@ -1,5 +1,6 @@
 //===- Tokenize.cpp - 'isthmus tokenize' ----------------------------------===//
 #include "Commands.h"
+#include "Session.h"
 
 #include "isthmus/runtime/Bundle.h"
 #include "isthmus/runtime/Error.h"
@@ -23,19 +24,12 @@ void cli::addTokenize(CLI::App &app) {
   command->add_option("FILE", o->file, "a UTF-8 text file")->required();
   command->callback([o] {
     rt::Bundle bundle(o->bundle);
-    if (!bundle.manifest().has_tokenizer())
+    auto tokenizer = loadTokenizer(bundle);
+    if (!tokenizer)
       throw rt::Error("{}: the bundle has no tokenizer", o->bundle);
-    uint32_t blob = bundle.manifest().tokenizer().blob();
-    auto json = bundle.blob(blob);
-    rt::Bundle::Range whole{blob, 0, json.size()};
-    bundle.verify({&whole, 1}, 1);
-    auto view = [](std::span<const std::byte> bytes) {
-      return std::string_view(reinterpret_cast<const char *>(bytes.data()),
-                              bytes.size());
-    };
-    rt::Tokenizer tokenizer(view(json));
     rt::MappedFile text(o->file);
-    fmt::print("{}\n",
-               nlohmann::json(tokenizer.encode(view(text.bytes()))).dump());
+    std::string_view view(reinterpret_cast<const char *>(text.bytes().data()),
+                          text.bytes().size());
+    fmt::print("{}\n", nlohmann::json(tokenizer->encode(view)).dump());
   });
 }

@@ -1,6 +1,7 @@
 //===- Tokenizer.h - byte-level BPE as Hugging Face defines it --*- C++ -*-===//
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -11,6 +12,15 @@
 
 namespace isthmus::rt {
 
+/// A `tokenizer.json` in the form that a bundle holds: what is large needs no
+/// parsing.
+struct CompiledTokenizer {
+  std::string config; ///< the JSON without vocabulary and merges
+  std::vector<std::byte> vocabulary;
+};
+/// Throws Error if the JSON is malformed or its model is not BPE.
+CompiledTokenizer compileTokenizer(std::string_view json);
+
 /// A tokenizer from a `tokenizer.json` of Hugging Face's tokenizers: BPE models
 /// over bytes, with the normalizers and pre-tokenizers that decoders use (NFC;
 /// Split, Digits, ByteLevel). Gives the same ids as that library.
@@ -18,6 +28,9 @@ class Tokenizer {
 public:
   /// Throws Error if the JSON is malformed or asks for something unsupported.
   explicit Tokenizer(std::string_view json);
+  /// From the two parts of a CompiledTokenizer; `vocabulary` must outlive the
+  /// tokenizer. Throws Error likewise, and if the vocabulary is damaged.
+  Tokenizer(std::string_view config, std::span<const std::byte> vocabulary);
   ~Tokenizer();
   Tokenizer(Tokenizer &&) noexcept;
 
@@ -39,6 +52,7 @@ public:
 
 private:
   struct Impl;
+  std::vector<std::byte> owned; ///< the vocabulary of a whole JSON
   std::unique_ptr<Impl> impl;
 };
 
