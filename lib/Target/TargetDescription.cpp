@@ -46,7 +46,7 @@ std::span<const TargetDescription> isthmus::allTargets() {
           .dot = DotProduct::AvxVnni,
           .panels = 2,
           .floatRows = 6,
-          .attentionQueries = 3,
+          .attentionQueries = 2,
           .dotRows = 4,
       },
       TargetDescription{
@@ -58,7 +58,7 @@ std::span<const TargetDescription> isthmus::allTargets() {
           .dot = DotProduct::Avx2Madd,
           .panels = 2,
           .floatRows = 6,
-          .attentionQueries = 3,
+          .attentionQueries = 2,
           .dotRows = 4,
       },
       TargetDescription{

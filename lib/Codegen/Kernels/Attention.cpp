@@ -31,10 +31,8 @@ int64_t AttentionSpec::headBytes() const {
 
 int64_t AttentionSpec::scratchBytes() const {
   // Probabilities, running outputs, and six vectors of softmax state for each
-  // query.
-  // With bf16, the rounded queries too.
-  return kRowsPerTile * group() *
-         ((kPartition + headDim + 6 * kLanes) * 4 + headDim * 2);
+  // query. With bf16, the rounded queries too.
+  return kRowsPerTile * group() * (kPartition + 2 * headDim + 6 * kLanes) * 4;
 }
 
 int64_t AttentionSpec::partialBytes() const {
@@ -64,19 +62,38 @@ Value loadCached(KernelBuilder &k, const AttentionSpec &spec, Value at,
   }
 }
 
+/// True if queries and probabilities are stored as pairs of bf16. Where pairs
+/// are multiplied one after the other, they are rounded but stay f32: loads
+/// then take them apart.
+bool packsFactors(const KernelBuilder &k, const AttentionSpec &spec) {
+  return spec.kv == PackedFormat::BF16 && k.target.pairDot != PairDot::TwoFmas;
+}
+
+/// Bytes of one stored feature of a query, or of one probability.
+int64_t factorBytes(const KernelBuilder &k, const AttentionSpec &spec) {
+  return packsFactors(k, spec) ? 2 : 4;
+}
+
 /// Loads a query's feature or a position's probability, or a pair of either,
 /// into all lanes.
-Value loadFactor(KernelBuilder &k, const AttentionSpec &spec, Value at,
-                 int64_t offset) {
-  Type type = spec.kv == PackedFormat::BF16 ? k.i32() : k.f32();
-  return k.splat(k.load(type, at, offset), kLanes);
+Values loadFactor(KernelBuilder &k, const AttentionSpec &spec, Value at,
+                  int64_t offset) {
+  if (packsFactors(k, spec))
+    return {k.splat(k.load(k.i32(), at, offset), kLanes)};
+  Values factor;
+  for (int64_t i = 0; i < spec.valuesAtOnce(); ++i)
+    factor.push_back(k.splat(k.load(k.f32(), at, offset + 4 * i), kLanes));
+  return factor;
 }
 
 /// sum + factor * cached
-Value multiplyAdd(KernelBuilder &k, const AttentionSpec &spec, Value factor,
-                  Value cached, Value sum) {
-  return spec.kv == PackedFormat::BF16 ? emitPairDot(k, factor, cached, sum)
-                                       : k.fma(factor, cached, sum);
+Value multiplyAdd(KernelBuilder &k, const AttentionSpec &spec,
+                  const Values &factor, Value cached, Value sum) {
+  if (spec.kv != PackedFormat::BF16)
+    return k.fma(factor[0], cached, sum);
+  if (packsFactors(k, spec))
+    return emitPairDot(k, factor[0], cached, sum);
+  return emitPairDot(k, factor[0], factor[1], cached, sum);
 }
 
 /// Softmax over partitions that come one after another: the largest score so
@@ -239,7 +256,7 @@ private:
   int64_t rowBytes() const { return floatRowBytes(spec.heads * spec.headDim); }
   /// Offset of query `i` where emitScores reads it.
   int64_t inQueries(int64_t i) const {
-    return bf16 ? i * spec.headDim * 2 : inRows(i);
+    return bf16 ? i * spec.headDim * factorBytes(k, spec) : inRows(i);
   }
   /// Offset of query `i` in rows of queries or outputs.
   int64_t inRows(int64_t i) const {
@@ -297,13 +314,23 @@ private:
       roundQueries();
   }
 
+  /// Stores what toBF16 gave as factors of products.
+  void storeRounded(Value bits, Value to) {
+    if (packsFactors(k, spec))
+      bits = arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i16()), bits);
+    else
+      bits = k.fromBF16(bits);
+    k.store(bits, to);
+  }
+
   void roundQueries() {
     forEachQuery([&](Value query) {
       Value from = k.ptr(k.ptr(queries, k.mul(k.div(query, group), rowBytes())),
                          k.mul(k.rem(query, group), spec.headDim * 4));
-      Value to = k.ptr(rounded, k.mul(query, spec.headDim * 2));
+      Value to = k.ptr(rounded, k.mul(query, inQueries(1)));
       for (int64_t d = 0; d < spec.headDim; d += kLanes)
-        k.storeBF16(k.load(lanes, from, d * 4), to, d * 2);
+        storeRounded(k.toBF16(k.load(lanes, from, d * 4)),
+                     k.ptr(to, d * factorBytes(k, spec)));
     });
     queries = rounded;
   }
@@ -444,9 +471,9 @@ private:
           }
           Value low = loadCached(k, spec, column);
           Value high = loadCached(k, spec, column, lineBytes / 2);
-          Value at = k.ptr(queries, k.mul(d, bf16 ? 2 : 4));
+          Value at = k.ptr(queries, k.mul(d, factorBytes(k, spec)));
           for (int64_t i = 0; i < count; ++i) {
-            Value query = loadFactor(k, spec, at, inQueries(first + i));
+            Values query = loadFactor(k, spec, at, inQueries(first + i));
             for (auto [half, cached] : {std::pair(0, low), {1, high}}) {
               Value &sum = sums[2 * i + half];
               sum = multiplyAdd(k, spec, query, cached, sum);
@@ -522,25 +549,24 @@ private:
             return k.fmax(sofar, score);
           });
       Value maximum = k.splat(k.reduceMax(largest), kLanes);
-      Value total = overScores(
-          k.zeros(kLanes), [&](Value offset, Value sofar, bool masked) {
-            Value at = k.ptr(scores, offset);
-            Value score = k.fsub(k.load(lanes, at), maximum);
-            Value e = bf16 ? k.exp2ForBF16(score) : k.exp(score);
-            if (masked)
-              e = select(visible(offset, first, own), e, k.zeros(kLanes));
-            if (!bf16) {
-              k.store(e, at);
-              return k.fadd(sofar, e);
-            }
-            // In place: two bytes take the place of four, none ahead of those
-            // still to be read. What is summed is what will be multiplied.
-            Value bits = k.toBF16(e);
-            k.store(arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i16()),
-                                            bits),
-                    k.ptr(scores, k.div(offset, 2)));
-            return k.fadd(sofar, k.fromBF16(bits));
-          });
+      Value total = overScores(k.zeros(kLanes), [&](Value offset, Value sofar,
+                                                    bool masked) {
+        Value at = k.ptr(scores, offset);
+        Value score = k.fsub(k.load(lanes, at), maximum);
+        Value e = bf16 ? k.exp2ForBF16(score) : k.exp(score);
+        if (masked)
+          e = select(visible(offset, first, own), e, k.zeros(kLanes));
+        if (!bf16) {
+          k.store(e, at);
+          return k.fadd(sofar, e);
+        }
+        // In place: two bytes may take the place of four, none ahead of
+        // those still to be read. What is summed is what is multiplied.
+        Value bits = k.toBF16(e);
+        storeRounded(
+            bits, k.ptr(scores, k.div(k.mul(offset, factorBytes(k, spec)), 4)));
+        return k.fadd(sofar, k.fromBF16(bits));
+      });
       Value state = softmaxOf(query);
       k.store(maximum, state, vectorAt(kMaximum));
       k.store(k.splat(k.reduceAdd(total), kLanes), state, vectorAt(kSum));
@@ -576,8 +602,9 @@ private:
                   [&](Value j, ValueRange in) {
                     Values sums(in), v;
                     Value line = k.ptr(values, k.mul(j, spec.headDim * bytes));
-                    Value factors = k.ptr(
-                        k.scratch, k.mul(k.add(firstInPage, j), bf16 ? 2 : 4));
+                    Value factors =
+                        k.ptr(k.scratch, k.mul(k.add(firstInPage, j),
+                                               factorBytes(k, spec)));
                     if (far)
                       k.prefetch(k.ptr(far, k.mul(j, spec.headDim * bytes)),
                                  width * kLanes * bytes * step);
@@ -585,8 +612,8 @@ private:
                       v.push_back(
                           loadCached(k, spec, line, i * kLanes * bytes * step));
                     for (int64_t n = 0; n < count; ++n) {
-                      Value factor = loadFactor(k, spec, factors,
-                                                (query + n) * kPartition * 4);
+                      Values factor = loadFactor(k, spec, factors,
+                                                 (query + n) * kPartition * 4);
                       for (int64_t i = 0; i < width; ++i) {
                         Value &sum = sums[n * width + i];
                         sum = multiplyAdd(k, spec, factor, v[i], sum);

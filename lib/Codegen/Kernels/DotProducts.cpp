@@ -183,22 +183,27 @@ Values isthmus::emitGroupDot(KernelBuilder &k, Value block, bool int4,
   llvm_unreachable("unknown dot product");
 }
 
+/// The second value of each pair as f32.
+static Value secondOf(KernelBuilder &k, Value pairs) {
+  Value bits =
+      arith::AndIOp::create(k.b, k.loc, pairs, k.cst(pairs.getType(), -65536));
+  return k.bitcast(k.vec(kLanes, k.f32()), bits);
+}
+
+Value isthmus::emitPairDot(KernelBuilder &k, Value first, Value second, Value y,
+                           Value sum) {
+  return k.fma(first, k.fromBF16(y), k.fma(second, secondOf(k, y), sum));
+}
+
 Value isthmus::emitPairDot(KernelBuilder &k, Value x, Value y, Value sum) {
-  VectorType ints = k.vec(kLanes, k.i32()), floats = k.vec(kLanes, k.f32());
   switch (k.target.pairDot) {
   case PairDot::Avx512BF16: {
     VectorType pairs = k.vec(2 * kLanes, k.b.getBF16Type());
-    return k.intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", floats,
+    return k.intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", sum.getType(),
                        {sum, k.bitcast(pairs, x), k.bitcast(pairs, y)});
   }
-  case PairDot::TwoFmas: {
-    auto second = [&](Value pair) {
-      Value mask = k.cst(ints, -65536);
-      return k.bitcast(floats, arith::AndIOp::create(k.b, k.loc, pair, mask));
-    };
-    return k.fma(k.fromBF16(x), k.fromBF16(y),
-                 k.fma(second(x), second(y), sum));
-  }
+  case PairDot::TwoFmas:
+    return emitPairDot(k, k.fromBF16(x), secondOf(k, x), y, sum);
   }
   llvm_unreachable("unknown pair dot");
 }

@@ -27,4 +27,9 @@ KernelBuilder::Values emitGroupDot(KernelBuilder &k, mlir::Value block,
 mlir::Value emitPairDot(KernelBuilder &k, mlir::Value x, mlir::Value y,
                         mlir::Value sum);
 
+/// The same with two fused multiply-adds, and the halves of x as
+/// vector<16xf32>.
+mlir::Value emitPairDot(KernelBuilder &k, mlir::Value first, mlir::Value second,
+                        mlir::Value y, mlir::Value sum);
+
 } // namespace isthmus
