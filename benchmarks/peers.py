@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Decode and prefill of SmolLM2 beside llama.cpp, onnxruntime-genai and OpenVINO GenAI.
+"""Decode and prefill beside llama.cpp, onnxruntime-genai and OpenVINO GenAI.
 
-    PEERS=DIR benchmarks/peers.py [--rounds 5] [--only decode,prefill,batch,depth] [--json FILE]
+    PEERS=DIR benchmarks/peers.py [--model smollm2] [--rounds 5] [--only decode,prefill,batch,depth] [--json FILE]
 
 DIR is what benchmarks/setup_peers.sh filled. Contestants take turns, one repetition each a
 round, so that all see the same neighbours; medians are printed with their ratio to the
@@ -12,6 +12,9 @@ are not installed are left out and named.
 How they differ: llama-bench and isthmus feed random tokens, llama-bench samples nothing;
 OpenVINO reads the Q4_1 GGUF and computes prefill in its own precision; onnxruntime's prefill
 contains the first token. int4 of onnxruntime has a 4-bit head too, the others' has 8 bits.
+
+--model: smollm2; qwen (2.5-Coder-0.5B; llama.cpp and OpenVINO alone); llama-3.2-1b and -3b, shapes
+with random weights (llama.cpp alone: shaped_gguf.py), which no cache holds.
 """
 import argparse
 import json
@@ -24,7 +27,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ISTHMUS = pathlib.Path(os.environ.get("BUILD", ROOT / "build")) / "bin" / "isthmus"
 PEERS = pathlib.Path(os.environ.get("PEERS", "peers"))
-MODEL = PEERS / "model" / "SmolLM2-135M-Instruct"
+FETCHED = {"smollm2": "smollm2", "qwen": "qwen2.5-coder-0.5b"}
 
 ORT = """
 import json, sys, time
@@ -78,13 +81,19 @@ def run(command, **kwargs):
     return done.stdout
 
 
+def source(model):
+    """What isthmus compiles: a file, or the name of a shape."""
+    if model not in FETCHED:
+        return f"generated:{model}"
+    return run([ROOT / "scripts" / "fetch-model.sh", FETCHED[model]]).strip()
+
+
 class Isthmus:
     name = "isthmus"
 
-    def __init__(self, weights, extra=()):
-        self.bundle = PEERS / "model" / f"smollm2-{weights}{'-'.join(extra)}.isth"
-        gguf = run([ROOT / "scripts" / "fetch-model.sh"]).strip()
-        run([ISTHMUS, "compile", gguf, "--weights", weights, *extra, "-o", self.bundle])
+    def __init__(self, model, weights, extra=()):
+        self.bundle = PEERS / "model" / f"{model}-{weights}{'-'.join(extra)}.isth"
+        run([ISTHMUS, "compile", source(model), "--weights", weights, *extra, "-o", self.bundle])
 
     def __call__(self, prompt, depth, count, threads, batch):
         command = [ISTHMUS, "bench", self.bundle, "-p", prompt, "-n", count, "--depth", depth, "-r", 1, "--threads",
@@ -102,9 +111,16 @@ class Isthmus:
 
 
 class LlamaCpp:
-    def __init__(self, kind, build="build-llama"):
-        self.name, self.model, self.bin = f"llama.cpp {kind}", f"{MODEL}.req-{kind}.gguf", PEERS / build / "bin"
+    def __init__(self, model, kind, build="build-llama"):
+        self.name, self.bin = f"llama.cpp {kind}", PEERS / build / "bin"
+        self.model = PEERS / "model" / f"{model}.{kind}.gguf"
         self.installed = (self.bin / "llama-bench").exists()
+        if self.installed and not self.model.exists():
+            if model in FETCHED:
+                run([PEERS / "build-llama" / "bin" / "llama-quantize", "--allow-requantize", source(model), self.model,
+                     kind, 2])
+            else:
+                run([sys.executable, ROOT / "benchmarks" / "shaped_gguf.py", model, kind, self.model])
 
     def __call__(self, prompt, depth, count, threads, batch):
         if batch > 1:
@@ -139,22 +155,23 @@ def ort(kind):
     return Script(f"onnxruntime-genai {kind}", "venv-ort", ORT, str(PEERS / "model" / "ort" / kind))
 
 
-def openvino():
-    return Script("openvino-genai", "venv-ov", OV, f"{MODEL}.Q4_1.gguf")
+LLAMA = {"int4": ["Q4_0"], "int8": ["Q8_0"], "bf16": ["BF16", "F16"], "f16": ["F16", "BF16"], "f32": ["F32"]}
 
 
-def peers_of(kind, weights):
-    peers = {"int4": [LlamaCpp("Q4_0"), ort("int4")], "int8": [LlamaCpp("Q8_0"), ort("int8")],
-             "f16": [LlamaCpp("F16"), LlamaCpp("BF16")], "bf16": [LlamaCpp("BF16"), LlamaCpp("F16")],
-             "f32": [LlamaCpp("F32"), ort("fp32")]}[weights]
+def peers_of(model, kind, weights):
+    peers = [LlamaCpp(model, k) for k in LLAMA[weights]]
+    if model == "smollm2" and weights in ("int4", "int8", "f32"):
+        peers.append(ort("fp32" if weights == "f32" else weights))
     # OpenVINO leads in prefill; in decode it is the slowest of them.
-    return peers + ([openvino()] if kind == "prefill" and weights != "f32" else [])
+    if model in FETCHED and kind == "prefill" and weights != "f32":
+        peers.append(Script("openvino-genai", "venv-ov", OV, source(model)))
+    return peers
 
 
-def cases(only):
+def cases(model, only):
     for weights in ("int4", "int8", "bf16", "f16", "f32"):
         if "decode" in only:
-            for depth in (128, 512, 2048):
+            for depth in (128, 512, 2048) if model == "smollm2" else (128, 2048):
                 yield "decode", weights, dict(prompt=0, depth=depth, count=128, threads=2, batch=1)
             yield "decode", weights, dict(prompt=0, depth=128, count=128, threads=1, batch=1)
         if "prefill" in only:
@@ -168,6 +185,7 @@ def cases(only):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2", choices=[*FETCHED, "llama-3.2-1b", "llama-3.2-3b"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="decode,prefill,batch,depth")
     parser.add_argument("--weights", default="int4,int8,bf16,f16,f32")
@@ -175,14 +193,14 @@ def main():
     parser.add_argument("--json", help="write all samples to this file")
     args = parser.parse_args()
     records = []
-    for kind, weights, options in cases(args.only.split(",")):
+    for kind, weights, options in cases(args.model, args.only.split(",")):
         if weights not in args.weights.split(","):
             continue
         if args.avx2:
-            llama = {"int4": "Q4_0", "int8": "Q8_0", "bf16": "BF16", "f16": "F16", "f32": "F32"}[weights]
-            contestants = [Isthmus(weights, ("--target", "x86-64-avx2")), LlamaCpp(llama, "build-llama-avx2")]
+            contestants = [Isthmus(args.model, weights, ("--target", "x86-64-avx2")),
+                           LlamaCpp(args.model, LLAMA[weights][0], "build-llama-avx2")]
         else:
-            contestants = [Isthmus(weights)] + peers_of(kind, weights)
+            contestants = [Isthmus(args.model, weights)] + peers_of(args.model, kind, weights)
         missing = [c.name for c in contestants[1:] if not c.installed]
         contestants = [c for c in contestants if c.name not in missing]
         samples = {c.name: [] for c in contestants}

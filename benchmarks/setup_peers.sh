@@ -23,9 +23,6 @@ llama_build() { # FOLDER OPTION...
 llama() {
   fetch_sdist llama-cpp-python 0.3.36 832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
   llama_build build-llama -DGGML_NATIVE=ON
-  for type in F32 F16 BF16 Q8_0 Q4_0; do
-    build-llama/bin/llama-quantize --allow-requantize "$model.Q4_1.gguf" "$model.req-$type.gguf" "$type" 2
-  done
 }
 avx2() { # the same without AVX-512
   llama_build build-llama-avx2 -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON \
