@@ -62,7 +62,8 @@ HostMemory &HostMemory::operator=(HostMemory &&other) noexcept {
 /// panels at once.
 static constexpr int64_t kPanelMultiple = 2;
 /// Pieces that a thread's own run is taken in, so that others can help: more of
-/// them where a tile is a small part of the run.
+/// them where a tile is a small part of the run, and in large steps, where
+/// waiting for one of four pieces cost a fifth of the product.
 static constexpr int64_t kPieces = 4, kManyPieces = 16, kManyTiles = 64;
 
 StageExecutor::StageExecutor(const Bundle &bundle, const KernelLibrary &kernels,
@@ -253,7 +254,8 @@ void StageExecutor::runTiles(const Program &program, size_t index, size_t slot,
     const unsigned threads = pool.size();
     const int64_t multiple = launch.perRow ? 1 : kPanelMultiple;
     const int64_t share = (total + threads - 1) / threads;
-    const int64_t pieces = share >= kManyTiles ? kManyPieces : kPieces;
+    const int64_t pieces =
+        &program == &large || share >= kManyTiles ? kManyPieces : kPieces;
     const int64_t piece =
         threads == 1
             ? total

@@ -23,18 +23,23 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
     Value index = k.add(k.mul(tile, kPanels), p);
     return k.ptr(weight, k.mul(index, layout.panelBytes()));
   };
-  /// The outputs of one row, 16 a vector.
-  auto store = [&](Value tile, Value row, const Values &gated) {
+  /// Panel `p` of the outputs of one row, the last of `gated`. At once, since
+  /// what waits in registers pushes the next sums out of them; but a group is
+  /// quantised when it is whole.
+  auto store = [&](Value tile, int64_t p, Value row, Values &gated) {
     Value out = k.ptr(y, k.mul(row, rowBytes(spec.result, layout.outputs)));
-    if (spec.result == RowFormat::Int8)
-      return storeQuantizedGroup(k, out, tile, {layout.outputs}, gated);
+    if (spec.result == RowFormat::Int8) {
+      if (p + 1 == kPanels)
+        storeQuantizedGroup(k, out, tile, {layout.outputs}, gated);
+      return;
+    }
     const bool bf16 = spec.result == RowFormat::BF16;
-    out = k.ptr(out, k.mul(tile, kPanels * kLanes * (bf16 ? 2 : 4)));
-    for (int64_t p = 0; p < kPanels; ++p)
-      if (bf16)
-        k.storeBF16(gated[p], out, p * kLanes * 2);
-      else
-        k.store(gated[p], out, p * kLanes * 4);
+    const int64_t panelBytes = kLanes * (bf16 ? 2 : 4);
+    out = k.ptr(out, k.mul(tile, kPanels * panelBytes));
+    if (bf16)
+      k.storeBF16(gated.back(), out, p * panelBytes);
+    else
+      k.store(gated.back(), out, p * panelBytes);
   };
 
   Value rows = k.rowCount();
@@ -48,10 +53,11 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
             Values panels{panel(gate, tile, p), panel(gate, tile, p + 1),
                           panel(up, tile, p), panel(up, tile, p + 1)};
             Values sums = product.sums(panels, {x}, /*ahead=*/2);
-            gated.push_back(emitSiluMul(k, sums[0], sums[2]));
-            gated.push_back(emitSiluMul(k, sums[1], sums[3]));
+            for (int64_t i = 0; i < 2; ++i) {
+              gated.push_back(emitSiluMul(k, sums[i], sums[2 + i]));
+              store(tile, p + i, k.cst(0), gated);
+            }
           }
-          store(tile, k.cst(0), gated);
         },
         [&] {
           product.forEachBlock(rows, [&](Value firstRow, int64_t count) {
@@ -71,11 +77,11 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
                 g = product.sums({ofGate}, xs, kPanels);
                 u = product.sums({ofUp}, xs, kPanels);
               }
-              for (int64_t r = 0; r < count; ++r)
+              for (int64_t r = 0; r < count; ++r) {
                 gated[r].push_back(emitSiluMul(k, g[r], u[r]));
+                store(tile, p, k.add(firstRow, r), gated[r]);
+              }
             }
-            for (int64_t r = 0; r < count; ++r)
-              store(tile, k.add(firstRow, r), gated[r]);
           });
         });
   });
