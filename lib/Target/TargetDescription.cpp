@@ -71,7 +71,7 @@ std::span<const TargetDescription> isthmus::allTargets() {
           .panels = 2,
           .floatRows = 6,
           .attentionQueries = 3,
-          .dotRows = 4,
+          .dotRows = 2,
       },
       TargetDescription{
           .name = "aarch64",

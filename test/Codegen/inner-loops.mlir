@@ -18,6 +18,7 @@
 // RUN: isthmus-opt %s --convert-fm-to-sched=target=aarch64-dotprod -o %t.mlir
 // RUN: isthmus-translate --kernels-to-asm %t.mlir -o %t.s
 // RUN: awk -f %S/loops.awk %t.s | FileCheck %s --check-prefix=NEON
+// RUN: FileCheck %s --check-prefix=LANES < %t.s
 
 // VNNI: linear_int4_128x256: 173 instructions, 32 dots, 8 fmas, 20 prefetches, 0 spills, 0 shuffles
 // VNNI: linear_int4_128x256: 130 instructions, 64 dots, 16 fmas, 0 prefetches, 0 spills, 0 shuffles
@@ -49,6 +50,9 @@
 // AVXVNNI: linear_int8_128x256: {{[0-9]+}} instructions, 32 dots, 4 fmas, 18 prefetches, 0 spills, 0 shuffles
 // NEON: linear_int4_128x256: {{[0-9]+}} instructions, 64 dots, 16 fmas, 10 prefetches
 // NEON: linear_int8_128x256: {{[0-9]+}} instructions, 64 dots, 8 fmas, 18 prefetches
+// NEON: linear_int8_128x256: 128 instructions, 64 dots, 8 fmas, 0 prefetches, 0 spills, 0 shuffles
+// LANES-LABEL: {{^}}linear_int8_128x256:
+// LANES: sdot v{{[0-9]+}}.4s, v{{[0-9]+}}.16b, v{{[0-9]+}}.4b[{{[0-3]}}]
 
 fm.block @int4(%x: tensor<?x256xf32>, %w: !fm.weight<[128, 256], int4, group = 32>) -> tensor<?x128xf32> {
   %0 = fm.quantize_rows %x : tensor<?x256xf32> -> !fm.qrows<256, group = 32>

@@ -124,21 +124,29 @@ Values dotVnni(KernelBuilder &k, Value block, bool int4, const Values &rows,
   return dots;
 }
 
+/// sdot takes its four inputs from a lane of a register: rows are loaded whole,
+/// and nothing is broadcast.
 Values dotNeon(KernelBuilder &k, Value block, bool int4, const Values &rows) {
-  VectorType ints = k.vec(4, k.i32());
-  Values acc(rows.size() * 4, k.cst(ints, 0));
+  constexpr int64_t kQuads = 4; // of a register
+  VectorType ints = k.vec(4, k.i32()), bytes = k.vec(16, k.i8());
+  Values acc(rows.size() * 4, k.cst(ints, 0)), inputs; // [row][half of a group]
+  for (Value row : rows)
+    for (int64_t half = 0; half < 2; ++half)
+      inputs.push_back(k.load(ints, row, 16 * half));
   forEachPiece(k, block, int4, 16, [&](int64_t piece, Value w, int64_t quad) {
-    for (auto [r, row] : llvm::enumerate(rows)) {
-      Value &sum = acc[4 * r + piece];
+    for (size_t r = 0; r < rows.size(); ++r) {
+      Value &sum = acc[4 * r + size_t(piece)];
+      Value half = inputs[2 * r + size_t(quad / kQuads)];
+      Value four = vector::ShuffleOp::create(
+          k.b, k.loc, half, half, SmallVector<int64_t>(4, quad % kQuads));
       sum = k.intrinsic("llvm.aarch64.neon.sdot", ints,
-                        {sum, w, broadcastQuad(k, row, quad, 16)});
+                        {sum, w, k.bitcast(bytes, four)});
     }
   });
   Values dots;
-  for (auto [r, row] : llvm::enumerate(rows)) {
+  for (size_t r = 0; r < rows.size(); ++r)
     dots.push_back(k.concat(k.concat(acc[4 * r], acc[4 * r + 1]),
                             k.concat(acc[4 * r + 2], acc[4 * r + 3])));
-  }
   return dots;
 }
 
