@@ -7,84 +7,88 @@
 
 using namespace isthmus;
 
+/// `base`, after `change` was made to it.
+template <typename Change>
+static TargetDescription derive(TargetDescription base, Change change) {
+  change(base);
+  return base;
+}
+
+/// 32 vector registers of 512 bits.
+static TargetDescription avx512Vnni() {
+  return {
+      .name = "x86-64-avx512-vnni",
+      .triple = "x86_64-unknown-linux-gnu",
+      .cpu = "x86-64-v4",
+      .features = "+avx512vnni",
+      .requiredCpuFlags = "avx512f avx512bw avx512vl avx512_vnni",
+      .dot = DotProduct::Avx512Vnni,
+      .panels = 4,
+      .floatRows = 12,
+      .floatPanels = 2,
+      .attentionQueries = 12,
+      .dotRows = 8,
+  };
+}
+
+/// 16 vector registers of 256 bits.
+static TargetDescription avx2() {
+  return {
+      .name = "x86-64-avx2",
+      .triple = "x86_64-unknown-linux-gnu",
+      .cpu = "x86-64-v3",
+      .features = "",
+      .requiredCpuFlags = "avx2 fma f16c",
+      .dot = DotProduct::Avx2Madd,
+      .panels = 2,
+      .floatRows = 6,
+      .attentionQueries = 2,
+      .dotRows = 4,
+  };
+}
+
+/// 32 vector registers of 128 bits.
+static TargetDescription neon() {
+  return {
+      .name = "aarch64",
+      .triple = "aarch64-unknown-linux-gnu",
+      .cpu = "generic",
+      .features = "",
+      .requiredCpuFlags = "asimd",
+      .dot = DotProduct::Portable,
+      .panels = 2,
+      .floatRows = 6,
+      .attentionQueries = 3,
+      .dotRows = 2,
+  };
+}
+
 std::span<const TargetDescription> isthmus::allTargets() {
   static const std::array targets = {
-      TargetDescription{
-          .name = "x86-64-avx512-bf16",
-          .triple = "x86_64-unknown-linux-gnu",
-          .cpu = "x86-64-v4",
-          .features = "+avx512vnni,+avx512bf16",
-          .requiredCpuFlags = "avx512f avx512bw avx512vl avx512_vnni "
-                              "avx512_bf16",
-          .dot = DotProduct::Avx512Vnni,
-          .pairDot = PairDot::Avx512BF16,
-          .panels = 4,
-          .floatRows = 12,
-          .floatPanels = 2,
-          .attentionQueries = 12,
-          .dotRows = 8,
-      },
-      TargetDescription{
-          .name = "x86-64-avx512-vnni",
-          .triple = "x86_64-unknown-linux-gnu",
-          .cpu = "x86-64-v4",
-          .features = "+avx512vnni",
-          .requiredCpuFlags = "avx512f avx512bw avx512vl avx512_vnni",
-          .dot = DotProduct::Avx512Vnni,
-          .panels = 4,
-          .floatRows = 12,
-          .floatPanels = 2,
-          .attentionQueries = 12,
-          .dotRows = 8,
-      },
-      TargetDescription{
-          .name = "x86-64-avx-vnni",
-          .triple = "x86_64-unknown-linux-gnu",
-          .cpu = "x86-64-v3",
-          .features = "+avxvnni",
-          .requiredCpuFlags = "avx2 fma f16c avx_vnni",
-          .dot = DotProduct::AvxVnni,
-          .panels = 2,
-          .floatRows = 6,
-          .attentionQueries = 2,
-          .dotRows = 4,
-      },
-      TargetDescription{
-          .name = "x86-64-avx2",
-          .triple = "x86_64-unknown-linux-gnu",
-          .cpu = "x86-64-v3",
-          .features = "",
-          .requiredCpuFlags = "avx2 fma f16c",
-          .dot = DotProduct::Avx2Madd,
-          .panels = 2,
-          .floatRows = 6,
-          .attentionQueries = 2,
-          .dotRows = 4,
-      },
-      TargetDescription{
-          .name = "aarch64-dotprod",
-          .triple = "aarch64-unknown-linux-gnu",
-          .cpu = "generic",
-          .features = "+v8.2a,+dotprod,+fullfp16",
-          .requiredCpuFlags = "asimddp asimdhp",
-          .dot = DotProduct::NeonDot,
-          .panels = 2,
-          .floatRows = 6,
-          .attentionQueries = 3,
-          .dotRows = 2,
-      },
-      TargetDescription{
-          .name = "aarch64",
-          .triple = "aarch64-unknown-linux-gnu",
-          .cpu = "generic",
-          .features = "",
-          .requiredCpuFlags = "asimd",
-          .dot = DotProduct::Portable,
-          .panels = 2,
-          .floatRows = 6,
-          .attentionQueries = 3,
-          .dotRows = 2,
-      },
+      derive(avx512Vnni(),
+             [](TargetDescription &t) {
+               t.name = "x86-64-avx512-bf16";
+               t.features += ",+avx512bf16";
+               t.requiredCpuFlags += " avx512_bf16";
+               t.pairDot = PairDot::Avx512BF16;
+             }),
+      avx512Vnni(),
+      derive(avx2(),
+             [](TargetDescription &t) {
+               t.name = "x86-64-avx-vnni";
+               t.features = "+avxvnni";
+               t.requiredCpuFlags += " avx_vnni";
+               t.dot = DotProduct::AvxVnni;
+             }),
+      avx2(),
+      derive(neon(),
+             [](TargetDescription &t) {
+               t.name = "aarch64-dotprod";
+               t.features = "+v8.2a,+dotprod,+fullfp16";
+               t.requiredCpuFlags = "asimddp asimdhp";
+               t.dot = DotProduct::NeonDot;
+             }),
+      neon(),
   };
   return targets;
 }

@@ -35,15 +35,8 @@ void Product::forEachBlock(Value rows,
 
 Product::Values Product::sums(const Values &panels, const Values &rows,
                               int64_t ahead) {
-  switch (format) {
-  case RowFormat::F32:
-    return sumFloats(panels, rows, ahead);
-  case RowFormat::BF16:
-    return sumPairs(panels, rows, ahead);
-  case RowFormat::Int8:
-    return sumGroups(panels, rows, ahead);
-  }
-  llvm_unreachable("unknown row format");
+  return format == RowFormat::Int8 ? sumGroups(panels, rows, ahead)
+                                   : sumFloats(panels, rows, ahead);
 }
 
 /// With one row memory sets the pace, and a panel is too short a stream for the
@@ -60,13 +53,22 @@ void Product::prefetchAhead(Value at, int64_t bytes, int64_t ahead,
 
 Product::Values Product::sumFloats(const Values &w, const Values &xs,
                                    int64_t ahead) {
-  int64_t unroll = layout.inputs % 4 == 0 ? 4 : 1;
-  bool half = layout.format == PackedFormat::F16;
-  int64_t vectorBytes = kLanes * (half ? 2 : 4);
+  // Of activations four bytes at a time: a value, or a pair of bf16.
+  const bool pairs = format == RowFormat::BF16;
+  const bool half = layout.format == PackedFormat::F16;
+  const int64_t count = pairs ? layout.inputs / 2 : layout.inputs;
+  const int64_t unroll = count % 4 == 0 ? 4 : 1;
+  const int64_t vectorBytes = kLanes * (half ? 2 : 4);
+  Type element = pairs ? k.i32() : k.f32();
+  auto loadColumn = [&](Value at, int64_t offset) -> Value {
+    if (!half)
+      return k.load(k.vec(kLanes, element), at, offset);
+    return arith::ExtFOp::create(k.b, k.loc, k.vec(kLanes, k.f32()),
+                                 k.load(k.vec(kLanes, k.f16()), at, offset));
+  };
   Values inits(w.size() * xs.size(), k.zeros(kLanes));
   return k.loop(
-      k.cst(0), k.cst(layout.inputs), unroll, inits,
-      [&](Value i, ValueRange state) {
+      k.cst(0), k.cst(count), unroll, inits, [&](Value i, ValueRange state) {
         Values acc(state);
         for (int64_t u = 0; u < unroll; ++u) {
           Values columns;
@@ -74,49 +76,15 @@ Product::Values Product::sumFloats(const Values &w, const Values &xs,
             Value at = k.ptr(panel, k.mul(i, vectorBytes));
             if (u == 0)
               prefetchAhead(at, unroll * vectorBytes, ahead, xs.size());
-            Value column = k.load(k.vec(kLanes, half ? k.f16() : k.f32()), at,
-                                  u * vectorBytes);
-            if (half)
-              column = arith::ExtFOp::create(k.b, k.loc, k.vec(kLanes, k.f32()),
-                                             column);
-            columns.push_back(column);
+            columns.push_back(loadColumn(at, u * vectorBytes));
           }
           for (auto [r, row] : llvm::enumerate(xs)) {
             Value value = k.splat(
-                k.load(k.f32(), k.ptr(row, k.mul(i, 4)), 4 * u), kLanes);
+                k.load(element, k.ptr(row, k.mul(i, 4)), 4 * u), kLanes);
             for (auto [p, column] : llvm::enumerate(columns)) {
               Value &sum = acc[p * xs.size() + r];
-              sum = k.fma(value, column, sum);
-            }
-          }
-        }
-        return acc;
-      });
-}
-
-Product::Values Product::sumPairs(const Values &w, const Values &xs,
-                                  int64_t ahead) {
-  const int64_t pairs = layout.inputs / 2, unroll = pairs % 4 == 0 ? 4 : 1;
-  constexpr int64_t kVectorBytes = kLanes * 4;
-  Values inits(w.size() * xs.size(), k.zeros(kLanes));
-  return k.loop(
-      k.cst(0), k.cst(pairs), unroll, inits, [&](Value i, ValueRange state) {
-        Values acc(state);
-        for (int64_t u = 0; u < unroll; ++u) {
-          Values columns;
-          for (Value panel : w) {
-            Value at = k.ptr(panel, k.mul(i, kVectorBytes));
-            if (u == 0)
-              prefetchAhead(at, unroll * kVectorBytes, ahead, xs.size());
-            columns.push_back(
-                k.load(k.vec(kLanes, k.i32()), at, u * kVectorBytes));
-          }
-          for (auto [r, row] : llvm::enumerate(xs)) {
-            Value pair = k.splat(
-                k.load(k.i32(), k.ptr(row, k.mul(i, 4)), 4 * u), kLanes);
-            for (auto [p, column] : llvm::enumerate(columns)) {
-              Value &sum = acc[p * xs.size() + r];
-              sum = emitPairDot(k, pair, column, sum);
+              sum = pairs ? emitPairDot(k, value, column, sum)
+                          : k.fma(value, column, sum);
             }
           }
         }

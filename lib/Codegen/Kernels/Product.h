@@ -40,7 +40,6 @@ private:
   };
 
   Values sumFloats(const Values &panels, const Values &rows, int64_t ahead);
-  Values sumPairs(const Values &panels, const Values &rows, int64_t ahead);
   Values sumGroups(const Values &panels, const Values &rows, int64_t ahead);
   mlir::Value toFloat(mlir::Value integers);
   GroupFactors loadFactors(mlir::Value panel, mlir::Value block);
