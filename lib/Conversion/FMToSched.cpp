@@ -133,10 +133,11 @@ private:
         continue;
       mapping[argument] = body.addArgument(mapped, argument.getLoc());
       if (auto weight = dyn_cast<fm::WeightType>(type))
-        if (weight.isQuantized() && weight.getGroup() != PackedLayout::kGroup)
+        if (weight.isQuantized() &&
+            weight.getGroup() != layoutOf(weight).group())
           return block.emitError("kernels take groups of ")
-                 << PackedLayout::kGroup << " inputs, '" << block.getSymName()
-                 << "' has " << weight.getGroup();
+                 << layoutOf(weight).group() << " inputs, '"
+                 << block.getSymName() << "' has " << weight.getGroup();
     }
     // The output buffer comes after the input and before the weights; rows of
     // kind `outputs` if they were selected on the way.
@@ -199,7 +200,8 @@ private:
     // Rows one by one, into a temporary: cheaper to do twice than to wait for.
     auto temporary = output.getDefiningOp<sched::BufferOp>();
     const bool replicate = inSmall && shape.perRow && !shape.perPartition &&
-                           shape.tiles == 1 && temporary;
+                           shape.tiles == 1 && shape.rowsPerTile == 1 &&
+                           temporary;
     auto touches = [&](const llvm::SmallPtrSetImpl<void *> &written) {
       return llvm::any_of(operands, [&](Value operand) {
         return written.contains(operand.getAsOpaquePointer());
@@ -254,6 +256,12 @@ private:
   }
 
   LogicalResult convertOp(Operation &op) {
+    for (Type type : op.getResultTypes())
+      if (auto rows = dyn_cast<fm::QRowsType>(type);
+          rows && rows.getGroup() != int8GroupOf(rows.getFeatures()))
+        return op.emitError("kernels take groups of ")
+               << int8GroupOf(rows.getFeatures()) << " features, not of "
+               << rows.getGroup();
     return llvm::TypeSwitch<Operation &, LogicalResult>(op)
         .Case<fm::EmbeddingOp, fm::LinearOp, fm::GatedLinearOp, fm::AddOp,
               fm::RMSNormOp, fm::QuantizeRowsOp, fm::RotaryOp, fm::AttentionOp,
@@ -272,6 +280,13 @@ private:
     launch(op.getLoc(), name, {mapping.lookup(op.getTable()), y},
            {1, true, sched::RowKind::Tokens}, {});
     return success();
+  }
+
+  static Shape productShape(int64_t tiles, const PackedLayout &weight,
+                            sched::RowKind rows) {
+    Shape shape{tiles, true, rows};
+    shape.rowsPerTile = productRowsPerTile(weight);
+    return shape;
   }
 
   LogicalResult convert(fm::LinearOp op) {
@@ -294,8 +309,8 @@ private:
     Cost cost{spec.weight.bytes(),
               2 * spec.weight.outputs * spec.weight.inputs};
     cost.arithmetic = arithmeticOf(rowFormatOf(op.getX().getType()));
-    launch(op.getLoc(), name, operands, {spec.weight.panels(), false, rows},
-           cost);
+    launch(op.getLoc(), name, operands,
+           productShape(spec.weight.panels(), spec.weight, rows), cost);
     return success();
   }
 
@@ -312,7 +327,8 @@ private:
     launch(op.getLoc(), name,
            {mapping.lookup(op.getX()), mapping.lookup(op.getGate()),
             mapping.lookup(op.getUp()), resultBuffer(op, rows)},
-           {spec.weight.outputs / GatedLinearSpec::kTileOutputs, false, rows},
+           productShape(spec.weight.outputs / spec.tileOutputs(), spec.weight,
+                        rows),
            cost);
     return success();
   }

@@ -28,6 +28,7 @@ static TargetDescription avx512Vnni() {
       .floatPanels = 2,
       .attentionQueries = 12,
       .dotRows = 8,
+      .unrollGroups = true,
   };
 }
 

@@ -11,7 +11,7 @@
 using namespace isthmus;
 using namespace isthmus::weights;
 
-static constexpr int kGroup = PackedLayout::kGroup;
+static constexpr int kGroup = PackedLayout::kInt4Group;
 static constexpr int kPanel = PackedLayout::kPanel;
 
 #if defined(__x86_64__)
@@ -65,13 +65,13 @@ void weights::pruneUnstructured(std::span<float> row, double sparsity) {
 }
 
 ISTHMUS_CLONES
-static void int8Group(const float *x, Int8Group &out) {
+static void int8Group(const float *x, int size, Int8Group &out) {
   float largest = 0;
-  for (int i = 0; i < kGroup; ++i)
+  for (int i = 0; i < size; ++i)
     largest = std::max(largest, std::fabs(x[i]));
   out.scale = _Float16(largest / 127.0f);
   float inverse = out.scale > _Float16(0) ? 1.0f / float(out.scale) : 0.0f;
-  for (int i = 0; i < kGroup; ++i)
+  for (int i = 0; i < size; ++i)
     out.q[i] =
         int8_t(std::clamp(roundNearest(x[i] * inverse), -127.0f, 127.0f));
 }
@@ -136,9 +136,9 @@ static void roundGroup(const float *x, float scale, float offset, uint8_t *q) {
         std::max(roundNearest((x[i] - offset) * inverse), 0.0f), 15.0f));
 }
 
-Int8Group weights::quantizeInt8(const float *values) {
+Int8Group weights::quantizeInt8(std::span<const float> values) {
   Int8Group group;
-  int8Group(values, group);
+  int8Group(values.data(), int(values.size()), group);
   return group;
 }
 
@@ -192,12 +192,13 @@ static void packBF16(const PackedLayout &layout,
 
 static void packInt8(const PackedLayout &layout,
                      std::span<const float *const> rows, uint8_t *out) {
-  for (int64_t g = 0; g < layout.inputs / kGroup; ++g) {
-    uint8_t *block = out + g * layout.blockBytes();
+  const auto size = size_t(layout.group());
+  for (size_t g = 0; g < size_t(layout.groups()); ++g) {
+    uint8_t *block = out + int64_t(g) * layout.blockBytes();
     for (size_t o = 0; o < rows.size(); ++o) {
-      Int8Group group = quantizeInt8(rows[o] + g * kGroup);
+      Int8Group group = quantizeInt8({rows[o] + g * size, size});
       std::memcpy(block + layout.valueBytes() + 2 * o, &group.scale, 2);
-      for (size_t i = 0; i < kGroup; ++i)
+      for (size_t i = 0; i < size; ++i)
         block[i / 4 * 64 + o * 4 + i % 4] = uint8_t(group.q[i]);
     }
   }

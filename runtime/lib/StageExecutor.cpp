@@ -140,7 +140,8 @@ void StageExecutor::bind(Program &program, const Bundle &bundle,
           auto weight = bundle.weight(uint32_t(operand.value));
           // Kernels only read weights; the ABI has one kind of pointer.
           address = const_cast<std::byte *>(weight.data());
-          if (!launch.perRow && thread == 0)
+          // What all rows read, not one row of a table.
+          if (launch.rowsPerTile > 1 && thread == 0)
             bound.weights.push_back(weight);
           break;
         }
@@ -218,7 +219,7 @@ int64_t StageExecutor::tilesOf(const Bound &launch) const {
 
 int64_t StageExecutor::runStart(const Bound &launch, int64_t total,
                                 unsigned thread) const {
-  int64_t multiple = launch.perRow ? 1 : kPanelMultiple;
+  int64_t multiple = launch.weights.empty() ? 1 : kPanelMultiple;
   int64_t groups = (total + multiple - 1) / multiple;
   return std::min(total, groups * thread / pool.size() * multiple);
 }
@@ -252,7 +253,7 @@ void StageExecutor::runTiles(const Program &program, size_t index, size_t slot,
     worked = total > 0;
   } else {
     const unsigned threads = pool.size();
-    const int64_t multiple = launch.perRow ? 1 : kPanelMultiple;
+    const int64_t multiple = launch.weights.empty() ? 1 : kPanelMultiple;
     const int64_t share = (total + threads - 1) / threads;
     const int64_t pieces =
         &program == &large || share >= kManyTiles ? kManyPieces : kPieces;

@@ -1,6 +1,8 @@
 // RUN: isthmus-opt %S/../Inputs/two-layers.mlir --convert-fm-to-sched | FileCheck %s
 // RUN: not isthmus-opt %S/../Inputs/two-layers.mlir --convert-fm-to-sched=target=z80 2>&1 | FileCheck %s --check-prefix=TARGET
-// RUN: not isthmus-opt %S/../Inputs/two-layers.mlir --fm-quantize-weights=group=16 --convert-fm-to-sched 2>&1 | FileCheck %s --check-prefix=GROUP
+// RUN: sed 's/\b32\b/64/g; s/x32x/x64x/g' %S/../Inputs/two-layers.mlir | isthmus-opt --fm-quantize-weights=format=int4 -o %t.mlir
+// RUN: sed 's/int8, group = 64/int8, group = 32/' %t.mlir | not isthmus-opt --convert-fm-to-sched 2>&1 | FileCheck %s --check-prefix=GROUP
+// RUN: sed 's/qrows<64, group = 64>/qrows<64, group = 32>/; s/int8, group = 64/int4, group = 32/' %t.mlir | not isthmus-opt --convert-fm-to-sched 2>&1 | FileCheck %s --check-prefix=ROWS
 
 // One function for each distinct kernel, however many launches it has.
 // CHECK-LABEL: module @kernels attributes {isthmus.target = "x86-64-avx2"}
@@ -24,9 +26,9 @@
 // CHECK: sched.launch @rms_norm_32{{.*}} wait replicate
 // The two products need the norm, not one another.
 // CHECK-NEXT: sched.buffer :
-// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens wait_large {cost = #sched.cost<bytes = 4096, row_bytes = 256, row_ops = 2048>}
+// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 per_row over tokens wait_large {cost = #sched.cost<bytes = 4096, row_bytes = 256, row_ops = 2048>, rows_per_tile = 192 : i64}
 // CHECK-NEXT: sched.buffer :
-// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens {cost
+// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 per_row over tokens {cost
 // CHECK: sched.launch @rotary_32_32_10000{{.*}} per_row over tokens wait replicate
 // Few rows share out the partitions of the context.
 // CHECK: sched.launch @attention_1_1_32_f32{{.*}} per_row over tokens in large wait
@@ -34,7 +36,8 @@
 // CHECK: sched.launch @attention_merge_1_1_32_f32_p1{{.*}} per_row over tokens in small wait replicate
 // CHECK: sched.template @head
 // CHECK: sched.launch @select_rows_32{{.*}} over outputs wait
-// CHECK: sched.launch @linear_f32_64x32{{.*}} tiles 4 over outputs wait_large
+// CHECK: sched.launch @linear_f32_64x32{{.*}} tiles 4 per_row over outputs wait_large
 
 // TARGET: unknown target 'z80'; known: x86-64-avx512-bf16 x86-64-avx512-vnni x86-64-avx-vnni x86-64-avx2 aarch64-dotprod aarch64
-// GROUP: kernels take groups of 32 inputs
+// GROUP: kernels take groups of 64 inputs
+// ROWS: kernels take groups of 64 features, not of 32

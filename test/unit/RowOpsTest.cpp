@@ -44,7 +44,7 @@ TEST(RowOps, PruneUnstructuredTakesExactlyTheFraction) {
 
 TEST(RowOps, Int8IsWithinHalfAStep) {
   std::vector<float> row = randomRow(32);
-  Int8Group group = quantizeInt8(row.data());
+  Int8Group group = quantizeInt8(row);
   for (int i = 0; i < 32; ++i)
     EXPECT_NEAR(float(group.scale) * float(group.q[i]), row[size_t(i)],
                 float(group.scale) * 0.6f);
@@ -52,8 +52,8 @@ TEST(RowOps, Int8IsWithinHalfAStep) {
 
 TEST(RowOps, Int8OfZerosAndOfTinyValues) {
   std::vector<float> zeros(32, 0.0f), tiny(32, 1e-38f);
-  EXPECT_EQ(quantizeInt8(zeros.data()).q[5], 0);
-  EXPECT_EQ(quantizeInt8(tiny.data()).q[5], 0);
+  EXPECT_EQ(quantizeInt8(zeros).q[5], 0);
+  EXPECT_EQ(quantizeInt8(tiny).q[5], 0);
 }
 
 TEST(RowOps, Int4FitsAnAffineGridNearlyExactly) {
@@ -85,12 +85,12 @@ TEST(RowOps, Int4BeatsSymmetricRoundingOnShiftedValues) {
 }
 
 TEST(RowOps, PackedInt8LiesAsDocumented) {
-  PackedLayout layout{PackedFormat::Int8, 17, 64};
-  std::vector<float> row = randomRow(64);
+  PackedLayout layout{PackedFormat::Int8, 17, 128};
+  std::vector<float> row = randomRow(128);
   const float *rows[1] = {row.data()};
   std::vector<std::byte> panel(size_t(layout.panelBytes()));
   packPanel(layout, rows, panel.data());
-  Int8Group second = quantizeInt8(row.data() + 32);
+  Int8Group second = quantizeInt8({row.data() + 64, 64});
   // Input 4c + i of output 0 in block 1.
   const auto *block =
       reinterpret_cast<const int8_t *>(panel.data()) + layout.blockBytes();

@@ -19,16 +19,21 @@ constexpr int64_t floatRowBytes(int64_t features) {
   return roundUp(features * 4, 64);
 }
 
-/// One row of quantised activations:
-/// int8 [features], f32 scale [groups], f32 scale * sum [groups], int32 sum
-/// [groups].
+/// One row of quantised activations: int8 [features], f32 scale [groups], and
+/// what products need beside them: int32 -128 * sum [groups], for instructions
+/// that take int8 weights with 128 added, and f32 scale * sum [features / 32],
+/// which the offsets of int4 weights multiply.
 struct QRowsLayout {
   int64_t features;
-  int64_t groups() const { return features / PackedLayout::kGroup; }
+  int64_t group() const { return int8GroupOf(features); }
+  int64_t groups() const { return features / group(); }
   int64_t scaleOffset() const { return features; }
-  int64_t scaledSumOffset() const { return features + 4 * groups(); }
-  int64_t sumOffset() const { return features + 8 * groups(); }
-  int64_t rowBytes() const { return roundUp(features + 12 * groups(), 64); }
+  int64_t correctionOffset() const { return scaleOffset() + 4 * groups(); }
+  int64_t scaledSumOffset() const { return correctionOffset() + 4 * groups(); }
+  int64_t rowBytes() const {
+    return roundUp(
+        scaledSumOffset() + 4 * (features / PackedLayout::kInt4Group), 64);
+  }
 };
 
 /// How rows of activations are stored.
@@ -62,7 +67,20 @@ constexpr RowFormat rowFormatFor(PackedFormat weight) {
   return RowFormat::F32;
 }
 
-/// Operands: x, weight, [bias], [residual], y. One tile a panel of 16 outputs.
+/// Rows of activations that the tiles of a product share: as many as stay in a
+/// second-level cache while panels of weights pass by, in whole blocks of 8 and
+/// of 12 rows.
+constexpr int64_t productRowsPerTile(const PackedLayout &weight) {
+  constexpr int64_t kCacheBytes = 320 << 10, kMost = 192, kLeast = 48;
+  const int64_t bytes = rowBytes(rowFormatFor(weight.format), weight.inputs);
+  int64_t rows = kMost;
+  while (rows > kLeast && rows * bytes > kCacheBytes)
+    rows /= 2;
+  return rows;
+}
+
+/// Operands: x, weight, [bias], [residual], y. One tile a panel of 16 outputs
+/// and productRowsPerTile rows; panels change first.
 struct LinearSpec {
   PackedLayout weight;
   bool bias = false, residual = false;
@@ -70,11 +88,12 @@ struct LinearSpec {
 void emitLinear(KernelBuilder &k, const LinearSpec &spec);
 
 /// Operands: x, gate weight, up weight, y: silu(x gate) * (x up). Both weights
-/// have the layout `weight`, whose outputs are whole tiles.
+/// have the layout `weight`. One tile `tileOutputs` outputs, which divide those
+/// of the weight, and productRowsPerTile rows; outputs change first.
 struct GatedLinearSpec {
-  static constexpr int64_t kTileOutputs = PackedLayout::kGroup;
   PackedLayout weight;
   RowFormat result = RowFormat::F32;
+  int64_t tileOutputs() const { return int8GroupOf(weight.outputs); }
 };
 void emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec);
 

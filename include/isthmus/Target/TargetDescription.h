@@ -45,6 +45,9 @@ struct TargetDescription {
   /// Queries of attention that each have two rows of 16 f32 accumulators.
   int attentionQueries;
   int dotRows; ///< rows of 16 int32 accumulators beside unpacked weights
+  /// Whether products of integers unroll a group of 64 inputs, or take 32 and
+  /// 32: with few registers more instructions in a row are more spills.
+  bool unrollGroups = false;
 };
 
 /// All targets, the preferred ones of an architecture first.

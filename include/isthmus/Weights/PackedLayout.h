@@ -5,9 +5,10 @@
 //
 //   f32, f16   panel: [inputs][16]
 //   bf16       panel: [inputs / 2][16][2], pairs of inputs side by side
-//   int8       panel: [inputs / 32] blocks of { int8 [8][16][4], f16 scale [16]
-//   }
-//              byte [c][o][i] is input 4c + i of output o
+//   int8       panel: [inputs / 64] blocks of
+//              { int8 [16][16][4], f16 scale [16] }
+//              byte [c][o][i] is input 4c + i of output o; blocks of 32 inputs
+//              where 64 does not divide them (int8GroupOf)
 //   int4       panel: { f32 rowScale [16], f32 rowOffset [16] }, then
 //              [inputs / 32] blocks of
 //              { uint8 [4][16][4], uint8 scale [16], int8 offset [16] }
@@ -26,19 +27,28 @@ namespace isthmus {
 
 enum class PackedFormat : uint8_t { F32, F16, BF16, Int8, Int4 };
 
+/// How many neighbours share a scale in a row of `width` int8 values, weights
+/// or activations; the width is a multiple of 32.
+constexpr int64_t int8GroupOf(int64_t width) { return width % 64 ? 32 : 64; }
+
 struct PackedLayout {
-  static constexpr int64_t kPanel = 16; ///< outputs in a panel
-  static constexpr int64_t kGroup = 32; ///< inputs that share a scale
+  static constexpr int64_t kPanel = 16;     ///< outputs in a panel
+  static constexpr int64_t kInt4Group = 32; ///< inputs that share a scale
 
   PackedFormat format;
   int64_t outputs;
   int64_t inputs; ///< 0 for a vector
 
   int64_t panels() const { return (outputs + kPanel - 1) / kPanel; }
-  /// Bytes of one block of an integer format, and of its values alone.
+  /// Inputs of one block of an integer format, which share a scale.
+  int64_t group() const {
+    return format == PackedFormat::Int4 ? kInt4Group : int8GroupOf(inputs);
+  }
+  int64_t groups() const { return inputs / group(); }
+  /// Bytes of such a block, and of its values alone.
   int64_t blockBytes() const { return valueBytes() + kPanel * 2; }
   int64_t valueBytes() const {
-    return kPanel * kGroup / (format == PackedFormat::Int4 ? 2 : 1);
+    return kPanel * group() / (format == PackedFormat::Int4 ? 2 : 1);
   }
   /// Bytes before the first block of a panel.
   int64_t panelHeaderBytes() const {
@@ -55,7 +65,7 @@ struct PackedLayout {
       return inputs * kPanel * 2;
     case PackedFormat::Int8:
     case PackedFormat::Int4:
-      return panelHeaderBytes() + inputs / kGroup * blockBytes();
+      return panelHeaderBytes() + groups() * blockBytes();
     }
     return 0;
   }

@@ -36,27 +36,28 @@ void pruneUnstructured(std::span<float> row, double sparsity);
 uint16_t toBF16(float value);
 float roundToBF16(float value);
 
-/// One group of 32 values as integers and an f16 scale: value = scale * q.
+/// One group of up to 64 values as integers and an f16 scale: value = scale *
+/// q.
 struct Int8Group {
-  int8_t q[PackedLayout::kGroup];
+  int8_t q[64];
   _Float16 scale;
 };
-Int8Group quantizeInt8(const float *values);
+Int8Group quantizeInt8(std::span<const float> values);
 
 /// A row in int4: value = rowScale * scale * q + rowOffset * offset, with scale
 /// and offset for each group of 32 and q in 0..15.
 struct Int4Row {
   struct Group {
-    uint8_t q[PackedLayout::kGroup];
+    uint8_t q[PackedLayout::kInt4Group];
     uint8_t scale;
     int8_t offset;
   };
   float rowScale, rowOffset;
   std::vector<Group> groups;
   float value(size_t index) const {
-    const Group &g = groups[index / PackedLayout::kGroup];
+    const Group &g = groups[index / PackedLayout::kInt4Group];
     return rowScale * float(g.scale) *
-               float(g.q[index % PackedLayout::kGroup]) +
+               float(g.q[index % PackedLayout::kInt4Group]) +
            rowOffset * float(g.offset);
   }
 };

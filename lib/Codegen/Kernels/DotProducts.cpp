@@ -6,8 +6,6 @@
 //===----------------------------------------------------------------------===//
 #include "DotProducts.h"
 
-#include "isthmus/Weights/PackedLayout.h"
-
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
@@ -17,27 +15,56 @@ using namespace isthmus;
 namespace {
 using Values = KernelBuilder::Values;
 
-/// Walks over the block's chunks of 4 inputs x 16 outputs and hands each piece
-/// of `width` bytes (width / 4 outputs) to `use(piece, bytes, quad)`; bytes are
-/// nibbles 0..15 for int4, signed values for int8, and `quad` is which group of
-/// four inputs they belong to.
+bool isInt4(const PackedLayout &weight) {
+  return weight.format == PackedFormat::Int4;
+}
+
+/// Which values of which weight.
+struct Part {
+  const PackedLayout &weight;
+  int64_t inputs;
+  Value block;
+};
+
+/// Walks over chunks of 4 inputs x 16 outputs and hands each piece of `width`
+/// bytes (width / 4 outputs) to `use(piece, bytes, quad)`; bytes are nibbles
+/// 0..15 for int4, signed values for int8, and `quad` is which group of four
+/// inputs they belong to.
 template <typename Use>
-void forEachPiece(KernelBuilder &k, Value block, bool int4, int64_t width,
-                  Use use) {
+void forEachPiece(KernelBuilder &k, const Part &part, int64_t width, Use use) {
+  const bool int4 = isInt4(part.weight);
+  const int64_t chunks = part.inputs / (int4 ? 8 : 4);
   VectorType bytes = k.vec(width, k.i8());
-  for (int64_t chunk = 0; chunk < PackedLayout::kGroup / (int4 ? 8 : 4);
-       ++chunk) {
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     for (int64_t piece = 0; piece < 64 / width; ++piece) {
-      Value v = k.load(bytes, block, chunk * 64 + piece * width);
+      Value v = k.load(bytes, part.block, chunk * 64 + piece * width);
       if (!int4) {
         use(piece, v, chunk);
         continue;
       }
       use(piece, arith::AndIOp::create(k.b, k.loc, v, k.cst(bytes, 15)), chunk);
       use(piece, arith::ShRUIOp::create(k.b, k.loc, v, k.cst(bytes, 4)),
-          chunk + PackedLayout::kGroup / 8);
+          chunk + chunks);
     }
   }
+}
+
+/// The sums in registers of `lanes` lanes, [row][register], and back.
+Values split(KernelBuilder &k, const Values &sums, int64_t lanes) {
+  Values parts;
+  for (Value sum : sums)
+    for (int64_t from = 0; from < kLanes; from += lanes)
+      parts.push_back(lanes == kLanes ? sum : k.slice(sum, from, lanes));
+  return parts;
+}
+Values join(KernelBuilder &k, Values parts) {
+  while (cast<VectorType>(parts[0].getType()).getNumElements() < kLanes) {
+    Values wider;
+    for (size_t i = 0; i < parts.size(); i += 2)
+      wider.push_back(k.concat(parts[i], parts[i + 1]));
+    parts = wider;
+  }
+  return parts;
 }
 
 /// The four inputs of `quad`, repeated over `width` bytes.
@@ -46,30 +73,26 @@ Value broadcastQuad(KernelBuilder &k, Value row, int64_t quad, int64_t width) {
   return vector::BitCastOp::create(k.b, k.loc, k.vec(width, k.i8()), four);
 }
 
-Value negate(KernelBuilder &k, Value sum, int64_t zeroPoint, int64_t lanes) {
-  Value scaled =
-      arith::MulIOp::create(k.b, k.loc, sum, k.cst(k.i32(), -zeroPoint));
-  return k.splat(scaled, lanes);
-}
-
 /// vpmaddubsw multiplies unsigned by signed bytes and adds pairs with 16-bit
 /// saturation. Nibbles can be summed in 16 bits for a while: 8 pairs of 15 *
 /// 127 stay below 2^15. For int8 the weight's sign moves to the activation: |w|
 /// * (sign(w) x), at most 2 * 127 * 127 < 2^15.
-Values dotAvx2(KernelBuilder &k, Value block, bool int4, const Values &rows) {
+Values dotAvx2(KernelBuilder &k, const Part &part, const Values &rows,
+               const Values &sums) {
   constexpr int64_t kMostWords = 8;
+  const bool int4 = isInt4(part.weight);
   VectorType words = k.vec(16, k.i16()), ints = k.vec(8, k.i32());
-  Values acc(rows.size() * 2), pending(rows.size() * 2);
+  Values acc = split(k, sums, 8), pending(rows.size() * 2);
   SmallVector<int64_t> held(rows.size() * 2, 0);
   Value ones = k.cst(words, 1);
   auto flush = [&](size_t i) {
     Value wide =
         k.intrinsic("llvm.x86.avx2.pmadd.wd", ints, {pending[i], ones});
-    acc[i] = acc[i] ? k.add(acc[i], wide) : wide;
+    acc[i] = k.add(acc[i], wide);
     pending[i] = nullptr;
     held[i] = 0;
   };
-  forEachPiece(k, block, int4, 32, [&](int64_t half, Value w, int64_t quad) {
+  forEachPiece(k, part, 32, [&](int64_t half, Value w, int64_t quad) {
     Value magnitude =
         int4 ? w
              : LLVM::CallIntrinsicOp::create(
@@ -89,75 +112,62 @@ Values dotAvx2(KernelBuilder &k, Value block, bool int4, const Values &rows) {
         flush(i);
     }
   });
-  Values dots;
-  for (size_t r = 0; r < rows.size(); ++r)
-    dots.push_back(k.concat(acc[2 * r], acc[2 * r + 1]));
-  return dots;
+  return join(k, acc);
 }
 
 /// vpdpbusd wants unsigned weights: int8 gets 128 added (a flipped sign bit)
-/// and 128 * sum(x) taken off again. `bytes` is the width of its registers.
-Values dotVnni(KernelBuilder &k, Value block, bool int4, const Values &rows,
+/// and the sums start from the correction. `bytes` is the width of its
+/// registers.
+Values dotVnni(KernelBuilder &k, const Part &part, const Values &rows,
                const Values &sums, int64_t bytes) {
+  const bool int4 = isInt4(part.weight);
   const int64_t lanes = bytes / 4, pieces = 64 / bytes;
   VectorType ints = k.vec(lanes, k.i32());
   std::string name = "llvm.x86.avx512.vpdpbusd." + std::to_string(bytes * 8);
-  Values acc;
-  for (Value sum : sums)
-    acc.append(pieces,
-               int4 ? Value(k.cst(ints, 0)) : negate(k, sum, 128, lanes));
-  forEachPiece(
-      k, block, int4, bytes, [&](int64_t piece, Value w, int64_t quad) {
-        if (!int4)
-          w = arith::XOrIOp::create(k.b, k.loc, w, k.cst(w.getType(), -128));
-        for (auto [r, row] : llvm::enumerate(rows)) {
-          Value &sum = acc[pieces * int64_t(r) + piece];
-          sum = k.intrinsic(name, ints,
-                            {sum, w, broadcastQuad(k, row, quad, bytes)});
-        }
-      });
-  if (pieces == 1)
-    return acc;
-  Values dots;
-  for (size_t r = 0; r < rows.size(); ++r)
-    dots.push_back(k.concat(acc[2 * r], acc[2 * r + 1]));
-  return dots;
+  Values acc = split(k, sums, lanes);
+  forEachPiece(k, part, bytes, [&](int64_t piece, Value w, int64_t quad) {
+    if (!int4)
+      w = arith::XOrIOp::create(k.b, k.loc, w, k.cst(w.getType(), -128));
+    for (auto [r, row] : llvm::enumerate(rows)) {
+      Value &sum = acc[pieces * int64_t(r) + piece];
+      sum =
+          k.intrinsic(name, ints, {sum, w, broadcastQuad(k, row, quad, bytes)});
+    }
+  });
+  return join(k, acc);
 }
 
 /// sdot takes its four inputs from a lane of a register: rows are loaded whole,
 /// and nothing is broadcast.
-Values dotNeon(KernelBuilder &k, Value block, bool int4, const Values &rows) {
+Values dotNeon(KernelBuilder &k, const Part &part, const Values &rows,
+               const Values &sums) {
   constexpr int64_t kQuads = 4; // of a register
   VectorType ints = k.vec(4, k.i32()), bytes = k.vec(16, k.i8());
-  Values acc(rows.size() * 4, k.cst(ints, 0)), inputs; // [row][half of a group]
+  const int64_t registers = part.inputs / (4 * kQuads); // of a row
+  Values acc = split(k, sums, 4), inputs;               // [row][register]
   for (Value row : rows)
-    for (int64_t half = 0; half < 2; ++half)
-      inputs.push_back(k.load(ints, row, 16 * half));
-  forEachPiece(k, block, int4, 16, [&](int64_t piece, Value w, int64_t quad) {
+    for (int64_t i = 0; i < registers; ++i)
+      inputs.push_back(k.load(ints, row, 16 * i));
+  forEachPiece(k, part, 16, [&](int64_t piece, Value w, int64_t quad) {
     for (size_t r = 0; r < rows.size(); ++r) {
       Value &sum = acc[4 * r + size_t(piece)];
-      Value half = inputs[2 * r + size_t(quad / kQuads)];
+      Value held = inputs[r * size_t(registers) + size_t(quad / kQuads)];
       Value four = vector::ShuffleOp::create(
-          k.b, k.loc, half, half, SmallVector<int64_t>(4, quad % kQuads));
+          k.b, k.loc, held, held, SmallVector<int64_t>(4, quad % kQuads));
       sum = k.intrinsic("llvm.aarch64.neon.sdot", ints,
                         {sum, w, k.bitcast(bytes, four)});
     }
   });
-  Values dots;
-  for (size_t r = 0; r < rows.size(); ++r)
-    dots.push_back(k.concat(k.concat(acc[4 * r], acc[4 * r + 1]),
-                            k.concat(acc[4 * r + 2], acc[4 * r + 3])));
-  return dots;
+  return join(k, acc);
 }
 
-Values dotPortable(KernelBuilder &k, Value block, bool int4,
-                   const Values &rows) {
+Values dotPortable(KernelBuilder &k, const Part &part, const Values &rows,
+                   Values acc) {
   VectorType wide = k.vec(64, k.i32());
-  Values acc(rows.size(), k.cst(k.vec(kLanes, k.i32()), 0));
   auto extend = [&](Value v) {
     return arith::ExtSIOp::create(k.b, k.loc, wide, v);
   };
-  forEachPiece(k, block, int4, 64, [&](int64_t, Value w, int64_t quad) {
+  forEachPiece(k, part, 64, [&](int64_t, Value w, int64_t quad) {
     for (auto [r, row] : llvm::enumerate(rows)) {
       Value products = arith::MulIOp::create(
           k.b, k.loc, extend(w), extend(broadcastQuad(k, row, quad, 64)));
@@ -174,21 +184,32 @@ Values dotPortable(KernelBuilder &k, Value block, bool int4,
 }
 } // namespace
 
-Values isthmus::emitGroupDot(KernelBuilder &k, Value block, bool int4,
-                             const Values &rows, const Values &sums) {
+Values isthmus::emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
+                             int64_t inputs, Value block, const Values &rows,
+                             Values sums) {
+  const Part part{weight, inputs, block};
   switch (k.target.dot) {
   case DotProduct::Avx2Madd:
-    return dotAvx2(k, block, int4, rows);
+    return dotAvx2(k, part, rows, sums);
   case DotProduct::AvxVnni:
-    return dotVnni(k, block, int4, rows, sums, 32);
+    return dotVnni(k, part, rows, sums, 32);
   case DotProduct::Avx512Vnni:
-    return dotVnni(k, block, int4, rows, sums, 64);
+    return dotVnni(k, part, rows, sums, 64);
   case DotProduct::NeonDot:
-    return dotNeon(k, block, int4, rows);
+    return dotNeon(k, part, rows, sums);
   case DotProduct::Portable:
-    return dotPortable(k, block, int4, rows);
+    return dotPortable(k, part, rows, sums);
   }
   llvm_unreachable("unknown dot product");
+}
+
+Value isthmus::emitDotStart(KernelBuilder &k, const PackedLayout &weight,
+                            llvm::function_ref<Value()> correction) {
+  const bool adds128 = k.target.dot == DotProduct::AvxVnni ||
+                       k.target.dot == DotProduct::Avx512Vnni;
+  if (adds128 && !isInt4(weight))
+    return k.splat(correction(), kLanes);
+  return k.cst(k.vec(kLanes, k.i32()), 0);
 }
 
 /// The second value of each pair as f32.

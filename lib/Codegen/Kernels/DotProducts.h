@@ -1,23 +1,32 @@
-//===- DotProducts.h - the instruction-set part of integer products -*- C++
-//-*-===//
+//===- DotProducts.h - the instruction-set part of products -----*- C++ -*-===//
 #pragma once
 
 #include "isthmus/Codegen/KernelBuilder.h"
+#include "isthmus/Weights/PackedLayout.h"
 
 namespace isthmus {
 
-/// Emits the exact int32 dot products of one 32-input block of a packed int8 or
-/// int4 weight (16 outputs, `PackedLayout.h`) with one group of each row.
+/// Adds to `sums` the exact int32 dot products of a part of a block of a packed
+/// int8 or int4 weight (16 outputs, `PackedLayout.h`) with the same inputs of
+/// each row. int4 counts nibbles as 0..15; what they stand for is the caller's
+/// business.
 ///
-/// \param block pointer to the weight block.
-/// \param rows  for each row, a pointer to its 32 int8 values.
-/// \param sums  for each row, the i32 sum of those values.
-/// \returns for each row, vector<16xi32>. int4 counts nibbles as 0..15; what
-/// they
-///          stand for is the caller's business.
-KernelBuilder::Values emitGroupDot(KernelBuilder &k, mlir::Value block,
-                                   bool int4, const KernelBuilder::Values &rows,
-                                   const KernelBuilder::Values &sums);
+/// \param weight the layout of the weight.
+/// \param inputs how many: of int4 a whole block, of int8 a multiple of 4.
+/// \param block  pointer to the first of them in the block.
+/// \param rows   for each row, a pointer to the first of its int8 values.
+/// \param sums   for each row, vector<16xi32>; a block starts from
+///               emitDotStart.
+KernelBuilder::Values emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
+                                   int64_t inputs, mlir::Value block,
+                                   const KernelBuilder::Values &rows,
+                                   KernelBuilder::Values sums);
+
+/// What the dot products of a block start from: `correction()`, i32 -128 * the
+/// sum of the row's values, for instructions that take int8 weights with 128
+/// added, or nothing.
+mlir::Value emitDotStart(KernelBuilder &k, const PackedLayout &weight,
+                         llvm::function_ref<mlir::Value()> correction);
 
 /// Lane by lane: sum + x.second * y.second, and to that x.first * y.first, each
 /// fused (the order of x86's VDPBF16PS, which also takes denormals for zero).

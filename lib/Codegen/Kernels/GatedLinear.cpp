@@ -12,15 +12,14 @@ using namespace isthmus;
 
 void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
   using Values = KernelBuilder::Values;
-  constexpr int64_t kPanels =
-      GatedLinearSpec::kTileOutputs / PackedLayout::kPanel;
+  const int64_t tilePanels = spec.tileOutputs() / PackedLayout::kPanel;
   const PackedLayout &layout = spec.weight;
   Product product(k, layout);
   Value x = k.operand(0), gate = k.operand(1), up = k.operand(2),
         y = k.operand(3);
 
   auto panel = [&](Value weight, Value tile, int64_t p) {
-    Value index = k.add(k.mul(tile, kPanels), p);
+    Value index = k.add(k.mul(tile, tilePanels), p);
     return k.ptr(weight, k.mul(index, layout.panelBytes()));
   };
   /// Panel `p` of the outputs of one row, the last of `gated`. At once, since
@@ -29,60 +28,67 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
   auto store = [&](Value tile, int64_t p, Value row, Values &gated) {
     Value out = k.ptr(y, k.mul(row, rowBytes(spec.result, layout.outputs)));
     if (spec.result == RowFormat::Int8) {
-      if (p + 1 == kPanels)
+      if (p + 1 == tilePanels)
         storeQuantizedGroup(k, out, tile, {layout.outputs}, gated);
       return;
     }
     const bool bf16 = spec.result == RowFormat::BF16;
     const int64_t panelBytes = kLanes * (bf16 ? 2 : 4);
-    out = k.ptr(out, k.mul(tile, kPanels * panelBytes));
+    out = k.ptr(out, k.mul(tile, tilePanels * panelBytes));
     if (bf16)
       k.storeBF16(gated.back(), out, p * panelBytes);
     else
       k.store(gated.back(), out, p * panelBytes);
   };
 
-  Value rows = k.rowCount();
-  k.loop(k.begin, k.end, 1, [&](Value tile) {
-    k.ifElse(
-        k.equal(rows, k.cst(1)),
-        [&] {
-          // Two panels of each weight at once.
-          Values gated;
-          for (int64_t p = 0; p < kPanels; p += 2) {
-            Values panels{panel(gate, tile, p), panel(gate, tile, p + 1),
-                          panel(up, tile, p), panel(up, tile, p + 1)};
-            Values sums = product.sums(panels, {x}, /*ahead=*/2);
-            for (int64_t i = 0; i < 2; ++i) {
-              gated.push_back(emitSiluMul(k, sums[i], sums[2 + i]));
-              store(tile, p + i, k.cst(0), gated);
-            }
-          }
-        },
-        [&] {
-          product.forEachBlock(rows, [&](Value firstRow, int64_t count) {
-            Values xs;
-            llvm::SmallVector<Values> gated(count);
-            for (int64_t r = 0; r < count; ++r)
-              xs.push_back(
-                  k.ptr(x, k.mul(k.add(firstRow, r), product.rowBytes())));
-            for (int64_t p = 0; p < kPanels; ++p) {
-              Values g, u, both;
-              Value ofGate = panel(gate, tile, p), ofUp = panel(up, tile, p);
-              if (product.panelsAtOnce() > 1) {
-                both = product.sums({ofGate, ofUp}, xs, kPanels);
-                g.append(both.begin(), both.begin() + count);
-                u.append(both.begin() + count, both.end());
-              } else {
-                g = product.sums({ofGate}, xs, kPanels);
-                u = product.sums({ofUp}, xs, kPanels);
-              }
-              for (int64_t r = 0; r < count; ++r) {
-                gated[r].push_back(emitSiluMul(k, g[r], u[r]));
-                store(tile, p, k.add(firstRow, r), gated[r]);
-              }
-            }
-          });
-        });
-  });
+  auto oneRow = [&](Value tile) {
+    // Two panels of each weight at once.
+    Values gated;
+    for (int64_t p = 0; p < tilePanels; p += 2) {
+      Values panels{panel(gate, tile, p), panel(gate, tile, p + 1),
+                    panel(up, tile, p), panel(up, tile, p + 1)};
+      Values sums = product.sums(panels, {x}, /*ahead=*/2);
+      for (int64_t i = 0; i < 2; ++i) {
+        gated.push_back(emitSiluMul(k, sums[i], sums[2 + i]));
+        store(tile, p + i, k.cst(0), gated);
+      }
+    }
+  };
+  auto block = [&](Value tile, Value firstRow, int64_t count) {
+    Values xs;
+    llvm::SmallVector<Values> gated(count);
+    for (int64_t r = 0; r < count; ++r)
+      xs.push_back(k.ptr(x, k.mul(k.add(firstRow, r), product.rowBytes())));
+    for (int64_t p = 0; p < tilePanels; ++p) {
+      Values g, u, both;
+      Value ofGate = panel(gate, tile, p), ofUp = panel(up, tile, p);
+      if (product.panelsAtOnce() > 1) {
+        both = product.sums({ofGate, ofUp}, xs, tilePanels);
+        g.append(both.begin(), both.begin() + count);
+        u.append(both.begin() + count, both.end());
+      } else {
+        g = product.sums({ofGate}, xs, tilePanels);
+        u = product.sums({ofUp}, xs, tilePanels);
+      }
+      for (int64_t r = 0; r < count; ++r) {
+        gated[r].push_back(emitSiluMul(k, g[r], u[r]));
+        store(tile, p, k.add(firstRow, r), gated[r]);
+      }
+    }
+  };
+
+  k.ifElse(
+      k.equal(k.rowCount(), k.cst(1)),
+      [&] { k.loop(k.begin, k.end, 1, oneRow); },
+      [&] {
+        product.forEachChunk(
+            layout.outputs / spec.tileOutputs(),
+            [&](const Product::Chunk &chunk) {
+              k.loop(chunk.begin, chunk.end, 1, [&](Value tile) {
+                product.forEachBlock(chunk, [&](Value row, int64_t count) {
+                  block(tile, row, count);
+                });
+              });
+            });
+      });
 }

@@ -34,16 +34,21 @@ public:
     k.ifElse(
         k.equal(rows, k.cst(1)),
         [&] {
-          forEachPanels(k.target.panels, [&](Value tile, int64_t panels) {
-            emitBlock(tile, panels, k.cst(0), 1);
-          });
+          forEachPanels(k.begin, k.end, k.target.panels,
+                        [&](Value tile, int64_t panels) {
+                          emitBlock(tile, panels, k.cst(0), 1);
+                        });
         },
         [&] {
-          forEachPanels(
-              product.panelsAtOnce(), [&](Value tile, int64_t panels) {
-                product.forEachBlock(rows, [&](Value row, int64_t count) {
-                  emitBlock(tile, panels, row, count);
-                });
+          product.forEachChunk(
+              layout.panels(), [&](const Product::Chunk &chunk) {
+                forEachPanels(chunk.begin, chunk.end, product.panelsAtOnce(),
+                              [&](Value tile, int64_t panels) {
+                                product.forEachBlock(
+                                    chunk, [&](Value row, int64_t count) {
+                                      emitBlock(tile, panels, row, count);
+                                    });
+                              });
               });
         });
   }
@@ -55,13 +60,12 @@ private:
   int64_t yRowBytes;
   Value x, weight, bias, residual, y;
 
-  /// Calls `body(first, count)` for all panels of the tiles: `most` at once
+  /// Calls `body(first, count)` for all panels [from, end): `most` at once
   /// while there are so many, then half of it.
-  void forEachPanels(int64_t most,
+  void forEachPanels(Value from, Value end, int64_t most,
                      const std::function<void(Value, int64_t)> &body) {
-    Value from = k.begin;
     for (int64_t panels = most; panels >= 1; panels /= 2) {
-      Value count = k.sub(k.end, from);
+      Value count = k.sub(end, from);
       Value to = k.add(from, k.mul(k.div(count, panels), panels));
       k.loop(from, to, panels, [&](Value tile) { body(tile, panels); });
       from = to;

@@ -84,24 +84,25 @@ void emitProbeBF16(KernelBuilder &k) {
 void emitProbeInt8(KernelBuilder &k) {
   VectorType ints = k.vec(kLanes, k.i32());
   const int64_t rows = k.target.dotRows;
-  const int64_t perBlock = rows * kLanes * PackedLayout::kGroup;
+  const PackedLayout weight{PackedFormat::Int4, kLanes,
+                            PackedLayout::kInt4Group};
+  const int64_t perBlock = rows * kLanes * weight.group();
   Value block = k.ptr(k.scratch, 1024);
   k.loop(k.begin, k.end, 1, [&](Value) {
-    Values sums =
-        k.loop(k.cst(0), k.cst(rt::kProbeMultiplyAdds), perBlock,
-               Values(rows, k.cst(ints, 0)), [&](Value i, ValueRange in) {
-                 // Other rows each time, so that no product is loop-invariant.
-                 Value shift =
-                     k.mul(k.rem(k.div(i, perBlock), 16), PackedLayout::kGroup);
-                 Values xs, zeros(rows, k.cst(k.i32(), 0)), out(in);
-                 for (int64_t r = 0; r < rows; ++r)
-                   xs.push_back(k.ptr(k.ptr(k.scratch, shift),
-                                      r * PackedLayout::kGroup));
-                 Values dots = emitGroupDot(k, block, /*int4=*/true, xs, zeros);
-                 for (int64_t r = 0; r < rows; ++r)
-                   out[r] = k.add(out[r], dots[r]);
-                 return out;
-               });
+    Values sums = k.loop(
+        k.cst(0), k.cst(rt::kProbeMultiplyAdds), perBlock,
+        Values(rows, k.cst(ints, 0)), [&](Value i, ValueRange in) {
+          // Other rows each time, so that no product is loop-invariant.
+          Value shift = k.mul(k.rem(k.div(i, perBlock), 16), weight.group());
+          Values xs, out(in);
+          for (int64_t r = 0; r < rows; ++r)
+            xs.push_back(k.ptr(k.ptr(k.scratch, shift), r * weight.group()));
+          Values dots = emitGroupDot(k, weight, weight.group(), block, xs,
+                                     Values(rows, k.cst(ints, 0)));
+          for (int64_t r = 0; r < rows; ++r)
+            out[r] = k.add(out[r], dots[r]);
+          return out;
+        });
     Value total = sums[0];
     for (int64_t r = 1; r < rows; ++r)
       total = k.add(total, sums[r]);

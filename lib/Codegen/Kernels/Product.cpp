@@ -23,11 +23,23 @@ int64_t Product::panelsAtOnce() const {
   return format == RowFormat::Int8 ? 1 : k.target.floatPanels;
 }
 
-void Product::forEachBlock(Value rows,
+void Product::forEachChunk(int64_t outputTiles,
+                           const std::function<void(const Chunk &)> &body) {
+  Value tiles = k.cst(outputTiles), most = k.cst(productRowsPerTile(layout));
+  Value last = k.div(k.add(k.end, outputTiles - 1), outputTiles);
+  k.loop(k.div(k.begin, outputTiles), last, 1, [&](Value chunk) {
+    Value base = k.mul(chunk, outputTiles), row = k.mul(chunk, most);
+    body({k.sub(k.max(k.begin, base), base), k.min(k.sub(k.end, base), tiles),
+          row, k.min(k.add(row, most), k.rowCount())});
+  });
+}
+
+void Product::forEachBlock(const Chunk &chunk,
                            const std::function<void(Value, int64_t)> &body) {
-  Value from = k.cst(0);
+  Value from = chunk.firstRow;
   for (int64_t count = rowsAtOnce(); count >= 1; count /= 2) {
-    Value to = k.add(from, k.mul(k.div(k.sub(rows, from), count), count));
+    Value left = k.sub(chunk.lastRow, from);
+    Value to = k.add(from, k.mul(k.div(left, count), count));
     k.loop(from, to, count, [&](Value row) { body(row, count); });
     from = to;
   }
@@ -94,38 +106,100 @@ Product::Values Product::sumFloats(const Values &w, const Values &xs,
 
 Product::Values Product::sumGroups(const Values &w, const Values &xs,
                                    int64_t ahead) {
-  QRowsLayout qrows{layout.inputs};
-  bool int4 = layout.format == PackedFormat::Int4;
-  Values inits(w.size() * xs.size(), k.zeros(kLanes));
+  const QRowsLayout qrows{layout.inputs};
+  const bool int4 = layout.format == PackedFormat::Int4;
+  const int64_t blocks = qrows.group() / layout.group(); // of a group of a row
+  // A group is taken in parts, unrolled where the registers allow: not where
+  // one row takes several panels.
+  const bool unroll = k.target.unrollGroups && xs.size() > 1;
+  const int64_t inputs = unroll ? layout.group() : PackedLayout::kInt4Group;
+  const int64_t parts = qrows.group() / inputs, sums = w.size() * xs.size();
+  const int64_t partBytes =
+      layout.valueBytes() / layout.group() * inputs +
+      (int4 ? layout.blockBytes() - layout.valueBytes() : 0);
+
   return k.loop(
-      k.cst(0), k.cst(qrows.groups()), 1, inits,
-      [&](Value group, ValueRange state) {
-        Values acc(state), values, scales, scaledSums, sums;
-        for (Value row : xs) {
-          values.push_back(k.ptr(row, k.mul(group, PackedLayout::kGroup)));
-          Value at = k.ptr(row, k.mul(group, 4));
-          auto splat = [&](int64_t offset) {
-            return k.splat(k.load(k.f32(), at, offset), kLanes);
-          };
-          scales.push_back(splat(qrows.scaleOffset()));
+      k.cst(0), k.cst(qrows.groups()), 1, Values(sums, k.zeros(kLanes)),
+      [&](Value group, ValueRange totals) {
+        Values blockOf; // the group's first, in each panel
+        for (Value panel : w)
+          blockOf.push_back(
+              k.ptr(k.ptr(panel, k.mul(group, blocks * layout.blockBytes())),
+                    layout.panelHeaderBytes()));
+        auto splat = [&](Value row, int64_t entry, Value index) {
+          return k.splat(k.load(k.f32(), k.ptr(row, k.mul(index, 4)), entry),
+                         kLanes);
+        };
+        // int8: integer sums of the group. int4: those of each block, scaled
+        // and added; then the totals, which offsets are added to.
+        Values state;
+        auto start = [&](Value row) {
           if (int4)
-            scaledSums.push_back(splat(qrows.scaledSumOffset()));
-          sums.push_back(k.load(k.i32(), at, qrows.sumOffset()));
-        }
-        for (auto [p, panel] : llvm::enumerate(w)) {
-          Value block = k.ptr(k.ptr(panel, k.mul(group, layout.blockBytes())),
-                              layout.panelHeaderBytes());
-          prefetchAhead(block, layout.blockBytes(), ahead, xs.size());
-          Values dots = emitGroupDot(k, block, int4, values, sums);
-          GroupFactors factors = loadFactors(panel, block);
-          for (auto [r, dot] : llvm::enumerate(dots)) {
-            Value &sum = acc[p * xs.size() + r];
-            sum = k.fma(k.fmul(toFloat(dot), factors.scale), scales[r], sum);
+            return unroll ? Value() : k.zeros(kLanes);
+          return emitDotStart(k, layout, [&] {
+            return k.load(k.i32(), k.ptr(row, k.mul(group, 4)),
+                          qrows.correctionOffset());
+          });
+        };
+        for (size_t p = 0; p < w.size(); ++p)
+          for (Value row : xs)
+            state.push_back(start(row));
+        state.append(totals.begin(), totals.end());
+        auto addPart = [&](Value part, Values out) -> Values {
+          Values values, scaledSums;
+          Value index = k.add(k.mul(group, parts), part);
+          for (Value row : xs) {
+            values.push_back(k.ptr(row, k.mul(index, inputs)));
             if (int4)
-              sum = k.fma(factors.offset, scaledSums[r], sum);
+              scaledSums.push_back(splat(row, qrows.scaledSumOffset(), index));
+          }
+          for (auto [p, first] : llvm::enumerate(blockOf)) {
+            Value block = k.ptr(first, k.mul(part, partBytes));
+            prefetchAhead(block, partBytes, ahead, xs.size());
+            Values dots;
+            for (size_t r = 0; r < xs.size(); ++r)
+              dots.push_back(int4 ? emitDotStart(k, layout, {})
+                                  : out[p * xs.size() + r]);
+            dots = emitGroupDot(k, layout, inputs, block, values, dots);
+            if (!int4) {
+              std::copy(dots.begin(), dots.end(),
+                        out.begin() + ptrdiff_t(p * xs.size()));
+              continue;
+            }
+            GroupFactors factors = loadFactors(w[p], block);
+            for (auto [r, dot] : llvm::enumerate(dots)) {
+              Value &scaled = out[p * xs.size() + r];
+              Value &total = out[size_t(sums) + p * xs.size() + r];
+              // (A zero of the other sign does not reach the total.)
+              scaled = scaled ? k.fma(toFloat(dot), factors.scale, scaled)
+                              : k.fmul(toFloat(dot), factors.scale);
+              total = k.fma(factors.offset, scaledSums[r], total);
+            }
+          }
+          return out;
+        };
+        if (unroll)
+          for (int64_t part = 0; part < parts; ++part)
+            state = addPart(k.cst(part), state);
+        else
+          state = k.loop(k.cst(0), k.cst(parts), 1, state,
+                         [&](Value part, ValueRange in) {
+                           return addPart(part, Values(in));
+                         });
+        Values scales, out;
+        for (Value row : xs)
+          scales.push_back(splat(row, qrows.scaleOffset(), group));
+        for (auto [p, block] : llvm::enumerate(blockOf)) {
+          Value factor = int4 ? Value() : loadFactors(w[p], block).scale;
+          for (size_t r = 0; r < xs.size(); ++r) {
+            Value scaled = state[p * xs.size() + r];
+            if (!int4)
+              scaled = k.fmul(toFloat(scaled), factor);
+            out.push_back(k.fma(scaled, scales[r],
+                                state[size_t(sums) + p * xs.size() + r]));
           }
         }
-        return acc;
+        return out;
       });
 }
 

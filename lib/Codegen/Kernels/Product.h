@@ -20,8 +20,19 @@ public:
   int64_t rowsAtOnce() const;
   int64_t panelsAtOnce() const;
 
-  /// Cuts `rows` rows into blocks: the largest that fit first, then halves.
-  void forEachBlock(mlir::Value rows,
+  /// The part of a launch whose rows stay in a cache.
+  struct Chunk {
+    mlir::Value begin, end;        ///< tiles of outputs
+    mlir::Value firstRow, lastRow; ///< [first, last)
+  };
+  /// Goes through the launch's tiles: `outputTiles` for each run of
+  /// rowsPerTile() rows.
+  void forEachChunk(int64_t outputTiles,
+                    const std::function<void(const Chunk &)> &body);
+
+  /// Cuts the rows of a chunk into blocks: the largest that fit first, then
+  /// halves.
+  void forEachBlock(const Chunk &chunk,
                     const std::function<void(mlir::Value, int64_t)> &body);
 
   /// Sums of all rows with all panels, vector<16xf32> each, indexed

@@ -40,23 +40,30 @@ void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
       k.b, k.loc, usable, k.fdiv(k.fcst(k.f32(), 127.0), largest),
       k.fcst(k.f32(), 0.0));
   Value factors = k.splat(factor, kLanes);
-  Value at = k.ptr(row, k.mul(group, PackedLayout::kGroup));
-  Value sum;
+  Value at = k.ptr(row, k.mul(group, layout.group()));
+  KernelBuilder::Values sums; // of 32 values, one a lane or two
   for (auto [i, v] : llvm::enumerate(values)) {
     Value rounded = math::RoundEvenOp::create(k.b, k.loc, k.fmul(v, factors));
     Value q = arith::FPToSIOp::create(k.b, k.loc, ints, rounded);
-    sum = sum ? k.add(sum, q) : q;
+    if (i % 2 == 0)
+      sums.push_back(q);
+    else
+      sums.back() = k.add(sums.back(), q);
     k.store(arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i8()), q), at,
             int64_t(i) * kLanes);
   }
-  Value total =
-      vector::ReductionOp::create(k.b, k.loc, vector::CombiningKind::ADD, sum);
-  Value scaled =
-      k.fmul(scale, arith::SIToFPOp::create(k.b, k.loc, k.f32(), total));
   Value entry = k.ptr(row, k.mul(group, 4));
+  Value sumEntry = k.ptr(row, k.mul(group, 4 * int64_t(sums.size()))), total;
+  for (auto [i, lanes] : llvm::enumerate(sums)) {
+    Value sum = vector::ReductionOp::create(k.b, k.loc,
+                                            vector::CombiningKind::ADD, lanes);
+    total = total ? k.add(total, sum) : sum;
+    k.store(k.fmul(scale, arith::SIToFPOp::create(k.b, k.loc, k.f32(), sum)),
+            sumEntry, layout.scaledSumOffset() + 4 * int64_t(i));
+  }
   k.store(scale, entry, layout.scaleOffset());
-  k.store(scaled, entry, layout.scaledSumOffset());
-  k.store(total, entry, layout.sumOffset());
+  k.store(arith::MulIOp::create(k.b, k.loc, total, k.cst(k.i32(), -128)), entry,
+          layout.correctionOffset());
 }
 
 /// Writes a row of results. `compute(offset)` gives 16 values at byte `offset`
@@ -76,9 +83,9 @@ static void writeRow(KernelBuilder &k, Value y, Value row, int64_t features,
   }
   QRowsLayout layout{features};
   k.loop(k.cst(0), k.cst(layout.groups()), 1, [&](Value group) {
-    Value offset = k.mul(group, PackedLayout::kGroup * 4);
+    Value offset = k.mul(group, layout.group() * 4);
     KernelBuilder::Values values;
-    for (int64_t i = 0; i < PackedLayout::kGroup; i += kLanes)
+    for (int64_t i = 0; i < layout.group(); i += kLanes)
       values.push_back(compute(k.add(offset, i * 4)));
     storeQuantizedGroup(k, out, group, layout, values);
   });
@@ -196,11 +203,11 @@ void isthmus::emitEmbedding(KernelBuilder &k, const PackedLayout &table) {
       case PackedFormat::Int8:
       case PackedFormat::Int4: {
         bool int4 = table.format == PackedFormat::Int4;
-        Value block = k.ptr(rowPtr(k, panel, k.div(i, PackedLayout::kGroup),
-                                   table.blockBytes()),
-                            table.panelHeaderBytes());
-        Value j = k.rem(i, PackedLayout::kGroup);
-        Value inBlock = int4 ? k.rem(j, PackedLayout::kGroup / 2) : j;
+        Value block =
+            k.ptr(rowPtr(k, panel, k.div(i, table.group()), table.blockBytes()),
+                  table.panelHeaderBytes());
+        Value j = k.rem(i, table.group());
+        Value inBlock = int4 ? k.rem(j, PackedLayout::kInt4Group / 2) : j;
         Value byte = k.load(
             k.i8(),
             k.ptr(block, k.add(k.mul(k.div(inBlock, 4), 64),
@@ -217,7 +224,8 @@ void isthmus::emitEmbedding(KernelBuilder &k, const PackedLayout &table) {
           break;
         }
         Value shift = arith::TruncIOp::create(
-            k.b, k.loc, k.i32(), k.mul(k.div(j, PackedLayout::kGroup / 2), 4));
+            k.b, k.loc, k.i32(),
+            k.mul(k.div(j, PackedLayout::kInt4Group / 2), 4));
         integer = arith::AndIOp::create(
             k.b, k.loc, arith::ShRUIOp::create(k.b, k.loc, integer, shift),
             k.cst(k.i32(), 15));

@@ -1,4 +1,5 @@
 // RUN: isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=int4 | FileCheck %s
+// RUN: sed 's/\b32\b/64/g; s/x32x/x64x/g' %S/../../Inputs/two-layers.mlir | isthmus-opt --fm-quantize-weights=format=int4 | FileCheck %s --check-prefix=WIDE
 // RUN: isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=f16 | FileCheck %s --check-prefix=F16
 // RUN: isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=bf16 --canonicalize | FileCheck %s --check-prefix=BF16
 // RUN: not isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=int3 2>&1 | FileCheck %s --check-prefix=ERROR
@@ -19,6 +20,11 @@
 // CHECK: fm.linear %[[Q]]
 // CHECK: fm.block @head
 // CHECK: fm.quantize_rows
+
+// Groups of 64 where they divide the width, but for int4 weights.
+// WIDE: fm.param @table : !fm.weight<[64, 64], int8, group = 64>
+// WIDE: fm.param @w0 : !fm.weight<[64, 64], int4, group = 32>
+// WIDE: fm.quantize_rows {{.*}} -> !fm.qrows<64, group = 64>
 
 // F16: fm.param @table : !fm.weight<[64, 32], f16>
 // F16-NOT: fm.quantize_rows

@@ -216,8 +216,9 @@ static LogicalResult verifyProduct(Operation *op, Type x, WeightType weight,
       bf16 != (weight.getFormat() == WeightFormat::BF16))
     return op->emitOpError("quantised weights go with !fm.qrows inputs, bf16 "
                            "weights with bf16 inputs, others with f32 inputs");
-  if (qrows && qrows.getGroup() != weight.getGroup())
-    return op->emitOpError("input and weight differ in group size");
+  if (qrows && qrows.getGroup() % weight.getGroup() != 0)
+    return op->emitOpError("a group of the input is no whole number of groups "
+                           "of the weight");
   return success();
 }
 

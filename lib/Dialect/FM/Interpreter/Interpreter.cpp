@@ -88,7 +88,8 @@ private:
       return;
     case WeightFormat::Int8:
       for (size_t g = 0; g < row.size(); g += size_t(type.getGroup())) {
-        weights::Int8Group group = weights::quantizeInt8(&row[g]);
+        weights::Int8Group group =
+            weights::quantizeInt8(row.subspan(g, size_t(type.getGroup())));
         for (int64_t i = 0; i < type.getGroup(); ++i)
           row[g + size_t(i)] = float(group.scale) * float(group.q[i]);
       }

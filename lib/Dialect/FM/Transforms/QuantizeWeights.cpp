@@ -1,6 +1,7 @@
 //===- QuantizeWeights.cpp - fm-quantize-weights --------------------------===//
 #include "isthmus/Dialect/FM/IR/FM.h"
 #include "isthmus/Dialect/FM/Transforms/Passes.h"
+#include "isthmus/Weights/PackedLayout.h"
 
 #include "mlir/IR/Builders.h"
 #include "llvm/ADT/MapVector.h"
@@ -11,6 +12,7 @@ namespace isthmus::fm {
 } // namespace isthmus::fm
 
 using namespace mlir;
+using namespace isthmus;
 using namespace isthmus::fm;
 
 namespace {
@@ -68,14 +70,19 @@ private:
           // A width that no group (or pair) divides stays a float format.
           const bool grouped =
               wanted == WeightFormat::Int8 || wanted == WeightFormat::Int4;
-          int64_t together = grouped                        ? int64_t(group)
-                             : wanted == WeightFormat::BF16 ? 2
-                                                            : 1;
-          if (type.getShape()[1] % together != 0)
+          const int64_t inputs = type.getShape()[1];
+          int64_t group = !grouped ? 0
+                          : wanted == WeightFormat::Int4
+                              ? PackedLayout::kInt4Group
+                              : int8GroupOf(inputs);
+          int64_t together =
+              wanted == WeightFormat::BF16 ? 2 : std::max<int64_t>(group, 1);
+          if (inputs % together != 0) {
             wanted = WeightFormat::F16;
-          auto newType = WeightType::get(
-              &getContext(), type.getShape(), wanted,
-              grouped && wanted != WeightFormat::F16 ? int64_t(group) : 0);
+            group = 0;
+          }
+          auto newType =
+              WeightType::get(&getContext(), type.getShape(), wanted, group);
           paramTypes.insert({param.getSymNameAttr(), newType});
           argumentTypes[argument] = newType;
         }
@@ -137,7 +144,7 @@ private:
   Type roundedType(WeightType weight) {
     int64_t inputs = weight.getShape()[1];
     if (weight.isQuantized())
-      return QRowsType::get(&getContext(), inputs, weight.getGroup());
+      return QRowsType::get(&getContext(), inputs, int8GroupOf(inputs));
     if (weight.getFormat() == WeightFormat::BF16)
       return RankedTensorType::get({ShapedType::kDynamic, inputs},
                                    BFloat16Type::get(&getContext()));

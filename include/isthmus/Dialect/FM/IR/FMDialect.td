@@ -47,7 +47,7 @@ def FM_WeightType : FM_Type<"Weight", "weight"> {
   let description = [{
     `format` is f32, f16, bf16, int8 or int4. The integer formats are quantised in groups
     of `group` consecutive inputs. int8: `value = scale * q` with an f16 scale a
-    group and q in [-127, 127] (8.5 bits a weight). int4: `value = rowScale * scale *
+    group and q in [-127, 127] (8.25 bits a weight in groups of 64). int4: `value = rowScale * scale *
     q + rowOffset * offset` with q in [0, 15], 8-bit scale and offset a group and two
     f32 factors an output (4.5 bits a weight).
 
@@ -72,7 +72,7 @@ def FM_QRowsType : FM_Type<"QRows", "qrows"> {
   let summary = "rows of activations quantised to int8 in groups";
   let description = [{
     Each row holds `features` int8 values and, for each group of `group` of them,
-    an f32 scale and the int32 sum of the group's values. Scales depend on the row
+    an f32 scale; their sums are stored beside them. Scales depend on the row
     alone, never on the batch (`docs/numerics.md`).
   }];
   let parameters = (ins "int64_t":$features, "int64_t":$group);

@@ -13,17 +13,18 @@ def QuantizeWeights : Pass<"fm-quantize-weights", "::mlir::ModuleOp"> {
 
     With int4, tables that `fm.embedding` reads and the matrix of the output head
     are kept in int8: they are the tensors whose error shows most in the logits.
+    Groups have 64 values where that divides the inputs, else 32; of int4 weights
+    always 32.
 
     ```mlir
     %y = fm.linear %x, %w : tensor<?x64xf32>, !fm.weight<[32, 64], f32> -> tensor<?x32xf32>
     // becomes
-    %q = fm.quantize_rows %x : tensor<?x64xf32> -> !fm.qrows<64, group = 32>
-    %y = fm.linear %q, %w : !fm.qrows<64, group = 32>, !fm.weight<[32, 64], int4, group = 32> -> tensor<?x32xf32>
+    %q = fm.quantize_rows %x : tensor<?x64xf32> -> !fm.qrows<64, group = 64>
+    %y = fm.linear %q, %w : !fm.qrows<64, group = 64>, !fm.weight<[32, 64], int4, group = 32> -> tensor<?x32xf32>
     ```
   }];
   let options = [
-    Option<"format", "format", "std::string", "\"int8\"", "f16, bf16, int8 or int4">,
-    Option<"group", "group", "int64_t", "32", "inputs that share a scale">
+    Option<"format", "format", "std::string", "\"int8\"", "f16, bf16, int8 or int4">
   ];
   let statistics = [Statistic<"numQuantized", "quantized", "parameters quantised">];
 }
