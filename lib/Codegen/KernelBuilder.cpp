@@ -8,6 +8,8 @@
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
+#include <bit>
+
 using namespace mlir;
 using namespace isthmus;
 
@@ -183,6 +185,16 @@ Value KernelBuilder::scaleByPower(Value x, Value shifted) {
   Value exponent =
       arith::ShLIOp::create(b, loc, bitcast(ints, shifted), cst(ints, 23));
   return bitcast(x.getType(), add(bitcast(ints, x), exponent));
+}
+
+Value KernelBuilder::roundedBits(Value x) {
+  VectorType ints = vec(cast<VectorType>(x.getType()).getNumElements(), i32());
+  return bitcast(ints, fadd(x, fcst(x.getType(), kRoundingMagic)));
+}
+
+int64_t KernelBuilder::roundedBias(int64_t count) {
+  const uint32_t magic = std::bit_cast<uint32_t>(float(kRoundingMagic));
+  return int32_t(0u - magic * uint32_t(count));
 }
 
 Value KernelBuilder::exp2ForBF16(Value x) {

@@ -94,6 +94,11 @@ public:
   /// 2^x per lane for x <= 0, within 2^-17 of it: enough for what is rounded to
   /// bf16. Below -126 it stays 2^-126.
   mlir::Value exp2ForBF16(mlir::Value x);
+  /// Rounds |x| < 2^22 to nearest even: as i32 whose low bits, up to the 22nd,
+  /// are those of the integer. A sum of `count` of them plus roundedBias(count)
+  /// is the sum of the integers.
+  mlir::Value roundedBits(mlir::Value x);
+  static int64_t roundedBias(int64_t count);
   // bf16 stands in the lanes of integers: one value in the low half, or a pair.
   /// Rounds f32 lanes to nearest even; the values as i32, below 2^16. NaNs
   /// whose upper bits are all set become something else.

@@ -25,7 +25,6 @@ static Value rowPtr(KernelBuilder &k, Value base, Value row, int64_t rowBytes) {
 void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
                                   const QRowsLayout &layout,
                                   const KernelBuilder::Values &values) {
-  VectorType ints = k.vec(kLanes, k.i32());
   auto abs = [&](Value v) { return math::AbsFOp::create(k.b, k.loc, v); };
   Value magnitudes = abs(values[0]);
   for (Value v : llvm::drop_begin(values))
@@ -43,8 +42,7 @@ void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
   Value at = k.ptr(row, k.mul(group, layout.group()));
   KernelBuilder::Values sums; // of 32 values, one a lane or two
   for (auto [i, v] : llvm::enumerate(values)) {
-    Value rounded = math::RoundEvenOp::create(k.b, k.loc, k.fmul(v, factors));
-    Value q = arith::FPToSIOp::create(k.b, k.loc, ints, rounded);
+    Value q = k.roundedBits(k.fmul(v, factors));
     if (i % 2 == 0)
       sums.push_back(q);
     else
@@ -57,6 +55,7 @@ void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
   for (auto [i, lanes] : llvm::enumerate(sums)) {
     Value sum = vector::ReductionOp::create(k.b, k.loc,
                                             vector::CombiningKind::ADD, lanes);
+    sum = k.add(sum, k.cst(k.i32(), KernelBuilder::roundedBias(32)));
     total = total ? k.add(total, sum) : sum;
     k.store(k.fmul(scale, arith::SIToFPOp::create(k.b, k.loc, k.f32(), sum)),
             sumEntry, layout.scaledSumOffset() + 4 * int64_t(i));
