@@ -184,7 +184,6 @@ private:
   /// the one that it writes.
   struct Shape {
     int64_t tiles;
-    bool perRow;
     sched::RowKind rows;
     int64_t scratch = 0;
     bool perPartition = false;
@@ -199,9 +198,8 @@ private:
     const bool inLarge = shape.steps != sched::Steps::Small;
     // Rows one by one, into a temporary: cheaper to do twice than to wait for.
     auto temporary = output.getDefiningOp<sched::BufferOp>();
-    const bool replicate = inSmall && shape.perRow && !shape.perPartition &&
-                           shape.tiles == 1 && shape.rowsPerTile == 1 &&
-                           temporary;
+    const bool replicate = inSmall && !shape.perPartition && shape.tiles == 1 &&
+                           shape.rowsPerTile == 1 && temporary;
     auto touches = [&](const llvm::SmallPtrSetImpl<void *> &written) {
       return llvm::any_of(operands, [&](Value operand) {
         return written.contains(operand.getAsOpaquePointer());
@@ -229,8 +227,8 @@ private:
         rowBytes += buffer.getRowBytes();
     const bool wait = inSmall ? waitSmall : waitLarge;
     sched::LaunchOp::create(
-        builder, loc, kernel, operands, shape.tiles, shape.perRow,
-        shape.perPartition, shape.rows, shape.steps, wait,
+        builder, loc, kernel, operands, shape.tiles, shape.perPartition,
+        shape.rows, shape.steps, wait,
         /*wait_large=*/waitLarge && !wait, replicate, shape.scratch,
         shape.rowsPerTile,
         sched::CostAttr::get(builder.getContext(), cost.bytes, rowBytes,
@@ -278,13 +276,13 @@ private:
     kernel(name, op.getLoc(), [&](auto &k) { emitEmbedding(k, table); });
     Value y = resultBuffer(op, sched::RowKind::Tokens);
     launch(op.getLoc(), name, {mapping.lookup(op.getTable()), y},
-           {1, true, sched::RowKind::Tokens}, {});
+           {1, sched::RowKind::Tokens}, {});
     return success();
   }
 
   static Shape productShape(int64_t tiles, const PackedLayout &weight,
                             sched::RowKind rows) {
-    Shape shape{tiles, true, rows};
+    Shape shape{tiles, rows};
     shape.rowsPerTile = productRowsPerTile(weight);
     return shape;
   }
@@ -398,7 +396,7 @@ private:
     kernel(name, op.getLoc(), [&](auto &k) { emitSelectRows(k, features); });
     Value y = resultBuffer(op, sched::RowKind::Outputs);
     launch(op.getLoc(), name, {mapping.lookup(op.getX()), y},
-           {1, true, sched::RowKind::Outputs}, {});
+           {1, sched::RowKind::Outputs}, {});
     return success();
   }
 
@@ -426,7 +424,7 @@ private:
     Value q = mapping.lookup(op.getQ()), state = mapping.lookup(op.getState());
     launch(op.getLoc(), append,
            {mapping.lookup(op.getK()), mapping.lookup(op.getV()), state},
-           {spec.kvHeads, true, sched::RowKind::Tokens}, {});
+           {spec.kvHeads, sched::RowKind::Tokens}, {});
     if (spec.window)
       shape += llvm::formatv("_s{0}_w{1}", *spec.sinks, *spec.window);
     Cost cost;
@@ -438,8 +436,8 @@ private:
     std::string whole = "attention_" + shape;
     kernel(whole, op.getLoc(), [&](auto &k) { emitAttention(k, spec); });
     launch(op.getLoc(), whole, {q, state, y},
-           {spec.kvHeads, true, sched::RowKind::Tokens, spec.scratchBytes(),
-            false, sched::Steps::Large, AttentionSpec::kRowsPerTile},
+           {spec.kvHeads, sched::RowKind::Tokens, spec.scratchBytes(), false,
+            sched::Steps::Large, AttentionSpec::kRowsPerTile},
            cost);
     // Few rows have too few heads for the threads: partitions are shared out.
     std::string parts = "attention_partitions_" + shape +
@@ -453,14 +451,14 @@ private:
         /*per_thread=*/false);
     cost.sparse = partial;
     launch(op.getLoc(), parts, {q, state, partial},
-           {spec.kvHeads, true, sched::RowKind::Tokens, spec.scratchBytes(),
-            true, sched::Steps::Small},
+           {spec.kvHeads, sched::RowKind::Tokens, spec.scratchBytes(), true,
+            sched::Steps::Small},
            cost);
     std::string merge = "attention_merge_" + shape +
                         llvm::formatv("_p{0}", spec.partitions).str();
     kernel(merge, op.getLoc(), [&](auto &k) { emitAttentionMerge(k, spec); });
     launch(op.getLoc(), merge, {partial, y},
-           {1, true, sched::RowKind::Tokens, 0, false, sched::Steps::Small},
+           {1, sched::RowKind::Tokens, 0, false, sched::Steps::Small},
            {.sparse = partial});
     return success();
   }
@@ -472,7 +470,7 @@ private:
       operands.push_back(mapping.lookup(input));
     operands.push_back(resultBuffer(op->getResult(0), rows));
     // A few operations a value: an estimate, these kernels only move bytes.
-    launch(op->getLoc(), name, operands, {1, true, rows},
+    launch(op->getLoc(), name, operands, {1, rows},
            {0, 4 * fm::getFeatures(inputs[0].getType())});
   }
 };

@@ -64,7 +64,6 @@ void isthmus::translateTemplate(sched::TemplateOp op, bundle::Template &out) {
     for (Value operand : launch.getOperands())
       *message->add_operands() = operands.lookup(operand);
     message->set_tiles(launch.getTiles());
-    message->set_per_row(launch.getPerRow());
     message->set_rows(rowKind(launch.getRows()));
     message->set_wait(launch.getWait() || launch.getWaitLarge());
     message->set_wait_large_only(launch.getWaitLarge());

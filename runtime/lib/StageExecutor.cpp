@@ -111,7 +111,6 @@ void StageExecutor::bind(Program &program, const Bundle &bundle,
                 0,
                 int64_t(launch.tiles),
                 int64_t(launch.rowsPerTile),
-                launch.perRow,
                 launch.perPartition,
                 launch.replicate,
                 launch.rows,
@@ -213,8 +212,7 @@ int64_t StageExecutor::tilesOf(const Bound &launch) const {
   if (rows == 0)
     return 0;
   rows = (rows + launch.rowsPerTile - 1) / launch.rowsPerTile;
-  return launch.tiles * (launch.perRow ? rows : 1) *
-         (launch.perPartition ? step.partitions : 1);
+  return launch.tiles * rows * (launch.perPartition ? step.partitions : 1);
 }
 
 int64_t StageExecutor::runStart(const Bound &launch, int64_t total,

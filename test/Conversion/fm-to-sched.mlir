@@ -26,17 +26,17 @@
 // CHECK: sched.launch @rms_norm_32{{.*}} wait replicate
 // The two products need the norm, not one another.
 // CHECK-NEXT: sched.buffer :
-// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 per_row over tokens wait_large {cost = #sched.cost<bytes = 4096, row_bytes = 256, row_ops = 2048>, rows_per_tile = 192 : i64}
+// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens wait_large {cost = #sched.cost<bytes = 4096, row_bytes = 256, row_ops = 2048>, rows_per_tile = 192 : i64}
 // CHECK-NEXT: sched.buffer :
-// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 per_row over tokens {cost
-// CHECK: sched.launch @rotary_32_32_10000{{.*}} per_row over tokens wait replicate
+// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens {cost
+// CHECK: sched.launch @rotary_32_32_10000{{.*}} over tokens wait replicate
 // Few rows share out the partitions of the context.
-// CHECK: sched.launch @attention_1_1_32_f32{{.*}} per_row over tokens in large wait
-// CHECK: sched.launch @attention_partitions_1_1_32_f32_p1{{.*}} per_row per_partition over tokens in small wait {
-// CHECK: sched.launch @attention_merge_1_1_32_f32_p1{{.*}} per_row over tokens in small wait replicate
+// CHECK: sched.launch @attention_1_1_32_f32{{.*}} over tokens in large wait
+// CHECK: sched.launch @attention_partitions_1_1_32_f32_p1{{.*}} per_partition over tokens in small wait {
+// CHECK: sched.launch @attention_merge_1_1_32_f32_p1{{.*}} over tokens in small wait replicate
 // CHECK: sched.template @head
 // CHECK: sched.launch @select_rows_32{{.*}} over outputs wait
-// CHECK: sched.launch @linear_f32_64x32{{.*}} tiles 4 per_row over outputs wait_large
+// CHECK: sched.launch @linear_f32_64x32{{.*}} tiles 4 over outputs wait_large
 
 // TARGET: unknown target 'z80'; known: x86-64-avx512-bf16 x86-64-avx512-vnni x86-64-avx-vnni x86-64-avx2 aarch64-dotprod aarch64
 // GROUP: kernels take groups of 64 inputs

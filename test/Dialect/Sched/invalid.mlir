@@ -34,5 +34,5 @@ sched.template @t {
 sched.template @t {
 ^bb0(%y: !sched.buffer<128, tokens>):
   // expected-error@+1 {{a tile needs at least one row}}
-  sched.launch @k(%y) tiles 1 per_row over tokens {rows_per_tile = 0 : i64} : !sched.buffer<128, tokens>
+  sched.launch @k(%y) tiles 1 over tokens {rows_per_tile = 0 : i64} : !sched.buffer<128, tokens>
 }

@@ -10,10 +10,10 @@ sched.template @layer {
   sched.launch @k(%x, %w, %b) tiles 2 over tokens wait {scratch = 256 : i64} : !sched.buffer<128, tokens>, !sched.weight, !sched.buffer<64, outputs>
   // CHECK: %[[P:.*]] = sched.buffer per_thread : <64, tokens>
   %p = sched.buffer per_thread : !sched.buffer<64, tokens>
-  // CHECK: sched.launch @n(%[[P]]) tiles 1 per_row per_partition over tokens in small wait_large replicate {rows_per_tile = 4 : i64}
-  sched.launch @n(%p) tiles 1 per_row per_partition over tokens in small wait_large replicate {rows_per_tile = 4 : i64} : !sched.buffer<64, tokens>
-  // CHECK: sched.launch @m(%{{.*}}, %{{.*}}) tiles 1 per_row over outputs {cost = #sched.cost<bytes = 12, position_ops = 9, arithmetic = int8>} :
-  sched.launch @m(%kv, %y) tiles 1 per_row over outputs {cost = #sched.cost<bytes = 12, position_ops = 9, arithmetic = int8>} : !sched.state, !sched.buffer<128, tokens>
+  // CHECK: sched.launch @n(%[[P]]) tiles 1 per_partition over tokens in small wait_large replicate {rows_per_tile = 4 : i64}
+  sched.launch @n(%p) tiles 1 per_partition over tokens in small wait_large replicate {rows_per_tile = 4 : i64} : !sched.buffer<64, tokens>
+  // CHECK: sched.launch @m(%{{.*}}, %{{.*}}) tiles 1 over outputs {cost = #sched.cost<bytes = 12, position_ops = 9, arithmetic = int8>} :
+  sched.launch @m(%kv, %y) tiles 1 over outputs {cost = #sched.cost<bytes = 12, position_ops = 9, arithmetic = int8>} : !sched.state, !sched.buffer<128, tokens>
 }
 
 // TEXT: name: "layer"

@@ -11,7 +11,7 @@
 
 namespace isthmus::rt {
 
-inline constexpr uint32_t kKernelABI = 3;
+inline constexpr uint32_t kKernelABI = 4;
 
 /// Positions that one page of the KV cache holds.
 inline constexpr int64_t kPagePositions = 32;

@@ -38,7 +38,7 @@ struct LinkedLaunch {
   const bundle::Launch *launch; ///< in the manifest: kernel and cost
   std::vector<LinkedOperand> operands;
   uint64_t tiles, rowsPerTile;
-  bool perRow, perPartition, wait;
+  bool perPartition, wait;
   bool replicate; ///< every thread runs all tiles
   bundle::RowKind rows;
   uint32_t call; ///< index of the call in the program

@@ -76,7 +76,7 @@ private:
     const Args *args;
     size_t argsStride; ///< 0 or 1
     int64_t tiles, rowsPerTile;
-    bool perRow, perPartition, replicate;
+    bool perPartition, replicate;
     bundle::RowKind rows;
     /// Weights that the launch streams, each in the order of its tiles.
     std::vector<std::span<const std::byte>> weights;

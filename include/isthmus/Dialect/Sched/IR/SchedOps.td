@@ -104,8 +104,7 @@ def Sched_BufferOp : Sched_Op<"buffer", [Pure, HasParent<"TemplateOp">]> {
 def Sched_LaunchOp : Sched_Op<"launch", [HasParent<"TemplateOp">]> {
   let summary = "runs a kernel over its tiles";
   let description = [{
-    `tiles` is the number of tiles, multiplied by the number of rows if `per_row` (of
-    runs of `rows_per_tile` rows, where that is given), and
+    `tiles` is the number of tiles for each run of `rows_per_tile` rows, multiplied
     by the number of attention partitions of the step's longest sequence if
     `per_partition`. A launch `in small` or `in large` steps is left out of the others.
     With `wait` all earlier launches are complete before this one starts. `scratch`
@@ -120,7 +119,7 @@ def Sched_LaunchOp : Sched_Op<"launch", [HasParent<"TemplateOp">]> {
     `void(const Args *, int64_t tileBegin, int64_t tileEnd, void *scratch)`.
   }];
   let arguments = (ins FlatSymbolRefAttr:$kernel, Variadic<AnyType>:$operands_,
-                       I64Attr:$tiles, UnitAttr:$per_row, UnitAttr:$per_partition,
+                       I64Attr:$tiles, UnitAttr:$per_partition,
                        Sched_RowKind:$rows,
                        DefaultValuedAttr<Sched_Steps, "::isthmus::sched::Steps::Any">:$steps,
                        UnitAttr:$wait, UnitAttr:$wait_large, UnitAttr:$replicate,
@@ -128,7 +127,7 @@ def Sched_LaunchOp : Sched_Op<"launch", [HasParent<"TemplateOp">]> {
                        DefaultValuedAttr<I64Attr, "1">:$rows_per_tile,
                        OptionalAttr<Sched_CostAttr>:$cost);
   let assemblyFormat = [{
-    $kernel `(` $operands_ `)` `tiles` $tiles (`per_row` $per_row^)? (`per_partition` $per_partition^)?
+    $kernel `(` $operands_ `)` `tiles` $tiles (`per_partition` $per_partition^)?
     `over` $rows (`in` $steps^)?
     (`wait` $wait^)? (`wait_large` $wait_large^)? (`replicate` $replicate^)?
     attr-dict `:` type($operands_)
