@@ -47,8 +47,14 @@ void Product::forEachBlock(const Chunk &chunk,
 
 Product::Values Product::sums(const Values &panels, const Values &rows,
                               int64_t ahead) {
-  return format == RowFormat::Int8 ? sumGroups(panels, rows, ahead)
-                                   : sumFloats(panels, rows, ahead);
+  switch (layout.format) {
+  case PackedFormat::Int8:
+    return sumInt8(panels, rows, ahead);
+  case PackedFormat::Int4:
+    return sumInt4(panels, rows, ahead);
+  default:
+    return sumFloats(panels, rows, ahead);
+  }
 }
 
 /// With one row memory sets the pace, and a panel is too short a stream for the
@@ -104,103 +110,121 @@ Product::Values Product::sumFloats(const Values &w, const Values &xs,
       });
 }
 
-Product::Values Product::sumGroups(const Values &w, const Values &xs,
-                                   int64_t ahead) {
-  const QRowsLayout qrows{layout.inputs};
-  const bool int4 = layout.format == PackedFormat::Int4;
-  const int64_t blocks = qrows.group() / layout.group(); // of a group of a row
-  // A group is taken in parts, unrolled where the registers allow: not where
-  // one row takes several panels.
-  const bool unroll = k.target.unrollGroups && xs.size() > 1;
-  const int64_t inputs = unroll ? layout.group() : PackedLayout::kInt4Group;
-  const int64_t parts = qrows.group() / inputs, sums = w.size() * xs.size();
-  const int64_t partBytes =
-      layout.valueBytes() / layout.group() * inputs +
-      (int4 ? layout.blockBytes() - layout.valueBytes() : 0);
+/// One row takes several panels: too many unpacked weights at once to unroll.
+bool Product::unrolls(size_t rows) const {
+  return k.target.unrollGroups && rows > 1;
+}
 
-  return k.loop(
-      k.cst(0), k.cst(qrows.groups()), 1, Values(sums, k.zeros(kLanes)),
-      [&](Value group, ValueRange totals) {
-        Values blockOf; // the group's first, in each panel
-        for (Value panel : w)
-          blockOf.push_back(
-              k.ptr(k.ptr(panel, k.mul(group, blocks * layout.blockBytes())),
-                    layout.panelHeaderBytes()));
-        auto splat = [&](Value row, int64_t entry, Value index) {
-          return k.splat(k.load(k.f32(), k.ptr(row, k.mul(index, 4)), entry),
-                         kLanes);
-        };
-        // int8: integer sums of the group. int4: those of each block, scaled
-        // and added; then the totals, which offsets are added to.
-        Values state;
-        auto start = [&](Value row) {
-          if (int4)
-            return unroll ? Value() : k.zeros(kLanes);
-          return emitDotStart(k, layout, [&] {
-            return k.load(k.i32(), k.ptr(row, k.mul(group, 4)),
-                          qrows.correctionOffset());
-          });
-        };
-        for (size_t p = 0; p < w.size(); ++p)
-          for (Value row : xs)
-            state.push_back(start(row));
-        state.append(totals.begin(), totals.end());
-        auto addPart = [&](Value part, Values out) -> Values {
-          Values values, scaledSums;
-          Value index = k.add(k.mul(group, parts), part);
-          for (Value row : xs) {
-            values.push_back(k.ptr(row, k.mul(index, inputs)));
-            if (int4)
-              scaledSums.push_back(splat(row, qrows.scaledSumOffset(), index));
-          }
-          for (auto [p, first] : llvm::enumerate(blockOf)) {
-            Value block = k.ptr(first, k.mul(part, partBytes));
-            prefetchAhead(block, partBytes, ahead, xs.size());
-            Values dots;
-            for (size_t r = 0; r < xs.size(); ++r)
-              dots.push_back(int4 ? emitDotStart(k, layout, {})
-                                  : out[p * xs.size() + r]);
-            dots = emitGroupDot(k, layout, inputs, block, values, dots);
-            if (!int4) {
-              std::copy(dots.begin(), dots.end(),
-                        out.begin() + ptrdiff_t(p * xs.size()));
-              continue;
-            }
-            GroupFactors factors = loadFactors(w[p], block);
-            for (auto [r, dot] : llvm::enumerate(dots)) {
-              Value &scaled = out[p * xs.size() + r];
-              Value &total = out[size_t(sums) + p * xs.size() + r];
-              // (A zero of the other sign does not reach the total.)
-              scaled = scaled ? k.fma(toFloat(dot), factors.scale, scaled)
-                              : k.fmul(toFloat(dot), factors.scale);
-              total = k.fma(factors.offset, scaledSums[r], total);
-            }
-          }
-          return out;
-        };
-        if (unroll)
-          for (int64_t part = 0; part < parts; ++part)
-            state = addPart(k.cst(part), state);
-        else
-          state = k.loop(k.cst(0), k.cst(parts), 1, state,
-                         [&](Value part, ValueRange in) {
-                           return addPart(part, Values(in));
-                         });
-        Values scales, out;
-        for (Value row : xs)
-          scales.push_back(splat(row, qrows.scaleOffset(), group));
-        for (auto [p, block] : llvm::enumerate(blockOf)) {
-          Value factor = int4 ? Value() : loadFactors(w[p], block).scale;
-          for (size_t r = 0; r < xs.size(); ++r) {
-            Value scaled = state[p * xs.size() + r];
-            if (!int4)
-              scaled = k.fmul(toFloat(scaled), factor);
-            out.push_back(k.fma(scaled, scales[r],
-                                state[size_t(sums) + p * xs.size() + r]));
-          }
+Product::Values
+Product::overParts(int64_t parts, bool unroll, Values state,
+                   const std::function<Values(Value, Values)> &body) {
+  if (!unroll)
+    return k.loop(
+        k.cst(0), k.cst(parts), 1, state,
+        [&](Value part, ValueRange in) { return body(part, Values(in)); });
+  for (int64_t part = 0; part < parts; ++part)
+    state = body(k.cst(part), state);
+  return state;
+}
+
+Value Product::splatEntry(Value row, Value index, int64_t offset) {
+  Value at = k.ptr(row, k.mul(index, 4));
+  return k.splat(k.load(k.f32(), at, offset), kLanes);
+}
+
+/// A group's sum is exact; then it is scaled and added to the total.
+Product::Values Product::sumInt8(const Values &w, const Values &xs,
+                                 int64_t ahead) {
+  const QRowsLayout qrows{layout.inputs};
+  const bool unroll = unrolls(xs.size());
+  const int64_t inputs = unroll ? layout.group() : PackedLayout::kInt4Group;
+  const int64_t parts = layout.group() / inputs;
+  auto addGroup = [&](Value group, ValueRange totals) {
+    Values blocks, sums, out;
+    for (Value panel : w) {
+      blocks.push_back(k.ptr(panel, k.mul(group, layout.blockBytes())));
+      for (Value row : xs)
+        sums.push_back(emitDotStart(k, layout, [&] {
+          return k.load(k.i32(), k.ptr(row, k.mul(group, 4)),
+                        qrows.correctionOffset());
+        }));
+    }
+    sums = overParts(parts, unroll, sums, [&](Value part, Values in) {
+      Values values, added;
+      Value index = k.add(k.mul(group, parts), part);
+      for (Value row : xs)
+        values.push_back(k.ptr(row, k.mul(index, inputs)));
+      for (auto [p, first] : llvm::enumerate(blocks)) {
+        const int64_t bytes = PackedLayout::kPanel * inputs;
+        Value block = k.ptr(first, k.mul(part, bytes));
+        prefetchAhead(block, bytes, ahead, xs.size());
+        auto own = llvm::ArrayRef(in).slice(p * xs.size(), xs.size());
+        added.append(
+            emitGroupDot(k, layout, inputs, block, values, Values(own)));
+      }
+      return added;
+    });
+    for (auto [p, panel] : llvm::enumerate(w)) {
+      Value factor = loadFactors(panel, blocks[p]).scale;
+      for (auto [r, row] : llvm::enumerate(xs)) {
+        const size_t i = p * xs.size() + r;
+        out.push_back(k.fma(k.fmul(toFloat(sums[i]), factor),
+                            splatEntry(row, group, qrows.scaleOffset()),
+                            totals[i]));
+      }
+    }
+    return out;
+  };
+  return k.loop(k.cst(0), k.cst(qrows.groups()), 1,
+                Values(w.size() * xs.size(), k.zeros(kLanes)), addGroup);
+}
+
+/// A group of a row meets one or two blocks of the weight, each with a scale
+/// and an offset of its own.
+Product::Values Product::sumInt4(const Values &w, const Values &xs,
+                                 int64_t ahead) {
+  const QRowsLayout qrows{layout.inputs};
+  const bool unroll = unrolls(xs.size());
+  const int64_t parts = qrows.group() / layout.group();
+  const size_t count = w.size() * xs.size();
+  auto addGroup = [&](Value group, ValueRange totals) {
+    // The group's scaled sums, and the totals that offsets are added to.
+    Values state(count, unroll ? Value() : k.zeros(kLanes)), out;
+    state.append(totals.begin(), totals.end());
+    state = overParts(parts, unroll, state, [&](Value part, Values next) {
+      Values values, scaledSums;
+      Value index = k.add(k.mul(group, parts), part);
+      for (Value row : xs) {
+        values.push_back(k.ptr(row, k.mul(index, layout.group())));
+        scaledSums.push_back(splatEntry(row, index, qrows.scaledSumOffset()));
+      }
+      for (auto [p, panel] : llvm::enumerate(w)) {
+        Value block = k.ptr(k.ptr(panel, k.mul(index, layout.blockBytes())),
+                            layout.panelHeaderBytes());
+        prefetchAhead(block, layout.blockBytes(), ahead, xs.size());
+        Values dots =
+            emitGroupDot(k, layout, layout.group(), block, values,
+                         Values(xs.size(), emitDotStart(k, layout, {})));
+        GroupFactors factors = loadFactors(panel, block);
+        for (auto [r, dot] : llvm::enumerate(dots)) {
+          Value &scaled = next[p * xs.size() + r];
+          Value &total = next[count + p * xs.size() + r];
+          // (A zero of the other sign does not reach the total.)
+          scaled = scaled ? k.fma(toFloat(dot), factors.scale, scaled)
+                          : k.fmul(toFloat(dot), factors.scale);
+          total = k.fma(factors.offset, scaledSums[r], total);
         }
-        return out;
-      });
+      }
+      return next;
+    });
+    for (size_t i = 0; i < count; ++i)
+      out.push_back(k.fma(
+          state[i], splatEntry(xs[i % xs.size()], group, qrows.scaleOffset()),
+          state[count + i]));
+    return out;
+  };
+  return k.loop(k.cst(0), k.cst(qrows.groups()), 1,
+                Values(count, k.zeros(kLanes)), addGroup);
 }
 
 Value Product::toFloat(Value integers) {

@@ -51,7 +51,14 @@ private:
   };
 
   Values sumFloats(const Values &panels, const Values &rows, int64_t ahead);
-  Values sumGroups(const Values &panels, const Values &rows, int64_t ahead);
+  Values sumInt8(const Values &panels, const Values &rows, int64_t ahead);
+  Values sumInt4(const Values &panels, const Values &rows, int64_t ahead);
+  bool unrolls(size_t rows) const;
+  /// `state` after `body(part, state)` for the parts of a group.
+  Values overParts(int64_t parts, bool unroll, Values state,
+                   const std::function<Values(mlir::Value, Values)> &body);
+  /// The f32 entry `index` of the table at `offset` of a row, in all lanes.
+  mlir::Value splatEntry(mlir::Value row, mlir::Value index, int64_t offset);
   mlir::Value toFloat(mlir::Value integers);
   GroupFactors loadFactors(mlir::Value panel, mlir::Value block);
   void prefetchAhead(mlir::Value at, int64_t bytes, int64_t ahead, size_t rows);
