@@ -7,6 +7,7 @@ Kernels of test/Codegen/inner-loops.mlir are compiled for each target; of every 
 over many rows and the loop over one row are cut out and given to llvm-mca, which simulates 100
 iterations with all data in the first cache. Printed: cycles per multiply instruction (dot product
 or fused multiply-add of one vector) beside the ideal, the reciprocal of the pipes that take it.
+NEON loops over halves of a group; for int8 the scaling of the group stands outside that loop.
 """
 import argparse
 import json

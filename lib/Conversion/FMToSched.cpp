@@ -137,7 +137,8 @@ private:
             weight.getGroup() != layoutOf(weight).group())
           return block.emitError("kernels take groups of ")
                  << layoutOf(weight).group() << " inputs, '"
-                 << block.getSymName() << "' has " << weight.getGroup();
+                 << block.getSymName() << "' has " << weight.getGroup()
+                 << "; fm-quantize-weights chooses them";
     }
     // The output buffer comes after the input and before the weights; rows of
     // kind `outputs` if they were selected on the way.
@@ -259,7 +260,7 @@ private:
           rows && rows.getGroup() != int8GroupOf(rows.getFeatures()))
         return op.emitError("kernels take groups of ")
                << int8GroupOf(rows.getFeatures()) << " features, not of "
-               << rows.getGroup();
+               << rows.getGroup() << "; fm-quantize-weights chooses them";
     return llvm::TypeSwitch<Operation &, LogicalResult>(op)
         .Case<fm::EmbeddingOp, fm::LinearOp, fm::GatedLinearOp, fm::AddOp,
               fm::RMSNormOp, fm::QuantizeRowsOp, fm::RotaryOp, fm::AttentionOp,

@@ -39,5 +39,5 @@
 // CHECK: sched.launch @linear_f32_64x32{{.*}} tiles 4 over outputs wait_large
 
 // TARGET: unknown target 'z80'; known: x86-64-avx512-bf16 x86-64-avx512-vnni x86-64-avx-vnni x86-64-avx2 aarch64-dotprod aarch64
-// GROUP: kernels take groups of 64 inputs
+// GROUP: kernels take groups of 64 inputs, 'embed' has 32; fm-quantize-weights chooses them
 // ROWS: kernels take groups of 64 features, not of 32

@@ -27,9 +27,13 @@ namespace isthmus {
 
 enum class PackedFormat : uint8_t { F32, F16, BF16, Int8, Int4 };
 
-/// How many neighbours share a scale in a row of `width` int8 values, weights
-/// or activations; the width is a multiple of 32.
-constexpr int64_t int8GroupOf(int64_t width) { return width % 64 ? 32 : 64; }
+/// The most int8 values, weights or activations, that share a scale.
+inline constexpr int64_t kInt8Group = 64;
+/// How many neighbours share a scale in a row of `width` int8 values; the width
+/// is a multiple of 32.
+constexpr int64_t int8GroupOf(int64_t width) {
+  return width % kInt8Group == 0 ? kInt8Group : kInt8Group / 2;
+}
 
 struct PackedLayout {
   static constexpr int64_t kPanel = 16;     ///< outputs in a panel

@@ -36,10 +36,10 @@ void pruneUnstructured(std::span<float> row, double sparsity);
 uint16_t toBF16(float value);
 float roundToBF16(float value);
 
-/// One group of up to 64 values as integers and an f16 scale: value = scale *
-/// q.
+/// One group of at most kInt8Group values as integers and an f16 scale: value =
+/// scale * q.
 struct Int8Group {
-  int8_t q[64];
+  int8_t q[kInt8Group];
   _Float16 scale;
 };
 Int8Group quantizeInt8(std::span<const float> values);

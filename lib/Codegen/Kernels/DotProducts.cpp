@@ -1,6 +1,7 @@
 //===- DotProducts.cpp - the instruction-set part of integer products -----===//
 //
-// Adding an instruction set means adding one function here and one entry to the
+// Adding an instruction set means adding one function here, a case of
+// emitDotStart if it takes weights with 128 added, and one entry to the
 // table in lib/Target. All of them give the same integers.
 //
 //===----------------------------------------------------------------------===//
@@ -205,10 +206,17 @@ Values isthmus::emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
 
 Value isthmus::emitDotStart(KernelBuilder &k, const PackedLayout &weight,
                             llvm::function_ref<Value()> correction) {
-  const bool adds128 = k.target.dot == DotProduct::AvxVnni ||
-                       k.target.dot == DotProduct::Avx512Vnni;
-  if (adds128 && !isInt4(weight))
+  switch (k.target.dot) {
+  case DotProduct::AvxVnni:
+  case DotProduct::Avx512Vnni:
+    if (isInt4(weight))
+      break;
     return k.splat(correction(), kLanes);
+  case DotProduct::Avx2Madd:
+  case DotProduct::NeonDot:
+  case DotProduct::Portable:
+    break;
+  }
   return k.cst(k.vec(kLanes, k.i32()), 0);
 }
 

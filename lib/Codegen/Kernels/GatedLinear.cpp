@@ -1,7 +1,8 @@
 //===- GatedLinear.cpp - both products of a gated unit --------------------===//
 //
 // A tile is as many panels of outputs as make a group of what the next product
-// takes as int8, so that nothing but quantised rows leaves the kernel.
+// takes as int8, so that nothing but quantised rows leaves the kernel, and a
+// run of rows that stays in a cache.
 //
 //===----------------------------------------------------------------------===//
 #include "Product.h"

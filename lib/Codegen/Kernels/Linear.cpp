@@ -1,9 +1,10 @@
 //===- Linear.cpp - matrix products ---------------------------------------===//
 //
-// A tile is a panel of 16 outputs. The number of rows decides the shape of the
-// inner loop: one row takes several panels at once, to have enough independent
-// sums in flight; many rows take one panel and as many rows as the registers
-// hold. A row's result does not depend on its company (Product.h).
+// A tile is a panel of 16 outputs and a run of rows that stays in a cache. The
+// number of rows decides the shape of the inner loop: one row takes several
+// panels at once, to have enough independent sums in flight; many rows take one
+// panel and as many rows as the registers hold. A row's result does not depend
+// on its company (Product.h).
 //
 //===----------------------------------------------------------------------===//
 #include "Product.h"

@@ -1,5 +1,6 @@
 //===- FMOps.cpp - verifiers and folds of fm operators --------------------===//
 #include "isthmus/Dialect/FM/IR/FM.h"
+#include "isthmus/Weights/PackedLayout.h"
 
 #include "mlir/IR/PatternMatch.h"
 #include "mlir/Interfaces/FunctionImplementation.h"
@@ -353,7 +354,8 @@ struct FuseGatedLinear : OpRewritePattern<SiluMulOp> {
         gate.getWeight().getType() != up.getWeight().getType())
       return rewriter.notifyMatchFailure(op, "not two plain products of a row");
     // Quantised results are whole groups of panels.
-    if (gate.getWeight().getType().getShape()[0] % kQuantizationGroup != 0)
+    const int64_t outputs = gate.getWeight().getType().getShape()[0];
+    if (outputs % isthmus::int8GroupOf(outputs) != 0)
       return rewriter.notifyMatchFailure(op, "outputs are not whole groups");
     rewriter.replaceOpWithNewOp<GatedLinearOp>(
         op, op.getType(), gate.getX(), gate.getWeight(), up.getWeight());

@@ -21,9 +21,6 @@
 
 namespace isthmus::fm {
 
-/// Values that share a scale in what a kernel quantises.
-inline constexpr int64_t kQuantizationGroup = 32;
-
 /// True if `use` is a weight matrix of a product (fm.linear, fm.gated_linear).
 bool isProductWeight(mlir::OpOperand &use);
 

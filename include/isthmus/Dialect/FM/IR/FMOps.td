@@ -185,8 +185,9 @@ def FM_LinearOp : FM_Op<"linear", [Pure, AttrSizedOperandSegments]> {
   let summary = "x * W^T, plus an optional bias, plus an optional residual";
   let description = [{
     Sums run over the inputs in ascending order with one accumulator an output. With
-    a quantised weight the input is `!fm.qrows`, whose groups are whole groups of the weight: products are
-    exact in int32 within a group and added to the f32 accumulator group by group.
+    a quantised weight the input is `!fm.qrows`, whose groups are whole groups of the
+    weight: products are exact in int32 within a group of the weight, and added to the
+    f32 accumulator by groups of the rows.
     With a bf16 weight the input is bf16 too; inputs come in pairs, and of each the
     second is added before the first, fused (the order of x86's VDPBF16PS).
   }];
