@@ -403,13 +403,13 @@ private:
 
   LogicalResult convert(fm::AttentionOp op) {
     int64_t heads = op.getHeads();
-    AttentionSpec spec{heads,
-                       int64_t(op.getKvHeads()),
-                       fm::getFeatures(op.getQ().getType()) / heads,
+    AttentionSpec spec{{static_cast<PackedFormat>(op.getKvFormat()),
+                        int64_t(op.getKvHeads()),
+                        fm::getFeatures(op.getQ().getType()) / heads},
+                       heads,
                        op.getScale().convertToDouble(),
                        op.getSinks(),
                        op.getWindow(),
-                       static_cast<PackedFormat>(op.getKvFormat()),
                        partitions};
     while (spec.rowsAtOnce < AttentionSpec::kRowsPerTile &&
            2 * spec.rowsAtOnce * spec.group() <= target.attentionQueries)
@@ -429,9 +429,9 @@ private:
     if (spec.window)
       shape += llvm::formatv("_s{0}_w{1}", *spec.sinks, *spec.window);
     Cost cost;
-    cost.positionBytes = spec.pageBytes() / rt::kPagePositions;
+    cost.positionBytes = spec.positionBytes();
     cost.positionOps = 4 * spec.heads * spec.headDim;
-    if (spec.kv == PackedFormat::BF16)
+    if (spec.format == PackedFormat::BF16)
       cost.arithmetic = sched::Arithmetic::BF16;
     Value y = resultBuffer(op, sched::RowKind::Tokens);
     std::string whole = "attention_" + shape;

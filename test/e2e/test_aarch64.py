@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from conftest import ROOT, Isthmus
+from test_numerics import FORMATS, INT8_CACHE
 from test_tokens import REFERENCES
 
 PROMPT = [3, 200, 17, 42, 9]
@@ -22,11 +23,11 @@ def emulated():
 
 
 @pytest.mark.parametrize("target", ["aarch64", "aarch64-dotprod"])
-@pytest.mark.parametrize("weights", ["f32", "f16", "bf16", "int8", "int4"])
-def test_same_tokens_and_logits(isthmus, bundles, emulated, tmp_path, weights, target):
+@pytest.mark.parametrize("weights,options", [(weights, []) for weights in FORMATS] + [INT8_CACHE])
+def test_same_tokens_and_logits(isthmus, bundles, emulated, tmp_path, weights, options, target):
     arm = Isthmus(emulated)
-    bundle = bundles("llama", weights, "--target", target)
-    here = bundles("llama", weights)
+    bundle = bundles("llama", weights, *options, "--target", target)
+    here = bundles("llama", weights, *options)
     tokens = arm.tokens(bundle, PROMPT, "--threads", 2, count=8)
     assert tokens == isthmus.tokens(here, PROMPT, count=8)
     ids = [(11 * i + 4) % 500 for i in range(75)]

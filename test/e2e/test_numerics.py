@@ -6,6 +6,8 @@ import urllib.request
 import pytest
 
 PROMPT = [(11 * i + 4) % 500 for i in range(75)]
+FORMATS = ["f32", "f16", "bf16", "int8", "int4"]
+INT8_CACHE = ("int4", ["--kv", "int8"])
 
 
 def ask(port, prompt, count):
@@ -15,7 +17,7 @@ def ask(port, prompt, count):
     return json.load(urllib.request.urlopen(request, timeout=60))["choices"][0]["text"]
 
 
-@pytest.mark.parametrize("weights", ["f32", "f16", "bf16", "int8", "int4"])
+@pytest.mark.parametrize("weights", FORMATS)
 def test_threads_and_split(isthmus, bundles, tmp_path, weights):
     plain = bundles("llama", weights)
     split = bundles("llama", weights, split=True)
@@ -30,8 +32,8 @@ def test_threads_and_split(isthmus, bundles, tmp_path, weights):
     assert whole.tobytes() == other.tobytes()
 
 
-@pytest.mark.parametrize("weights", ["f32", "f16", "bf16", "int8", "int4"])
-@pytest.mark.parametrize("options", [[], ["--kv-budget", "300"]])
+@pytest.mark.parametrize("weights,options", [(weights, options) for weights in FORMATS
+                                             for options in ([], ["--kv-budget", "300"])] + [INT8_CACHE])
 def test_rows_of_a_step(isthmus, bundles, tmp_path, weights, options):
     """However a text is cut into steps, small and large ones, the logits are the same bits."""
     bundle = bundles("llama", weights, *options)
@@ -55,13 +57,14 @@ def test_in_a_batch(bundles, start, weights, count):
     assert [ask(port, p, 40) for p in others] == together[1:]
 
 
-@pytest.mark.parametrize("weights", ["f32", "f16", "bf16", "int8", "int4"])
-def test_targets_agree(isthmus, bundles, tmp_path, weights):
+@pytest.mark.parametrize("weights,options", [(weights, []) for weights in FORMATS] + [INT8_CACHE])
+def test_targets_agree(isthmus, bundles, tmp_path, weights, options):
     """Every x86-64 target that this machine can run gives the same bits."""
     flags = next(line for line in open("/proc/cpuinfo") if line.startswith("flags")).split()
     targets = [t for t, flag in (("x86-64-avx2", "avx2"), ("x86-64-avx512-vnni", "avx512_vnni"),
                                       ("x86-64-avx512-bf16", "avx512_bf16")) if flag in flags]
     assert targets, "this machine has no AVX2"
-    expected = isthmus.logits(bundles("llama", weights), PROMPT, tmp_path).tobytes()
+    expected = isthmus.logits(bundles("llama", weights, *options), PROMPT, tmp_path).tobytes()
     for target in targets:
-        assert isthmus.logits(bundles("llama", weights, "--target", target), PROMPT, tmp_path).tobytes() == expected
+        other = bundles("llama", weights, *options, "--target", target)
+        assert isthmus.logits(other, PROMPT, tmp_path).tobytes() == expected

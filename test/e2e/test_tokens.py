@@ -25,7 +25,7 @@ def test_equal_to_transformers(isthmus, bundles, tmp_path, model, split):
 
 @pytest.mark.parametrize("options", [
     [], ["--fm-quantize-weights=format=f16"], ["--fm-quantize-weights=format=int8"],
-    ["--fm-quantize-weights=format=bf16"], ["--fm-set-kv-format=format=bf16"],
+    ["--fm-quantize-weights=format=bf16"], ["--fm-set-kv-format=format=bf16"], ["--fm-set-kv-format=format=int8"],
     ["--fm-quantize-weights=format=int4"], ["--fm-prune-weights"], ["--fm-limit-kv=budget=24"], ["--fm-set-kv-format"],
     ["--fm-prune-weights=pattern=unstructured", "--fm-quantize-weights=format=int4", "--fm-limit-kv=budget=40"]])
 @pytest.mark.parametrize("model", ["llama", "qwen2"])
@@ -33,7 +33,7 @@ def test_kernels_equal_the_interpreter(isthmus, bundles, tmp_path, model, option
     """The same passes through the kernels and through the interpreter."""
     text = " ".join(options)
     weights = next((w for w in ("f16", "bf16", "int8", "int4") if f"weights=format={w}" in text), "f32")
-    kv = "f32" if "kv-format" not in text else "bf16" if "kv-format=format=bf16" in text else "f16"
+    kv = "f32" if "kv-format" not in text else text.partition("kv-format=format=")[2] or "f16"
     compile_options = ["--kv", kv]
     if "prune" in text:
         compile_options += ["--prune", "unstructured" if "unstructured" in text else "2:4"]
@@ -63,12 +63,12 @@ def test_kernels_equal_the_interpreter(isthmus, bundles, tmp_path, model, option
         assert error.max() <= 8e-3 * scale
         assert np.median(error) <= 1e-4 * scale
     else:
-        # An activation on the edge between two int8 values may round either way, and
-        # from there on the difference travels. Rows that no such edge reached, the
+        # An activation, key or value on the edge between two int8 values may round either
+        # way, and from there on the difference travels. Rows that no such edge reached, the
         # first ones at least, are exact; the others stay near.
         exact = error.max(axis=1) <= 1e-5 * scale
         assert exact.sum() >= 3, exact
-        assert error.max() <= 5e-2 * scale
+        assert error.max() <= (8e-3 if kv == "int8" else 5e-2) * scale
     # Where one token is clearly best, both choose it.
     top = np.sort(reference, axis=1)
     clear = top[:, -1] - top[:, -2] > 4 * error.max()

@@ -86,7 +86,7 @@ static int run(int argc, char **argv) {
   app.add_option("--kv", options.kv,
                  "how the KV cache is stored (default: f32 or f16 with weights "
                  "of that format, else bf16)")
-      ->check(CLI::IsMember({"f32", "f16", "bf16"}));
+      ->check(CLI::IsMember({"f32", "f16", "bf16", "int8"}));
   app.add_option("--kv-budget", options.kvBudget,
                  "positions of KV cache a sequence attends to")
       ->check(CLI::Range(8, 1 << 24));

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "isthmus/Codegen/KernelBuilder.h"
+#include "isthmus/Weights/KVLayout.h"
 #include "isthmus/Weights/PackedLayout.h"
 
 #include <optional>
@@ -127,15 +128,11 @@ struct RotarySpec {
 };
 void emitRotary(KernelBuilder &k, const RotarySpec &spec);
 
-/// Geometry of attention over a paged cache. A page holds, for each key/value
-/// head, keys [headDim][kPagePositions] and values [kPagePositions][headDim],
-/// in f32 or f16. In bf16 what is summed stands in pairs: keys are
-/// [headDim / 2][kPagePositions][2], values [kPagePositions / 2][headDim][2].
-struct AttentionSpec {
-  int64_t heads, kvHeads, headDim;
+/// Geometry of attention over a paged cache: the cache's, and the queries'.
+struct AttentionSpec : KVLayout {
+  int64_t heads;
   double scale;
   std::optional<int64_t> sinks, window;
-  PackedFormat kv = PackedFormat::F32;
   int64_t partitions = 1; ///< of the longest sequence the model takes
   /// Rows of a tile of emitAttention: the same on every target, since all share
   /// one schedule.
@@ -144,12 +141,6 @@ struct AttentionSpec {
   int64_t rowsAtOnce = 1;
 
   int64_t group() const { return heads / kvHeads; }
-  int64_t valueBytes() const { return kv == PackedFormat::F32 ? 4 : 2; }
-  /// Features of a key, or positions of a value, that stand side by side and
-  /// are multiplied and summed at once.
-  int64_t valuesAtOnce() const { return kv == PackedFormat::BF16 ? 2 : 1; }
-  int64_t headBytes() const; ///< bytes of one head in a page
-  int64_t pageBytes() const { return kvHeads * headBytes(); }
   int64_t scratchBytes() const;
   /// One partition's result for one key/value head: for each query head f32
   /// outputs [headDim], maximum [16] and sum [16].

@@ -1,5 +1,5 @@
 //===- AppendKV.cpp - new keys and values enter the paged cache -----------===//
-#include "isthmus/Codegen/Kernels.h"
+#include "RowWise.h"
 #include "isthmus/runtime/KernelABI.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -8,6 +8,7 @@
 using namespace mlir;
 using namespace isthmus;
 
+using Values = KernelBuilder::Values;
 static constexpr int64_t kPage = rt::kPagePositions;
 
 void isthmus::emitAppendKV(KernelBuilder &k, const AttentionSpec &spec) {
@@ -19,7 +20,7 @@ void isthmus::emitAppendKV(KernelBuilder &k, const AttentionSpec &spec) {
   const int64_t features = spec.kvHeads * spec.headDim;
   const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
   auto stored = [&](Value value) -> Value {
-    if (spec.kv == PackedFormat::F32)
+    if (spec.format == PackedFormat::F32)
       return value;
     Type type = isa<VectorType>(value.getType()) ? Type(k.vec(kLanes, k.f16()))
                                                  : k.f16();
@@ -44,10 +45,10 @@ void isthmus::emitAppendKV(KernelBuilder &k, const AttentionSpec &spec) {
     Value key = k.ptr(keys, from), value = k.ptr(values, from);
     Value keyOut = k.ptr(out, k.mul(slot, bytes * step));
     Value valueOut =
-        k.ptr(k.ptr(out, spec.headDim * kPage * bytes),
+        k.ptr(k.ptr(out, spec.valuesOffset()),
               k.add(k.mul(k.div(slot, step), spec.headDim * bytes * step),
                     k.mul(k.rem(slot, step), bytes)));
-    if (spec.kv == PackedFormat::BF16) {
+    if (spec.format == PackedFormat::BF16) {
       // Pairs of features of the key. The two values of a pair of positions may
       // come from two threads, so that neither stores both; unless the second
       // is still to come, when the first makes it zero: whoever multiplies the
@@ -79,6 +80,33 @@ void isthmus::emitAppendKV(KernelBuilder &k, const AttentionSpec &spec) {
             },
             [&] { k.store(v, to); });
       });
+      return;
+    }
+    if (spec.format == PackedFormat::Int8) {
+      // A scale for the key and one for the value of the position; pairs as
+      // with bf16, but a zero probability hides whatever stands in the other
+      // half.
+      auto quantized = [&](Value from, int64_t scales) {
+        Values floats, q;
+        for (int64_t d = 0; d < spec.headDim; d += kLanes)
+          floats.push_back(k.load(k.vec(kLanes, k.f32()), from, d * 4));
+        auto [scale, factor] =
+            scalingFor(k, largestMagnitude(k, floats), 127.0);
+        k.store(scale, k.ptr(out, k.mul(slot, 4)), scales);
+        for (Value v : floats)
+          q.push_back(arith::TruncIOp::create(
+              k.b, k.loc, k.vec(kLanes, k.i8()),
+              k.roundedBits(k.fmul(v, k.splat(factor, kLanes)))));
+        return q;
+      };
+      Values keys = quantized(key, spec.keyScalesOffset());
+      Values values = quantized(value, spec.valueScalesOffset());
+      for (size_t i = 0; i < keys.size(); ++i) {
+        const int64_t d = int64_t(i) * kLanes;
+        scatter(k.bitcast(k.vec(kLanes / 2, k.i16()), keys[i]),
+                k.ptr(keyOut, d * kPage), kPage * step);
+        scatter(values[i], k.ptr(valueOut, d * step), step);
+      }
       return;
     }
     // A key goes across the page, a line a value.

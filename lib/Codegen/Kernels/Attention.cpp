@@ -8,8 +8,8 @@
 // the same operations that large steps use.
 //
 //===----------------------------------------------------------------------===//
-#include "DotProducts.h"
-#include "isthmus/Codegen/Kernels.h"
+#include "KVCache.h"
+#include "RowWise.h"
 #include "isthmus/runtime/KernelABI.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -25,14 +25,11 @@ static constexpr int64_t kPage = rt::kPagePositions;
 static constexpr int64_t kPartition = rt::kPartitionPositions;
 /// Stands for minus infinity without its NaNs.
 static constexpr double kMasked = -1e30;
-int64_t AttentionSpec::headBytes() const {
-  return 2 * headDim * kPage * valueBytes();
-}
 
 int64_t AttentionSpec::scratchBytes() const {
-  // Probabilities, running outputs, and six vectors of softmax state for each
-  // query. With bf16, the rounded queries too.
-  return kRowsPerTile * group() * (kPartition + 2 * headDim + 6 * kLanes) * 4;
+  // For each query probabilities, running outputs, the query as factors, and
+  // eight vectors of state.
+  return kRowsPerTile * group() * (kPartition + 2 * headDim + 8 * kLanes) * 4;
 }
 
 int64_t AttentionSpec::partialBytes() const {
@@ -46,56 +43,6 @@ int64_t AttentionSpec::partialRowBytes() const {
 namespace {
 using Values = KernelBuilder::Values;
 
-/// Loads 16 lanes of the cache: f32, or pairs of bf16.
-Value loadCached(KernelBuilder &k, const AttentionSpec &spec, Value at,
-                 int64_t offset = 0) {
-  VectorType floats = k.vec(kLanes, k.f32());
-  switch (spec.kv) {
-  case PackedFormat::F16: {
-    Value half = k.load(k.vec(kLanes, k.f16()), at, offset);
-    return arith::ExtFOp::create(k.b, k.loc, floats, half);
-  }
-  case PackedFormat::BF16:
-    return k.load(k.vec(kLanes, k.i32()), at, offset);
-  default:
-    return k.load(floats, at, offset);
-  }
-}
-
-/// True if queries and probabilities are stored as pairs of bf16. Where pairs
-/// are multiplied one after the other, they are rounded but stay f32: loads
-/// then take them apart.
-bool packsFactors(const KernelBuilder &k, const AttentionSpec &spec) {
-  return spec.kv == PackedFormat::BF16 && k.target.pairDot != PairDot::TwoFmas;
-}
-
-/// Bytes of one stored feature of a query, or of one probability.
-int64_t factorBytes(const KernelBuilder &k, const AttentionSpec &spec) {
-  return packsFactors(k, spec) ? 2 : 4;
-}
-
-/// Loads a query's feature or a position's probability, or a pair of either,
-/// into all lanes.
-Values loadFactor(KernelBuilder &k, const AttentionSpec &spec, Value at,
-                  int64_t offset) {
-  if (packsFactors(k, spec))
-    return {k.splat(k.load(k.i32(), at, offset), kLanes)};
-  Values factor;
-  for (int64_t i = 0; i < spec.valuesAtOnce(); ++i)
-    factor.push_back(k.splat(k.load(k.f32(), at, offset + 4 * i), kLanes));
-  return factor;
-}
-
-/// sum + factor * cached
-Value multiplyAdd(KernelBuilder &k, const AttentionSpec &spec,
-                  const Values &factor, Value cached, Value sum) {
-  if (spec.kv != PackedFormat::BF16)
-    return k.fma(factor[0], cached, sum);
-  if (packsFactors(k, spec))
-    return emitPairDot(k, factor[0], cached, sum);
-  return emitPairDot(k, factor[0], factor[1], cached, sum);
-}
-
 /// Softmax over partitions that come one after another: the largest score so
 /// far, and the sum of exponentials relative to it, the same in all lanes.
 struct Running {
@@ -106,10 +53,10 @@ struct Factors {
   Value old, added;
 };
 
-/// Scores are kept in what the exponential takes: with a bf16 cache they are
-/// binary logarithms.
+/// Scores are kept in what the exponential takes: binary logarithms where
+/// probabilities are rounded.
 double scoreUnit(const AttentionSpec &spec) {
-  return spec.kv == PackedFormat::BF16 ? 1.44269504088896341 : 1.0;
+  return spec.valuesAtOnce() == 2 ? 1.44269504088896341 : 1.0;
 }
 
 Factors mergePartition(KernelBuilder &k, const AttentionSpec &spec,
@@ -133,8 +80,8 @@ Factors mergePartition(KernelBuilder &k, const AttentionSpec &spec,
 class AttentionEmitter {
 public:
   AttentionEmitter(KernelBuilder &k, const AttentionSpec &spec)
-      : k(k), spec(spec), group(spec.group()),
-        bf16(spec.kv == PackedFormat::BF16), lanes(k.vec(kLanes, k.f32())) {
+      : k(k), spec(spec), group(spec.group()), products(k, spec),
+        lanes(k.vec(kLanes, k.f32())) {
     q = k.operand(0);
     state = k.operand(1);
     y = k.operand(2);
@@ -213,11 +160,11 @@ private:
   KernelBuilder &k;
   const AttentionSpec &spec;
   int64_t group; ///< query heads that share a key/value head
-  bool bf16;     ///< queries, cache and probabilities, in pairs
+  CacheProducts products;
   VectorType lanes;
   Value q, state, y, positions, sequence, pageTables, pageStride;
   Value running, softmax; ///< per query, in scratch
-  Value rounded;          ///< bf16: the queries, in scratch
+  Value rounded;          ///< queries as factors, in scratch
   // Of the rows at hand: their number, and position, places of queries and
   // outputs of the first.
   int64_t rows = 1;
@@ -239,7 +186,7 @@ private:
             arith::RemUIOp::create(k.b, k.loc, tile, partitionCount)};
   }
 
-  /// Vectors of softmax state that each query has in scratch.
+  /// Vectors of state that each query has in scratch.
   enum Softmax {
     kRunningMaximum,
     kRunningSum,
@@ -247,6 +194,8 @@ private:
     kSum,
     kOldFactor,
     kAddedFactor,
+    kQueryScale,
+    kValueScale,
     kSoftmaxVectors,
   };
   static int64_t vectorAt(Softmax which) { return which * kLanes * 4; }
@@ -256,7 +205,8 @@ private:
   int64_t rowBytes() const { return floatRowBytes(spec.heads * spec.headDim); }
   /// Offset of query `i` where emitScores reads it.
   int64_t inQueries(int64_t i) const {
-    return bf16 ? i * spec.headDim * factorBytes(k, spec) : inRows(i);
+    return products.roundsFactors() ? i * spec.headDim * products.factorBytes()
+                                    : inRows(i);
   }
   /// Offset of query `i` in rows of queries or outputs.
   int64_t inRows(int64_t i) const {
@@ -310,17 +260,8 @@ private:
     queries = k.ptr(q, rowOffset);
     out = k.ptr(y, rowOffset);
     kvOffset = k.mul(head, spec.headBytes());
-    if (bf16)
+    if (products.roundsFactors())
       roundQueries();
-  }
-
-  /// Stores what toBF16 gave as factors of products.
-  void storeRounded(Value bits, Value to) {
-    if (packsFactors(k, spec))
-      bits = arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i16()), bits);
-    else
-      bits = k.fromBF16(bits);
-    k.store(bits, to);
   }
 
   void roundQueries() {
@@ -328,9 +269,20 @@ private:
       Value from = k.ptr(k.ptr(queries, k.mul(k.div(query, group), rowBytes())),
                          k.mul(k.rem(query, group), spec.headDim * 4));
       Value to = k.ptr(rounded, k.mul(query, inQueries(1)));
+      Values features;
       for (int64_t d = 0; d < spec.headDim; d += kLanes)
-        storeRounded(k.toBF16(k.load(lanes, from, d * 4)),
-                     k.ptr(to, d * factorBytes(k, spec)));
+        features.push_back(k.load(lanes, from, d * 4));
+      if (spec.hasScales()) {
+        auto [scale, factor] = scalingFor(k, largestMagnitude(k, features),
+                                          CacheProducts::kLargestFactor);
+        k.store(k.splat(scale, kLanes), softmaxOf(query),
+                vectorAt(kQueryScale));
+        for (Value &v : features)
+          v = k.fmul(v, k.splat(factor, kLanes));
+      }
+      for (auto [i, v] : llvm::enumerate(features))
+        products.storeFactors(
+            v, k.ptr(to, int64_t(i) * kLanes * products.factorBytes()));
     });
     queries = rounded;
   }
@@ -458,35 +410,44 @@ private:
     const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
     const int64_t lineBytes = kPage * bytes * step;
     auto acc = k.loop(
-        k.cst(0), k.cst(spec.headDim), step, Values(count * 2, k.zeros(kLanes)),
-        [&](Value d, ValueRange in) {
+        k.cst(0), k.cst(spec.headDim), step,
+        Values(count * 2, products.zeroSum()), [&](Value d, ValueRange in) {
           Values sums(in);
           Value inPage = k.mul(d, kPage * bytes);
           Value column = k.ptr(keys, inPage);
           if (first == 0) {
-            k.prefetch(k.ptr(column, spec.headDim * kPage * bytes), lineBytes);
+            k.prefetch(k.ptr(column, spec.valuesOffset()), lineBytes);
             k.prefetch(k.ptr(next, inPage), lineBytes);
             if (far)
               k.prefetch(k.ptr(far, inPage), lineBytes);
           }
-          Value low = loadCached(k, spec, column);
-          Value high = loadCached(k, spec, column, lineBytes / 2);
-          Value at = k.ptr(queries, k.mul(d, factorBytes(k, spec)));
+          Value low = products.loadCached(column);
+          Value high = products.loadCached(column, lineBytes / 2);
+          Value at = k.ptr(queries, k.mul(d, products.factorBytes()));
           for (int64_t i = 0; i < count; ++i) {
-            Values query = loadFactor(k, spec, at, inQueries(first + i));
+            Values query = products.loadFactor(at, inQueries(first + i));
             for (auto [half, cached] : {std::pair(0, low), {1, high}}) {
               Value &sum = sums[2 * i + half];
-              sum = multiplyAdd(k, spec, query, cached, sum);
+              sum = products.multiplyAdd(query, cached, sum);
             }
           }
           return sums;
         });
-    for (int64_t i = 0; i < count; ++i)
-      for (int64_t half = 0; half < 2; ++half)
-        k.store(k.fmul(acc[2 * i + half],
-                       k.fcst(lanes, spec.scale * scoreUnit(spec))),
+    for (int64_t half = 0; half < 2; ++half) {
+      Value unit = k.fcst(lanes, spec.scale * scoreUnit(spec)), keyScales;
+      if (spec.hasScales())
+        keyScales =
+            k.fmul(unit, k.load(lanes, keys,
+                                spec.keyScalesOffset() + half * kLanes * 4));
+      for (int64_t i = 0; i < count; ++i) {
+        if (spec.hasScales())
+          unit = k.fmul(keyScales, k.load(lanes, softmaxOf(k.cst(first + i)),
+                                          vectorAt(kQueryScale)));
+        k.store(k.fmul(products.toFloat(acc[2 * i + half]), unit),
                 k.ptr(k.scratch, offset),
                 (first + i) * kPartition * 4 + half * kLanes * 4);
+      }
+    }
   }
 
   /// True in the lanes that a row at `own` may see; `offset` is in bytes of the
@@ -529,48 +490,85 @@ private:
         clear = k.min(k.mul(k.div(seen, kLanes), kLanes * 4), bytes);
       }
       auto overScores =
-          [&](Value init,
-              const std::function<Value(Value, Value, bool)> &body) {
-            Value sum = init;
+          [&](Values state,
+              const std::function<Values(Value, ValueRange, bool)> &body) {
             for (bool masked : {false, true})
-              sum = k.loop(masked ? clear : k.cst(0), masked ? bytes : clear,
-                           kLanes * 4, {sum},
-                           [&](Value offset, ValueRange in) -> Values {
-                             return {body(offset, in[0], masked)};
-                           })[0];
-            return sum;
+              state =
+                  k.loop(masked ? clear : k.cst(0), masked ? bytes : clear,
+                         kLanes * 4, state, [&](Value offset, ValueRange in) {
+                           return body(offset, in, masked);
+                         });
+            return state;
           };
       Value largest = overScores(
-          k.fcst(lanes, kMasked), [&](Value offset, Value sofar, bool masked) {
+          {k.fcst(lanes, kMasked)},
+          [&](Value offset, ValueRange sofar, bool masked) -> Values {
             Value score = k.load(lanes, k.ptr(scores, offset));
             if (masked)
               score = select(visible(offset, first, own), score,
                              k.fcst(lanes, kMasked));
-            return k.fmax(sofar, score);
-          });
+            return {k.fmax(sofar[0], score)};
+          })[0];
       Value maximum = k.splat(k.reduceMax(largest), kLanes);
-      Value total = overScores(k.zeros(kLanes), [&](Value offset, Value sofar,
-                                                    bool masked) {
-        Value at = k.ptr(scores, offset);
-        Value score = k.fsub(k.load(lanes, at), maximum);
-        Value e = bf16 ? k.exp2ForBF16(score) : k.exp(score);
-        if (masked)
-          e = select(visible(offset, first, own), e, k.zeros(kLanes));
-        if (!bf16) {
-          k.store(e, at);
-          return k.fadd(sofar, e);
-        }
-        // In place: two bytes may take the place of four, none ahead of
-        // those still to be read. What is summed is what is multiplied.
-        Value bits = k.toBF16(e);
-        storeRounded(
-            bits, k.ptr(scores, k.div(k.mul(offset, factorBytes(k, spec)), 4)));
-        return k.fadd(sofar, k.fromBF16(bits));
-      });
+      // Factors take the place of scores: two bytes may take that of four, none
+      // ahead of those still to be read.
+      auto factorAt = [&](Value offset) {
+        return k.ptr(scores, k.div(k.mul(offset, products.factorBytes()), 4));
+      };
+      Values sums = overScores(
+          {k.zeros(kLanes), k.zeros(kLanes)},
+          [&](Value offset, ValueRange sofar, bool masked) -> Values {
+            Value at = k.ptr(scores, offset);
+            Value score = k.fsub(k.load(lanes, at), maximum);
+            Value e =
+                products.roundsFactors() ? k.exp2ForBF16(score) : k.exp(score);
+            auto hide = [&](Value v) {
+              return masked ? select(visible(offset, first, own), v,
+                                     k.zeros(kLanes))
+                            : v;
+            };
+            e = hide(e);
+            // What is summed is what is multiplied; scales come in between, and
+            // are rounded with.
+            if (!spec.hasScales())
+              return {
+                  k.fadd(sofar[0], products.storeFactors(e, factorAt(offset))),
+                  sofar[1]};
+            Value scaled = hide(k.fmul(e, valueScales(first, offset)));
+            k.store(scaled, at);
+            return {k.fadd(sofar[0], e), k.fmax(sofar[1], scaled)};
+          });
       Value state = softmaxOf(query);
       k.store(maximum, state, vectorAt(kMaximum));
-      k.store(k.splat(k.reduceAdd(total), kLanes), state, vectorAt(kSum));
+      k.store(k.splat(k.reduceAdd(sums[0]), kLanes), state, vectorAt(kSum));
+      if (!spec.hasScales())
+        return;
+      auto [scale, factor] =
+          scalingFor(k, k.reduceMax(sums[1]), CacheProducts::kLargestFactor);
+      k.store(k.splat(scale, kLanes), state, vectorAt(kValueScale));
+      k.loop(k.cst(0), bytes, kLanes * 4, [&](Value offset) {
+        Value scaled = k.load(lanes, k.ptr(scores, offset));
+        products.storeFactors(k.fmul(scaled, k.splat(factor, kLanes)),
+                              factorAt(offset));
+      });
     });
+  }
+
+  /// The scales of the values whose probabilities stand at byte `offset` of
+  /// those from position `first` on.
+  Value valueScales(Value first, Value offset) {
+    Value index = k.div(offset, 4);
+    Value page = pagePtr(k.div(k.add(first, index), kPage));
+    return k.load(lanes, k.ptr(page, k.mul(k.rem(index, kPage), 4)),
+                  spec.valueScalesOffset());
+  }
+
+  Value sumOfValues(int64_t query, Value sum) {
+    sum = products.toFloat(sum);
+    if (!spec.hasScales())
+      return sum;
+    return k.fmul(
+        sum, k.load(lanes, softmaxOf(k.cst(query)), vectorAt(kValueScale)));
   }
 
   /// Gives `use` the sums of probabilities * values, positions ascending, 16
@@ -588,15 +586,15 @@ private:
         width *= 2;
       for (int64_t d = 0; d < spec.headDim; d += width * kLanes) {
         auto acc = k.loop(
-            k.cst(0), pageCount, 1, Values(count * width, k.zeros(kLanes)),
+            k.cst(0), pageCount, 1, Values(count * width, products.zeroSum()),
             [&](Value p, ValueRange outer) {
               Value values = k.ptr(pagePtr(k.add(firstPage, p)),
-                                   (spec.headDim * kPage + d * step) * bytes);
+                                   spec.valuesOffset() + d * step * bytes);
               Value firstInPage = k.mul(p, kPage);
               Value limit = k.min(k.sub(inside, firstInPage), k.cst(kPage));
               Value far = query == 0 ? pageAhead(p) : Value();
               if (far)
-                far = k.ptr(far, (spec.headDim * kPage + d * step) * bytes);
+                far = k.ptr(far, spec.valuesOffset() + d * step * bytes);
               return k.loop(
                   k.cst(0), limit, step, Values(outer),
                   [&](Value j, ValueRange in) {
@@ -604,19 +602,19 @@ private:
                     Value line = k.ptr(values, k.mul(j, spec.headDim * bytes));
                     Value factors =
                         k.ptr(k.scratch, k.mul(k.add(firstInPage, j),
-                                               factorBytes(k, spec)));
+                                               products.factorBytes()));
                     if (far)
                       k.prefetch(k.ptr(far, k.mul(j, spec.headDim * bytes)),
                                  width * kLanes * bytes * step);
                     for (int64_t i = 0; i < width; ++i)
                       v.push_back(
-                          loadCached(k, spec, line, i * kLanes * bytes * step));
+                          products.loadCached(line, i * kLanes * bytes * step));
                     for (int64_t n = 0; n < count; ++n) {
-                      Values factor = loadFactor(k, spec, factors,
-                                                 (query + n) * kPartition * 4);
+                      Values factor = products.loadFactor(
+                          factors, (query + n) * kPartition * 4);
                       for (int64_t i = 0; i < width; ++i) {
                         Value &sum = sums[n * width + i];
-                        sum = multiplyAdd(k, spec, factor, v[i], sum);
+                        sum = products.multiplyAdd(factor, v[i], sum);
                       }
                     }
                     return sums;
@@ -624,7 +622,8 @@ private:
             });
         for (int64_t n = 0; n < count; ++n)
           for (int64_t i = 0; i < width; ++i)
-            use(query + n, d + i * kLanes, acc[n * width + i]);
+            use(query + n, d + i * kLanes,
+                sumOfValues(query + n, acc[n * width + i]));
       }
     });
   }

@@ -244,3 +244,46 @@ Value isthmus::emitPairDot(KernelBuilder &k, Value x, Value y, Value sum) {
   }
   llvm_unreachable("unknown pair dot");
 }
+
+Value isthmus::emitWordDot(KernelBuilder &k, Value x, Value y, Value sum) {
+  /// Calls `dot(x, y, sum)` for registers of `lanes` lanes.
+  auto inRegisters = [&](int64_t lanes, auto dot) {
+    Values xs = split(k, {x}, lanes), ys = split(k, {y}, lanes),
+           sums = split(k, {sum}, lanes);
+    VectorType words = k.vec(2 * lanes, k.i16());
+    for (size_t i = 0; i < sums.size(); ++i)
+      sums[i] = dot(k.bitcast(words, xs[i]), k.bitcast(words, ys[i]), sums[i]);
+    return join(k, sums)[0];
+  };
+  auto vnni = [&](int64_t lanes) {
+    std::string name = "llvm.x86.avx512.vpdpwssd." + std::to_string(lanes * 32);
+    return inRegisters(lanes, [&](Value a, Value b, Value s) {
+      return k.intrinsic(name, s.getType(), {s, a, b});
+    });
+  };
+  switch (k.target.dot) {
+  case DotProduct::Avx512Vnni:
+    return vnni(16);
+  case DotProduct::AvxVnni:
+    return vnni(8);
+  case DotProduct::Avx2Madd:
+    return inRegisters(8, [&](Value a, Value b, Value s) {
+      return k.add(s,
+                   k.intrinsic("llvm.x86.avx2.pmadd.wd", s.getType(), {a, b}));
+    });
+  case DotProduct::NeonDot:
+  case DotProduct::Portable:
+    break;
+  }
+  Value bits = k.cst(x.getType(), 16);
+  auto product = [&](Value a, Value b) {
+    auto signExtend = [&](Value v) {
+      return arith::ShRSIOp::create(k.b, k.loc, v, bits);
+    };
+    return arith::MulIOp::create(k.b, k.loc, signExtend(a), signExtend(b));
+  };
+  auto low = [&](Value v) {
+    return arith::ShLIOp::create(k.b, k.loc, v, bits);
+  };
+  return k.add(k.add(sum, product(low(x), low(y))), product(x, y));
+}

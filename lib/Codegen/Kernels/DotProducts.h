@@ -41,4 +41,12 @@ mlir::Value emitPairDot(KernelBuilder &k, mlir::Value x, mlir::Value y,
 mlir::Value emitPairDot(KernelBuilder &k, mlir::Value first, mlir::Value second,
                         mlir::Value y, mlir::Value sum);
 
+/// Lane by lane: sum + x.first * y.first + x.second * y.second, exact unless
+/// the sum leaves int32.
+///
+/// \param x, y vector<16xi32> of int16 pairs.
+/// \param sum  vector<16xi32>.
+mlir::Value emitWordDot(KernelBuilder &k, mlir::Value x, mlir::Value y,
+                        mlir::Value sum);
+
 } // namespace isthmus

@@ -22,22 +22,28 @@ static Value rowPtr(KernelBuilder &k, Value base, Value row, int64_t rowBytes) {
   return k.ptr(base, k.mul(row, rowBytes));
 }
 
-void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
-                                  const QRowsLayout &layout,
-                                  const KernelBuilder::Values &values) {
+Value isthmus::largestMagnitude(KernelBuilder &k,
+                                const KernelBuilder::Values &values) {
   auto abs = [&](Value v) { return math::AbsFOp::create(k.b, k.loc, v); };
   Value magnitudes = abs(values[0]);
   for (Value v : llvm::drop_begin(values))
     magnitudes = k.fmax(magnitudes, abs(v));
-  Value largest = k.reduceMax(magnitudes);
-  Value scale = k.fmul(largest, k.fcst(k.f32(), 1.0 / 127.0));
-  // A group of zeros (or of values so small that 127 / max overflows) gets the
-  // factor 0.
+  return k.reduceMax(magnitudes);
+}
+
+Scaling isthmus::scalingFor(KernelBuilder &k, Value largest, double most) {
   Value usable = arith::CmpFOp::create(k.b, k.loc, arith::CmpFPredicate::OGT,
                                        largest, k.fcst(k.f32(), 1e-30));
-  Value factor = arith::SelectOp::create(
-      k.b, k.loc, usable, k.fdiv(k.fcst(k.f32(), 127.0), largest),
-      k.fcst(k.f32(), 0.0));
+  Value factor = arith::SelectOp::create(k.b, k.loc, usable,
+                                         k.fdiv(k.fcst(k.f32(), most), largest),
+                                         k.fcst(k.f32(), 0.0));
+  return {k.fmul(largest, k.fcst(k.f32(), 1.0 / most)), factor};
+}
+
+void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
+                                  const QRowsLayout &layout,
+                                  const KernelBuilder::Values &values) {
+  auto [scale, factor] = scalingFor(k, largestMagnitude(k, values), 127.0);
   Value factors = k.splat(factor, kLanes);
   Value at = k.ptr(row, k.mul(group, layout.group()));
   KernelBuilder::Values sums; // of 32 values, one a lane or two

@@ -5,6 +5,19 @@
 
 namespace isthmus {
 
+/// How values become integers of at most `most`, and back. Values so small that
+/// most / largest would overflow become zeros.
+struct Scaling {
+  mlir::Value scale;  ///< f32: largest / most
+  mlir::Value factor; ///< f32: its inverse
+};
+/// \param largest the largest magnitude among the values, f32.
+Scaling scalingFor(KernelBuilder &k, mlir::Value largest, double most);
+
+/// The largest magnitude in vectors of f32.
+mlir::Value largestMagnitude(KernelBuilder &k,
+                             const KernelBuilder::Values &values);
+
 /// Quantises the values of group `group`, 16 a vector, into a qrows row.
 void storeQuantizedGroup(KernelBuilder &k, mlir::Value row, mlir::Value group,
                          const QRowsLayout &layout,

@@ -135,7 +135,7 @@ fm.block @b(%x: tensor<?x32xf32>, %g: !fm.weight<[64, 32], int4, group = 32>, %u
 // -----
 
 fm.block @b(%x: tensor<?x32xf32>, %rows: !fm.rows, %kv: !fm.state) -> tensor<?x32xf32> {
-  // expected-error@+1 {{kv_format must be f32, f16 or bf16}}
+  // expected-error@+1 {{kv_format must be f32, f16, bf16 or int8}}
   %0 = fm.attention %x, %x, %x, %rows, %kv kv int4 {heads = 1 : i64, kv_heads = 1 : i64, scale = 1.0 : f64} : tensor<?x32xf32>, tensor<?x32xf32> -> tensor<?x32xf32>
   fm.return %0 : tensor<?x32xf32>
 }

@@ -4,6 +4,7 @@
 #include "isthmus/Dialect/FM/IR/FM.h"
 #include "isthmus/Dialect/Topo/IR/Topo.h"
 #include "isthmus/Plan/Pipeline.h"
+#include "isthmus/Weights/KVLayout.h"
 #include "isthmus/Weights/PackedLayout.h"
 
 #include "mlir/IR/Builders.h"
@@ -109,10 +110,11 @@ private:
         }
     }
     block.walk([&](fm::AttentionOp attention) {
-      layer.stateBytes +=
-          uint64_t(contextTokens) * 2 *
-          uint64_t(fm::getFeatures(attention.getK().getType())) *
-          (attention.getKvFormat() == fm::WeightFormat::F32 ? 4 : 2);
+      const auto kvHeads = int64_t(attention.getKvHeads());
+      KVLayout cache{static_cast<PackedFormat>(attention.getKvFormat()),
+                     kvHeads,
+                     fm::getFeatures(attention.getK().getType()) / kvHeads};
+      layer.stateBytes += uint64_t(contextTokens * cache.positionBytes());
     });
     // An upper bound: every value of the block at once, for a full step, and
     // the two slots between calls. The linker's own figure is smaller.

@@ -163,8 +163,7 @@ LogicalResult QuantizeOp::verify() {
 }
 
 bool isthmus::fm::isKVFormat(WeightFormat format) {
-  return format == WeightFormat::F32 || format == WeightFormat::F16 ||
-         format == WeightFormat::BF16;
+  return format != WeightFormat::Int4;
 }
 
 bool isthmus::fm::isProductWeight(OpOperand &use) {
@@ -286,7 +285,7 @@ LogicalResult AttentionOp::verify() {
   if (bool(getSinks()) != bool(getWindow()))
     return emitOpError("'sinks' and 'window' come together");
   if (!isKVFormat(getKvFormat()))
-    return emitOpError("kv_format must be f32, f16 or bf16");
+    return emitOpError("kv_format must be f32, f16, bf16 or int8");
   if (getWindow() && (*getWindow() <= 0 || *getSinks() < 0))
     return emitOpError("window must be positive and sinks not negative");
   return success();

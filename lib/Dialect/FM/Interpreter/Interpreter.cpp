@@ -2,6 +2,7 @@
 #include "isthmus/Dialect/FM/Interpreter/Interpreter.h"
 
 #include "isthmus/Weights/RowOps.h"
+#include "isthmus/runtime/KernelABI.h"
 
 #include "llvm/ADT/TypeSwitch.h"
 
@@ -110,15 +111,19 @@ private:
     auto qrows = dyn_cast<QRowsType>(type);
     if (!qrows)
       return;
-    int64_t size = qrows.getGroup();
+    roundToIntegers(m, qrows.getGroup(), 127);
+  }
+
+  /// Of at most `most`, with a scale for each `size` neighbours.
+  static void roundToIntegers(Matrix &m, int64_t size, float most) {
     for (size_t g = 0; g < m.values.size(); g += size_t(size)) {
       float largest = 0;
       for (int64_t i = 0; i < size; ++i)
         largest = std::max(largest, std::fabs(m.values[g + size_t(i)]));
       for (int64_t i = 0; i < size; ++i) {
         float &v = m.values[g + size_t(i)];
-        float q = largest > 1e-30f ? std::nearbyint(v * (127.0f / largest)) : 0;
-        v = q * (largest * (1.0f / 127.0f));
+        float q = largest > 1e-30f ? std::nearbyint(v * (most / largest)) : 0;
+        v = q * (largest * (1.0f / most));
       }
     }
   }
@@ -253,6 +258,11 @@ private:
         roundToBF16(*rounded);
     int64_t heads = op.getHeads(), group = heads / int64_t(op.getKvHeads());
     int64_t dim = q.columns / heads;
+    if (op.getKvFormat() == WeightFormat::Int8) {
+      for (Matrix *cached : {&k, &v})
+        roundToIntegers(*cached, dim, 127);
+      roundToIntegers(q, dim, 32767);
+    }
     Matrix y{q.rows, q.columns, std::vector<float>(q.values.size())};
     for (int64_t t = 0; t < q.rows; ++t)
       for (int64_t h = 0; h < heads; ++h) {
@@ -275,6 +285,8 @@ private:
             p = double(weights::roundToBF16(float(p)));
           sum += p;
         }
+        if (op.getKvFormat() == WeightFormat::Int8)
+          roundProbabilities(probabilities, v, kv, dim);
         for (int64_t d = 0; d < dim; ++d) {
           double out = 0;
           for (int64_t p = 0; p <= t; ++p)
@@ -283,6 +295,31 @@ private:
         }
       }
     return y;
+  }
+
+  /// With an int8 cache probabilities become int16, multiplied by the scales of
+  /// their values, which are 1/127 of the largest value of the head; each
+  /// partition has a scale of its own.
+  static void roundProbabilities(std::vector<double> &probabilities,
+                                 const Matrix &v, int64_t firstFeature,
+                                 int64_t features) {
+    constexpr size_t kPartition = rt::kPartitionPositions;
+    std::vector<double> scales(probabilities.size(), 0);
+    for (size_t p = 0; p < scales.size(); ++p)
+      for (int64_t d = 0; d < features; ++d)
+        scales[p] = std::max(
+            scales[p], std::fabs(double(v.at(int64_t(p), firstFeature + d))));
+    for (size_t first = 0; first < scales.size(); first += kPartition) {
+      const size_t last = std::min(first + kPartition, scales.size());
+      double unit = 0;
+      for (size_t p = first; p < last; ++p)
+        unit = std::max(unit, probabilities[p] * scales[p] / 32767);
+      for (size_t p = first; p < last && unit > 0; ++p)
+        if (scales[p] > 0)
+          probabilities[p] =
+              std::nearbyint(probabilities[p] * scales[p] / unit) * unit /
+              scales[p];
+    }
   }
 
   static double silu(double x) { return x / (1.0 + std::exp(-x)); }

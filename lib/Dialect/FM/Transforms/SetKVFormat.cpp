@@ -17,8 +17,8 @@ struct SetKVFormat : public isthmus::fm::impl::SetKVFormatBase<SetKVFormat> {
   void runOnOperation() override {
     auto chosen = symbolizeWeightFormat(format);
     if (!chosen || !isKVFormat(*chosen)) {
-      getOperation().emitError("fm-set-kv-format: format must be f32, f16 or "
-                               "bf16, got '")
+      getOperation().emitError("fm-set-kv-format: format must be f32, f16, "
+                               "bf16 or int8, got '")
           << format << "'";
       return signalPassFailure();
     }

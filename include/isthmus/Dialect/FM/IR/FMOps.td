@@ -250,8 +250,8 @@ def FM_AttentionOp : FM_Op<"attention", [AllTypesMatch<["k", "v"]>, MemoryEffect
     Keys are stored after rotary embedding at absolute positions. With `window` a
     row sees the first `sinks` positions and the last `window` ones
     (arXiv:2309.17453); without, all positions up to its own. The cache stores keys
-    and values as `kv_format`, f32, f16 or bf16, rounded to nearest even. With bf16
-    queries and probabilities are rounded to bf16 too, the latter relative to the
+    and values as `kv_format`: f32, f16, bf16, or int8 with a scale for each key and
+    each value of a head, rounded to nearest even. With bf16 queries and probabilities are rounded to bf16 too, the latter relative to the
     largest of their partition (docs/numerics.md).
   }];
   let arguments = (ins FM_Float:$q, FM_Float:$k, FM_Float:$v, FM_RowsType:$rows,
