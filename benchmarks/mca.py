@@ -20,8 +20,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 BIN = pathlib.Path(os.environ.get("BUILD", ROOT / "build")) / "bin"
 # Processor: the target whose kernels it runs, and how many multiplies it starts each cycle (from the vendors'
 # optimisation guides: Cortex-A76 has two 128-bit pipes, Neoverse-V2 four).
-PROCESSORS = {"cortex-a76": ("aarch64-dotprod", "aarch64", 2), "neoverse-v2": ("aarch64-dotprod", "aarch64", 4)}
-MULTIPLY = re.compile(r"^(sdot|fmla|vpdpbusd|vfmadd\w+|vdpbf16ps)\b")
+PROCESSORS = {"cortex-a76": ("aarch64-dotprod", "aarch64", 2), "neoverse-v2": ("aarch64-i8mm", "aarch64", 4)}
+MULTIPLY = re.compile(r"^(sdot|smmla|fmla|vpdpbusd|vfmadd\w+|vdpbf16ps)\b")
 JUMP = re.compile(r"^(j[a-z]+|b\.[a-z]+|cbn?z|tbn?z)\s.*?(\.LBB\w+)$")
 
 

@@ -248,6 +248,10 @@ Value KernelBuilder::intrinsic(StringRef name, Type result, ValueRange args) {
       .getResult(0);
 }
 
+void KernelBuilder::intrinsic(StringRef name, ValueRange args) {
+  LLVM::CallIntrinsicOp::create(b, loc, b.getStringAttr(name), args);
+}
+
 //===----------------------------------------------------------------------===//
 // Memory and control flow
 //===----------------------------------------------------------------------===//
@@ -255,6 +259,18 @@ Value KernelBuilder::intrinsic(StringRef name, Type result, ValueRange args) {
 Value KernelBuilder::ptr(Value base, Value offset) {
   return LLVM::GEPOp::create(b, loc, base.getType(), i8(), base,
                              ArrayRef<LLVM::GEPArg>{offset});
+}
+Value KernelBuilder::distance(Value from, Value to) {
+  auto address = [&](Value pointer) {
+    return LLVM::PtrToIntOp::create(b, loc, i64(), pointer);
+  };
+  return arith::SubIOp::create(b, loc, address(to), address(from));
+}
+Value KernelBuilder::stackBuffer(int64_t bytes) {
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(&function.getBody().front());
+  return LLVM::AllocaOp::create(b, loc, scratch.getType(), i8(), cst(bytes),
+                                64);
 }
 Value KernelBuilder::ptr(Value base, int64_t offset) {
   return offset == 0 ? base : ptr(base, cst(offset));

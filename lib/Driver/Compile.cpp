@@ -16,6 +16,7 @@
 
 #include <chrono>
 #include <fstream>
+#include <sstream>
 #include <sys/resource.h>
 #include <thread>
 
@@ -179,13 +180,18 @@ private:
     }
   }
 
-  /// One library for each distinct target of the topology. Templates must be
+  /// One library for each distinct target of the topology, the preferred ones
+  /// first: a device loads the first that it can run. Templates must be
   /// the same for all: they are taken from the last conversion, which stays in
   /// the module.
   void writeKernels(BundleWriter &writer, bundle::Manifest &manifest) {
-    std::vector<std::string> targets = topology.targets;
-    std::sort(targets.begin(), targets.end());
-    targets.erase(std::unique(targets.begin(), targets.end()), targets.end());
+    std::string all;
+    for (const std::string &ofDevice : topology.targets)
+      all += (all.empty() ? "" : ",") + ofDevice;
+    std::vector<std::string> targets;
+    std::istringstream names(parseTargets(all));
+    for (std::string name; std::getline(names, name, ',');)
+      targets.push_back(name);
     std::string schedule;
     for (size_t i = 0; i < targets.size(); ++i) {
       report("kernels", double(i) / double(targets.size()));

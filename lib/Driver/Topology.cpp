@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cmath>
 #include <set>
+#include <sstream>
 #include <unistd.h>
 #include <yaml-cpp/yaml.h>
 
@@ -31,6 +32,26 @@ double isthmus::parseQuantity(const std::string &text,
         return value * factor;
   throw Error("'{}' is not a quantity in {} (like \"64 M{}\")", text, unit,
               unit);
+}
+
+std::string isthmus::parseTargets(const std::string &text) {
+  std::set<std::string> chosen;
+  std::istringstream names(text);
+  for (std::string name; std::getline(names, name, ',');) {
+    name.erase(0, name.find_first_not_of(' '));
+    name.erase(name.find_last_not_of(' ') + 1);
+    chosen.insert(name == "host" ? hostTarget().name : name);
+  }
+  std::string known = "host", result;
+  for (const TargetDescription &candidate : allTargets()) {
+    known += ", " + candidate.name;
+    if (chosen.erase(candidate.name))
+      result += (result.empty() ? "" : ",") + candidate.name;
+  }
+  if (!chosen.empty() || result.empty())
+    throw Error("unknown target '{}'; known: {}",
+                chosen.empty() ? text : *chosen.begin(), known);
+  return result;
 }
 
 namespace {
@@ -103,17 +124,14 @@ private:
     for (const plan::Device &other : result.devices)
       if (other.name == device.name)
         fail(node, "device '" + device.name + "' appears twice");
-    std::string target = node["target"] ? text(node, "target") : "host";
-    if (target == "host")
-      target = hostTarget().name;
-    if (!findTarget(target)) {
-      std::string known = "host";
-      for (const TargetDescription &candidate : allTargets())
-        known += ", " + candidate.name;
-      fail(node["target"], "unknown target '" + target + "'; known: " + known);
+    std::string targets;
+    try {
+      targets = parseTargets(node["target"] ? text(node, "target") : "host");
+    } catch (const Error &error) {
+      fail(node["target"], error.what());
     }
     result.devices.push_back(device);
-    result.targets.push_back(target);
+    result.targets.push_back(targets);
   }
 
   size_t deviceIndex(const YAML::Node &node) {

@@ -74,6 +74,17 @@ std::span<const TargetDescription> isthmus::allTargets() {
                t.pairDot = PairDot::Avx512BF16;
              }),
       avx512Vnni(),
+      // After the others: nobody has run its kernels yet
+      // (docs/add-a-target.md).
+      derive(avx512Vnni(),
+             [](TargetDescription &t) {
+               t.name = "x86-64-amx-int8";
+               t.features += ",+avx512bf16,+amx-tile,+amx-int8";
+               t.requiredCpuFlags += " avx512_bf16 amx_tile amx_int8";
+               t.pairDot = PairDot::Avx512BF16;
+               t.dot = DotProduct::Amx;
+               t.dotRows = 16;
+             }),
       derive(avx2(),
              [](TargetDescription &t) {
                t.name = "x86-64-avx-vnni";
@@ -82,6 +93,14 @@ std::span<const TargetDescription> isthmus::allTargets() {
                t.dot = DotProduct::AvxVnni;
              }),
       avx2(),
+      derive(neon(),
+             [](TargetDescription &t) {
+               t.name = "aarch64-i8mm";
+               t.features = "+v8.2a,+dotprod,+fullfp16,+i8mm";
+               t.requiredCpuFlags = "asimddp asimdhp i8mm";
+               t.dot = DotProduct::NeonMatrix;
+               t.dotRows = 4;
+             }),
       derive(neon(),
              [](TargetDescription &t) {
                t.name = "aarch64-dotprod";

@@ -9,6 +9,8 @@
 #include <sys/auxv.h>
 #else
 #include <fstream>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 using namespace isthmus;
@@ -65,5 +67,17 @@ bool rt::cpuSupports(std::string_view triple, std::string_view flags,
       *missing = word;
     return false;
   }
+  return true;
+}
+
+bool rt::requestCpuFeatures(std::string_view flags) {
+#if defined(__x86_64__)
+  // Tiles are large: Linux saves them only for processes that asked
+  // (Documentation/arch/x86/xstate.rst).
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  if (flags.find("amx_tile") != std::string_view::npos)
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#endif
+  (void)flags;
   return true;
 }

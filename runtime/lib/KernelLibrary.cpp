@@ -26,6 +26,11 @@ KernelLibrary::KernelLibrary(const Bundle &bundle)
           fmt::format(" {} (this machine lacks {})", library.target(), missing);
       continue;
     }
+    if (!requestCpuFeatures(library.required_cpu_flags())) {
+      offered += fmt::format(" {} (the system refuses its registers)",
+                             library.target());
+      continue;
+    }
     auto code = bundle.blob(library.blob());
     Bundle::Range whole{library.blob(), 0, code.size()};
     bundle.verify({&whole, 1}, 1);

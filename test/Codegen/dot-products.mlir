@@ -3,6 +3,19 @@
 // RUN: isthmus-opt %S/../Inputs/two-layers.mlir --fm-quantize-weights=format=int4 --canonicalize --convert-fm-to-sched=target=x86-64-avx512-vnni | isthmus-translate --kernels-to-asm | FileCheck %s --check-prefix=VNNI
 // RUN: isthmus-opt %S/../Inputs/two-layers.mlir --fm-quantize-weights=format=int4 --canonicalize --convert-fm-to-sched=target=aarch64-dotprod | isthmus-translate --kernels-to-asm | FileCheck %s --check-prefix=NEON
 // RUN: isthmus-opt %S/../Inputs/two-layers.mlir --fm-quantize-weights=format=int4 --canonicalize --convert-fm-to-sched=target=aarch64 | isthmus-translate --kernels-to-asm | FileCheck %s --check-prefix=ARM
+// RUN: isthmus-opt %S/../Inputs/two-layers.mlir --fm-quantize-weights=format=int4 --canonicalize --convert-fm-to-sched=target=x86-64-amx-int8 | isthmus-translate --kernels-to-asm | FileCheck %s --check-prefix=AMX
+
+// AMX-LABEL: {{^}}linear_int4_32x32:
+// AMX-NOT: call
+// AMX: ldtilecfg
+// AMX: tileloadd
+// AMX: tileloadd
+// AMX: tdpbssd
+// AMX: tilestored
+// AMX: tilerelease
+// AMX-LABEL: {{^}}linear_int8_64x32:
+// AMX-NOT: call
+// AMX: tdpbssd
 
 // AVX2-LABEL: {{^}}linear_int4_32x32:
 // AVX2-NOT: call

@@ -9,6 +9,9 @@
 // RUN: isthmus-opt %s --convert-fm-to-sched=target=x86-64-avx512-bf16 -o %t.mlir
 // RUN: isthmus-translate --kernels-to-asm %t.mlir -o %t.s
 // RUN: awk -f %S/loops.awk %t.s | FileCheck %s --check-prefix=BF16 --implicit-check-not='linear_bf16{{.*}} {{[1-9][0-9]*}} spills'
+// RUN: isthmus-opt %s --convert-fm-to-sched=target=x86-64-amx-int8 -o %t.mlir
+// RUN: isthmus-translate --kernels-to-asm %t.mlir -o %t.s
+// RUN: awk -f %S/loops.awk %t.s | FileCheck %s --check-prefix=AMX
 // RUN: isthmus-opt %s --convert-fm-to-sched=target=x86-64-avx2 -o %t.mlir
 // RUN: isthmus-translate --kernels-to-asm %t.mlir -o %t.s
 // RUN: awk -f %S/loops.awk %t.s | FileCheck %s --check-prefix=AVX2
@@ -19,6 +22,11 @@
 // RUN: isthmus-translate --kernels-to-asm %t.mlir -o %t.s
 // RUN: awk -f %S/loops.awk %t.s | FileCheck %s --check-prefix=NEON
 // RUN: FileCheck %s --check-prefix=LANES < %t.s
+
+// RUN: isthmus-opt %s --convert-fm-to-sched=target=aarch64-i8mm -o %t.mlir
+// RUN: isthmus-translate --kernels-to-asm %t.mlir -o %t.s
+// RUN: awk -f %S/loops.awk %t.s | FileCheck %s --check-prefix=I8MM
+// RUN: FileCheck %s --check-prefix=MATRIX < %t.s
 
 // VNNI: linear_int4_128x256: 198 instructions, 32 dots, 8 fmas, 20 prefetches, 19 spills, 0 shuffles
 // VNNI: linear_int4_128x256: 250 instructions, 128 dots, 32 fmas, 0 prefetches, 0 spills, 0 shuffles
@@ -34,6 +42,12 @@
 // BF16: attention_partitions_9_9_64_bf16_p1: 24 instructions, 0 dots, 4 fmas, 12 prefetches, 0 spills, 0 shuffles
 // BF16: attention_partitions_9_9_64_bf16_p1: 14 instructions, 0 dots, 4 fmas, 4 prefetches, 0 spills, 0 shuffles
 
+// int8 keys and values are widened to pairs of int16.
+// VNNI: attention_9_9_64_int8: 22 instructions, 8 dots, 0 fmas, 2 prefetches, 0 spills, 0 shuffles
+// VNNI: attention_9_9_64_int8: 28 instructions, 16 dots, 0 fmas, 0 prefetches, 0 spills, 0 shuffles
+// VNNI: attention_partitions_9_9_64_int8_p1: 24 instructions, 2 dots, 0 fmas, 6 prefetches, 0 spills, 0 shuffles
+// VNNI: attention_partitions_9_9_64_int8_p1: 16 instructions, 4 dots, 0 fmas, 2 prefetches, 0 spills, 0 shuffles
+
 // UNPACK-LABEL: {{^}}linear_int4_128x256:
 // UNPACK: vpand{{[dq]}} %zmm{{[0-9]+}}, %zmm[[A:[0-9]+]], %zmm[[LOW:[0-9]+]]
 // UNPACK-DAG: vpdpbusd {{.*}}%zmm[[LOW]], %zmm
@@ -42,6 +56,9 @@
 // UNPACK: vpdpbusd {{.*}}%zmm[[HIGH]], %zmm
 // Many rows: the activations are broadcast by the dot product itself.
 // UNPACK: vpdpbusd {{.*}}{1to16}
+
+// 16 rows a tile product, sums added from memory.
+// AMX: linear_int8_128x256: 60 instructions, 1 dots, 16 fmas, 0 prefetches, 16 spills, 0 shuffles
 
 // AVX2: linear_int4_128x256: {{[0-9]+}} instructions, 32 dots, 8 fmas, 10 prefetches
 // AVX2: linear_int4_128x256: {{[0-9]+}} instructions, 64 dots, 16 fmas, 0 prefetches
@@ -53,6 +70,12 @@
 // NEON: linear_int8_128x256: 90 instructions, 64 dots, 0 fmas, 0 prefetches, 0 spills, 0 shuffles
 // LANES-LABEL: {{^}}linear_int8_128x256:
 // LANES: sdot v{{[0-9]+}}.4s, v{{[0-9]+}}.16b, v{{[0-9]+}}.4b[{{[0-3]}}]
+// Many rows: sums of two rows and two outputs; a register of weights costs a shuffle.
+// I8MM: linear_int8_128x256: 133 instructions, 64 dots, 0 fmas, 16 prefetches
+// I8MM: linear_int8_128x256: 175 instructions, 64 dots, 0 fmas, 0 prefetches, {{[0-2]}} spills, 52 shuffles
+// MATRIX-LABEL: {{^}}linear_int8_128x256:
+// MATRIX: sdot v{{[0-9]+}}.4s, v{{[0-9]+}}.16b, v{{[0-9]+}}.4b[{{[0-3]}}]
+// MATRIX: smmla v{{[0-9]+}}.4s, v{{[0-9]+}}.16b, v{{[0-9]+}}.16b
 
 fm.block @int4(%x: tensor<?x256xf32>, %w: !fm.weight<[128, 256], int4, group = 32>) -> tensor<?x128xf32> {
   %0 = fm.quantize_rows %x : tensor<?x256xf32> -> !fm.qrows<256, group = 64>
@@ -76,5 +99,10 @@ fm.block @bf16(%x: tensor<?x256xf32>, %w: !fm.weight<[128, 256], bf16>) -> tenso
 fm.block @attention(%q: tensor<?x576xf32>, %rows: !fm.rows, %state: !fm.state) -> tensor<?x576xf32> {
   %k = fm.rotary %q, %rows {head_dim = 64 : i64, theta = 1.0e4 : f64} : tensor<?x576xf32>
   %0 = fm.attention %q, %k, %k, %rows, %state kv bf16 {heads = 9 : i64, kv_heads = 9 : i64, scale = 0.125 : f64} : tensor<?x576xf32>, tensor<?x576xf32> -> tensor<?x576xf32>
+  fm.return %0 : tensor<?x576xf32>
+}
+fm.block @attention_int8(%q: tensor<?x576xf32>, %rows: !fm.rows, %state: !fm.state) -> tensor<?x576xf32> {
+  %k = fm.rotary %q, %rows {head_dim = 64 : i64, theta = 1.0e4 : f64} : tensor<?x576xf32>
+  %0 = fm.attention %q, %k, %k, %rows, %state kv int8 {heads = 9 : i64, kv_heads = 9 : i64, scale = 0.125 : f64} : tensor<?x576xf32>, tensor<?x576xf32> -> tensor<?x576xf32>
   fm.return %0 : tensor<?x576xf32>
 }

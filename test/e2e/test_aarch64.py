@@ -22,7 +22,7 @@ def emulated():
     return ["qemu-aarch64", "-L", sysroot.stdout.strip(), program]
 
 
-@pytest.mark.parametrize("target", ["aarch64", "aarch64-dotprod"])
+@pytest.mark.parametrize("target", ["aarch64", "aarch64-dotprod", "aarch64-i8mm"])
 @pytest.mark.parametrize("weights,options", [(weights, []) for weights in FORMATS] + [INT8_CACHE])
 def test_same_tokens_and_logits(isthmus, bundles, emulated, tmp_path, weights, options, target):
     arm = Isthmus(emulated)
@@ -49,6 +49,20 @@ def test_refuses_a_bundle_for_another_processor(isthmus, bundles, emulated):
     old = Isthmus([*emulated[:1], "-cpu", "cortex-a53", *emulated[1:]])
     message = old.fails("run", bundles("llama", "int4", "--target", "aarch64-dotprod"), "--tokens", 1)
     assert "this machine lacks asimddp" in message
+
+
+def test_one_bundle_for_several_processors(isthmus, bundles, emulated, tmp_path):
+    """Each machine loads the best of the libraries that it can run."""
+    several = bundles("llama", "int4", "--target", "aarch64,aarch64-i8mm, x86-64-avx2,host")
+    libraries = [library["target"] for library in json.loads(isthmus("inspect", several, "--json"))["kernels"]]
+    assert libraries[-3:] == ["x86-64-avx2", "aarch64-i8mm", "aarch64"]
+    expected = isthmus.logits(bundles("llama", "int4"), PROMPT, tmp_path).tobytes()
+    old = Isthmus([*emulated[:1], "-cpu", "cortex-a53", *emulated[1:]])
+    chosen = []
+    for machine in (isthmus, Isthmus(emulated), old):
+        assert machine.logits(several, PROMPT, tmp_path).tobytes() == expected
+        chosen.append(json.loads(machine("bench", several, "-p", 4, "-n", 0, "-r", 1, "--json"))["target"])
+    assert chosen == [libraries[0], "aarch64-i8mm", "aarch64"]
 
 
 TOPOLOGY = """

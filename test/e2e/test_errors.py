@@ -81,6 +81,8 @@ def test_topologies(isthmus, gguf, tmp_path):
     assert "unknown target 'z80'" in topology(
         "devices:\n - {name: a, memory: 1 GB, bandwidth: 1 GB/s, ops: 1 Gop/s, target: z80}")
     topology("devices: [")
+    message = compile_fails(isthmus, gguf, tmp_path, "--target", "host, z80")
+    assert "unknown target 'z80'" in message and "aarch64-i8mm" in message
 
 
 def test_changed_bytes_in_a_bundle(isthmus, bundles, tmp_path):

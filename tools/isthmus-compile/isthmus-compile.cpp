@@ -2,7 +2,6 @@
 #include "../Completion.h"
 #include "isthmus/Driver/Compile.h"
 #include "isthmus/Import/Llama.h"
-#include "isthmus/Target/TargetDescription.h"
 #include "isthmus/runtime/Error.h"
 
 #include <CLI/CLI.hpp>
@@ -73,7 +72,9 @@ static int run(int argc, char **argv) {
                  "devices and links (default: this host)")
       ->check(CLI::ExistingFile);
   app.add_option("--target", target,
-                 "target of the host device (default: what this machine has)");
+                 "targets of all devices, separated by commas; each runs the "
+                 "best it can (default: the topology's, or what this machine "
+                 "has)");
   app.add_option("--weights", options.weights, "how weights are stored")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "int8", "int4"}))
       ->capture_default_str();
@@ -118,11 +119,8 @@ static int run(int argc, char **argv) {
   };
   Topology topology =
       topologyFile.empty() ? hostTopology() : readTopology(topologyFile);
-  if (!target.empty()) {
-    if (!findTarget(target))
-      throw rt::Error("unknown target '{}'", target);
-    topology.targets.assign(topology.targets.size(), target);
-  }
+  if (!target.empty())
+    topology.targets.assign(topology.targets.size(), parseTargets(target));
   import::Checkpoint checkpoint =
       model.starts_with(kGenerated)
           ? generate(model.substr(std::strlen(kGenerated)), generatedLayers,

@@ -253,8 +253,11 @@ void run(const Options &o, SessionOptions sessionOptions) {
   if (!o.trace.empty() && !(std::ofstream(o.trace) << trace))
     throw rt::Error("{}: cannot write", o.trace);
 
-  json out = {
-      {"depth", o.depth}, {"repetitions", o.repetitions}, {"batch", o.batch}};
+  const std::string &target = session.local->kernels().target();
+  json out = {{"target", target},
+              {"depth", o.depth},
+              {"repetitions", o.repetitions},
+              {"batch", o.batch}};
   if (!prefill.empty())
     out["prefill_tok_s"] = median(prefill);
   if (!decode.empty())
@@ -275,6 +278,7 @@ void run(const Options &o, SessionOptions sessionOptions) {
     fmt::print("{}\n", out.dump());
     return;
   }
+  fmt::print("kernels for {}\n", target);
   if (!prefill.empty())
     fmt::print("prefill {:5} tokens: {:8.1f} tokens/s\n", o.prompt,
                median(prefill));

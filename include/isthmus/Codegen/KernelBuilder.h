@@ -111,10 +111,14 @@ public:
   /// Calls an LLVM intrinsic by name.
   mlir::Value intrinsic(llvm::StringRef name, mlir::Type result,
                         mlir::ValueRange args);
+  void intrinsic(llvm::StringRef name, mlir::ValueRange args);
 
   // Memory. Offsets are in bytes.
   mlir::Value ptr(mlir::Value base, mlir::Value offset);
   mlir::Value ptr(mlir::Value base, int64_t offset);
+  mlir::Value distance(mlir::Value from, mlir::Value to); ///< in bytes, i64
+  /// Memory of the function, 64-byte aligned.
+  mlir::Value stackBuffer(int64_t bytes);
   mlir::Value load(mlir::Type type, mlir::Value base, int64_t offset = 0);
   void store(mlir::Value value, mlir::Value base, int64_t offset = 0);
   /// Asks for `bytes` bytes from `base` on, which need not be readable, to be

@@ -9,7 +9,8 @@
 
 namespace isthmus {
 
-/// What a topology file says. `targets` stands beside `devices`.
+/// What a topology file says. `targets` stands beside `devices`: the names of
+/// targets, separated by commas, of which the device runs the first it can.
 struct Topology {
   std::vector<plan::Device> devices;
   std::vector<std::string> targets;
@@ -19,6 +20,10 @@ struct Topology {
 /// Reads a YAML topology (docs/topology.md). Quantities carry units: "64 MB",
 /// "12.5 MB/s", "2 ms", "40 Gop/s". Throws rt::Error with file and line.
 Topology readTopology(const std::filesystem::path &path);
+
+/// Checks a list of targets, in which "host" stands for this machine's, and
+/// returns it with the preferred ones first. Throws rt::Error that lists all.
+std::string parseTargets(const std::string &text);
 
 /// This machine as a topology of one device.
 Topology hostTopology();

@@ -10,6 +10,8 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
+#include <map>
+
 using namespace mlir;
 using namespace isthmus;
 
@@ -162,6 +164,113 @@ Values dotNeon(KernelBuilder &k, const Part &part, const Values &rows,
   return join(k, acc);
 }
 
+/// Lanes of `a` and `b`, 32 bits or 64, in turn: the first halves' or the
+/// second halves'.
+Value zip(KernelBuilder &k, Value a, Value b, bool second, int64_t lanes) {
+  SmallVector<int64_t> order;
+  const int64_t first = second ? 2 : 0;
+  for (int64_t i = 0; i < 4; ++i)
+    order.push_back(lanes == 4 ? first + i / 2 + i % 2 * 4
+                               : first + i % 2 + i / 2 * 4);
+  return vector::ShuffleOp::create(k.b, k.loc, a, b, order);
+}
+
+/// smmla multiplies two rows of eight inputs with two outputs of eight. Two
+/// registers of weights, four outputs with four inputs each, become two of two
+/// outputs with eight inputs; sums of two rows stand together until the end.
+Values dotNeonMatrix(KernelBuilder &k, const Part &part, const Values &rows,
+                     const Values &sums) {
+  if (rows.size() % 2 != 0)
+    return dotNeon(k, part, rows, sums);
+  constexpr int64_t kPieces = 4; // registers of 16 outputs
+  VectorType ints = k.vec(4, k.i32()), bytes = k.vec(16, k.i8());
+  const size_t pairs = rows.size() / 2, eights = size_t(part.inputs) / 8;
+  Values acc, inputs; // [pair][piece][half], [pair][eight inputs]
+  Values parts = split(k, sums, 4);
+  for (size_t p = 0; p < pairs; ++p) {
+    for (int64_t piece = 0; piece < kPieces; ++piece)
+      for (bool second : {false, true})
+        acc.push_back(zip(k, parts[2 * p * kPieces + size_t(piece)],
+                          parts[(2 * p + 1) * kPieces + size_t(piece)], second,
+                          2));
+    for (int64_t offset = 0; offset < part.inputs; offset += 16) {
+      Value a = k.load(ints, rows[2 * p], offset);
+      Value b = k.load(ints, rows[2 * p + 1], offset);
+      for (bool second : {false, true})
+        inputs.push_back(k.bitcast(bytes, zip(k, a, b, second, 2)));
+    }
+  }
+  std::map<std::pair<int64_t, int64_t>, Value> evens; // by eight and piece
+  forEachPiece(k, part, 16, [&](int64_t piece, Value w, int64_t quad) {
+    Value own = k.bitcast(ints, w);
+    if (quad % 2 == 0) {
+      evens[{quad / 2, piece}] = own;
+      return;
+    }
+    for (bool second : {false, true}) {
+      Value weights =
+          k.bitcast(bytes, zip(k, evens.at({quad / 2, piece}), own, second, 4));
+      for (size_t p = 0; p < pairs; ++p) {
+        Value &sum = acc[(p * kPieces + size_t(piece)) * 2 + second];
+        sum =
+            k.intrinsic("llvm.aarch64.neon.smmla", ints,
+                        {sum, inputs[p * eights + size_t(quad / 2)], weights});
+      }
+    }
+  });
+  Values out;
+  for (size_t p = 0; p < pairs; ++p)
+    for (bool second : {false, true})
+      for (size_t piece = 0; piece < kPieces; ++piece) {
+        const size_t i = (p * kPieces + piece) * 2;
+        out.push_back(zip(k, acc[i], acc[i + 1], second, 2));
+      }
+  return join(k, out);
+}
+
+/// Rows from which on tiles of AMX are used: they take up to 16 in the time of
+/// one.
+constexpr size_t kAmxRows = 8;
+
+/// tdpbssd multiplies a tile of rows, 16 rows of 64 bytes, with one of weights,
+/// which lie in memory as it wants them: 16 outputs with four inputs in a row.
+/// Nibbles are unpacked to memory first, sums come back through it. LLVM
+/// configures the tiles.
+Values dotAmx(KernelBuilder &k, const Part &part, const Values &rows,
+              const Values &sums) {
+  constexpr int64_t kTileRowBytes = 64;
+  Type tile = LLVM::LLVMX86AMXType::get(k.b.getContext());
+  auto count = [&](int64_t value) { return k.cst(k.i16(), value); };
+  auto load = [&](int64_t tileRows, int64_t bytes, Value from, Value stride) {
+    return k.intrinsic("llvm.x86.tileloadd64.internal", tile,
+                       {count(tileRows), count(bytes), from, stride});
+  };
+  const int64_t rowCount = int64_t(rows.size()), quads = part.inputs / 4;
+  Value weights = part.block, lineBytes = k.cst(kTileRowBytes);
+  if (isInt4(part.weight)) {
+    weights = k.stackBuffer(quads * kTileRowBytes);
+    forEachPiece(k, part, kTileRowBytes, [&](int64_t, Value w, int64_t quad) {
+      k.store(w, weights, quad * kTileRowBytes);
+    });
+  }
+  Value product = k.intrinsic(
+      "llvm.x86.tdpbssd.internal", tile,
+      {count(rowCount), count(kTileRowBytes), count(part.inputs),
+       k.intrinsic("llvm.x86.tilezero.internal", tile,
+                   {count(rowCount), count(kTileRowBytes)}),
+       load(rowCount, part.inputs, rows[0], k.distance(rows[0], rows[1])),
+       load(quads, kTileRowBytes, weights, lineBytes)});
+  Value results = k.stackBuffer(rowCount * kTileRowBytes);
+  k.intrinsic(
+      "llvm.x86.tilestored64.internal",
+      {count(rowCount), count(kTileRowBytes), results, lineBytes, product});
+  Values out;
+  for (auto [r, sum] : llvm::enumerate(sums))
+    out.push_back(
+        k.add(sum, k.load(sum.getType(), results, int64_t(r) * kTileRowBytes)));
+  return out;
+}
+
 Values dotPortable(KernelBuilder &k, const Part &part, const Values &rows,
                    Values acc) {
   VectorType wide = k.vec(64, k.i32());
@@ -196,8 +305,13 @@ Values isthmus::emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
     return dotVnni(k, part, rows, sums, 32);
   case DotProduct::Avx512Vnni:
     return dotVnni(k, part, rows, sums, 64);
+  case DotProduct::Amx:
+    return rows.size() < kAmxRows ? dotVnni(k, part, rows, sums, 64)
+                                  : dotAmx(k, part, rows, sums);
   case DotProduct::NeonDot:
     return dotNeon(k, part, rows, sums);
+  case DotProduct::NeonMatrix:
+    return dotNeonMatrix(k, part, rows, sums);
   case DotProduct::Portable:
     return dotPortable(k, part, rows, sums);
   }
@@ -205,18 +319,25 @@ Values isthmus::emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
 }
 
 Value isthmus::emitDotStart(KernelBuilder &k, const PackedLayout &weight,
+                            size_t rows,
                             llvm::function_ref<Value()> correction) {
-  switch (k.target.dot) {
-  case DotProduct::AvxVnni:
-  case DotProduct::Avx512Vnni:
-    if (isInt4(weight))
-      break;
+  auto isCorrected = [&] {
+    switch (k.target.dot) {
+    case DotProduct::AvxVnni:
+    case DotProduct::Avx512Vnni:
+      return true;
+    case DotProduct::Amx:
+      return rows < kAmxRows;
+    case DotProduct::Avx2Madd:
+    case DotProduct::NeonDot:
+    case DotProduct::NeonMatrix:
+    case DotProduct::Portable:
+      return false;
+    }
+    llvm_unreachable("unknown dot product");
+  };
+  if (!isInt4(weight) && isCorrected())
     return k.splat(correction(), kLanes);
-  case DotProduct::Avx2Madd:
-  case DotProduct::NeonDot:
-  case DotProduct::Portable:
-    break;
-  }
   return k.cst(k.vec(kLanes, k.i32()), 0);
 }
 
@@ -263,6 +384,7 @@ Value isthmus::emitWordDot(KernelBuilder &k, Value x, Value y, Value sum) {
   };
   switch (k.target.dot) {
   case DotProduct::Avx512Vnni:
+  case DotProduct::Amx:
     return vnni(16);
   case DotProduct::AvxVnni:
     return vnni(8);
@@ -272,6 +394,7 @@ Value isthmus::emitWordDot(KernelBuilder &k, Value x, Value y, Value sum) {
                    k.intrinsic("llvm.x86.avx2.pmadd.wd", s.getType(), {a, b}));
     });
   case DotProduct::NeonDot:
+  case DotProduct::NeonMatrix:
   case DotProduct::Portable:
     break;
   }

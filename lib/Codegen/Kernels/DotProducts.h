@@ -14,7 +14,8 @@ namespace isthmus {
 /// \param weight the layout of the weight.
 /// \param inputs how many: of int4 a whole block, of int8 a multiple of 4.
 /// \param block  pointer to the first of them in the block.
-/// \param rows   for each row, a pointer to the first of its int8 values.
+/// \param rows   for each row, a pointer to the first of its int8 values; all
+///               as far apart as the first two.
 /// \param sums   for each row, vector<16xi32>; a block starts from
 ///               emitDotStart.
 KernelBuilder::Values emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
@@ -22,10 +23,11 @@ KernelBuilder::Values emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
                                    const KernelBuilder::Values &rows,
                                    KernelBuilder::Values sums);
 
-/// What the dot products of a block start from: `correction()`, i32 -128 * the
-/// sum of the row's values, for instructions that take int8 weights with 128
-/// added, or nothing.
+/// What the dot products of a block with so many rows start from:
+/// `correction()`, i32 -128 * the sum of the row's values, for instructions
+/// that take int8 weights with 128 added, or nothing.
 mlir::Value emitDotStart(KernelBuilder &k, const PackedLayout &weight,
+                         size_t rows,
                          llvm::function_ref<mlir::Value()> correction);
 
 /// Lane by lane: sum + x.second * y.second, and to that x.first * y.first, each

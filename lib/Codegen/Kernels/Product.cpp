@@ -144,7 +144,7 @@ Product::Values Product::sumInt8(const Values &w, const Values &xs,
     for (Value panel : w) {
       blocks.push_back(k.ptr(panel, k.mul(group, layout.blockBytes())));
       for (Value row : xs)
-        sums.push_back(emitDotStart(k, layout, [&] {
+        sums.push_back(emitDotStart(k, layout, xs.size(), [&] {
           return k.load(k.i32(), k.ptr(row, k.mul(group, 4)),
                         qrows.correctionOffset());
         }));
@@ -202,9 +202,9 @@ Product::Values Product::sumInt4(const Values &w, const Values &xs,
         Value block = k.ptr(k.ptr(panel, k.mul(index, layout.blockBytes())),
                             layout.panelHeaderBytes());
         prefetchAhead(block, layout.blockBytes(), ahead, xs.size());
-        Values dots =
-            emitGroupDot(k, layout, layout.group(), block, values,
-                         Values(xs.size(), emitDotStart(k, layout, {})));
+        Values dots = emitGroupDot(
+            k, layout, layout.group(), block, values,
+            Values(xs.size(), emitDotStart(k, layout, xs.size(), {})));
         GroupFactors factors = loadFactors(panel, block);
         for (auto [r, dot] : llvm::enumerate(dots)) {
           Value &scaled = next[p * xs.size() + r];

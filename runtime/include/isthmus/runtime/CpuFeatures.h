@@ -12,4 +12,8 @@ namespace isthmus::rt {
 bool cpuSupports(std::string_view triple, std::string_view flags,
                  std::string *missing = nullptr);
 
+/// Asks the system for those of `flags` that a process may use only after it
+/// asked. Returns false if the system refuses.
+bool requestCpuFeatures(std::string_view flags);
+
 } // namespace isthmus::rt

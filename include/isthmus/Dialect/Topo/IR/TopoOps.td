@@ -34,7 +34,7 @@ def Topo_DeviceOp : Topo_Op<"device", [Symbol, HasParent<"TopologyOp">]> {
     `memory` is the budget in bytes for weights, KV cache and activations;
     `bandwidth` the memory read bandwidth in bytes a second; `ops` the arithmetic
     throughput in operations a second (one multiply-add is two); `target` the
-    name of a target description (`docs/add-a-target.md`).
+    names of target descriptions (`docs/add-a-target.md`), separated by commas.
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, I64Attr:$memory, F64Attr:$bandwidth,
                        F64Attr:$ops, StrAttr:$target);
