@@ -4,6 +4,7 @@
 #include "isthmus/Dialect/FM/IR/FM.h"
 #include "isthmus/Dialect/Sched/IR/Sched.h"
 #include "isthmus/Target/TargetDescription.h"
+#include "isthmus/runtime/Error.h"
 #include "isthmus/runtime/KernelABI.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -281,10 +282,10 @@ private:
     return success();
   }
 
-  static Shape productShape(int64_t tiles, const PackedLayout &weight,
-                            sched::RowKind rows) {
+  Shape productShape(int64_t tiles, const PackedLayout &weight,
+                     sched::RowKind rows) {
     Shape shape{tiles, rows};
-    shape.rowsPerTile = productRowsPerTile(weight);
+    shape.rowsPerTile = productRowsPerTile(weight, target);
     return shape;
   }
 
@@ -412,7 +413,8 @@ private:
                        op.getWindow(),
                        partitions};
     while (spec.rowsAtOnce < AttentionSpec::kRowsPerTile &&
-           2 * spec.rowsAtOnce * spec.group() <= target.attentionQueries)
+           2 * spec.rowsAtOnce * spec.group() <=
+               target.schedule.attentionQueries)
       spec.rowsAtOnce *= 2;
     if (failed(checkLanes(*op, spec.headDim, "head size")))
       return failure();
@@ -490,14 +492,21 @@ struct ConvertFMToSched
       module.emitError("unknown target '") << target << "'; known:" << known;
       return signalPassFailure();
     }
+    TargetDescription scheduled = *description;
+    try {
+      parseSchedule(schedule, scheduled.schedule);
+    } catch (const rt::Error &error) {
+      module.emitError(error.what());
+      return signalPassFailure();
+    }
     OpBuilder builder = OpBuilder::atBlockEnd(module.getBody());
     auto kernels =
         ModuleOp::create(builder, module.getLoc(), StringRef("kernels"));
     kernels->setAttr("isthmus.target",
                      builder.getStringAttr(description->name));
-    auto schedule =
+    auto templates =
         ModuleOp::create(builder, module.getLoc(), StringRef("schedule"));
-    emitProbes(kernels, *description, module.getLoc());
+    emitProbes(kernels, scheduled, module.getLoc());
     int64_t longest = 1;
     module.walk([&](fm::ProgramOp program) {
       if (auto length =
@@ -508,7 +517,7 @@ struct ConvertFMToSched
         (longest + rt::kPartitionPositions - 1) / rt::kPartitionPositions;
     for (fm::BlockOp block : module.getOps<fm::BlockOp>())
       if (failed(
-              BlockConverter(block, schedule, kernels, *description, partitions)
+              BlockConverter(block, templates, kernels, scheduled, partitions)
                   .convert()))
         return signalPassFailure();
   }

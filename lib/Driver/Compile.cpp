@@ -192,10 +192,17 @@ private:
     std::istringstream names(parseTargets(all));
     for (std::string name; std::getline(names, name, ',');)
       targets.push_back(name);
-    std::string schedule;
+    std::string templates;
+    std::optional<int64_t> tileBytes;
     for (size_t i = 0; i < targets.size(); ++i) {
       report("kernels", double(i) / double(targets.size()));
       const TargetDescription &target = *findTarget(targets[i]);
+      KernelSchedule schedule = target.schedule;
+      if (auto chosen = options.schedules.find(target.name);
+          chosen != options.schedules.end())
+        parseSchedule(chosen->second, schedule);
+      schedule.tileBytes =
+          *(tileBytes = tileBytes.value_or(schedule.tileBytes));
       bool last = i + 1 == targets.size();
       OwningOpRef<ModuleOp> clone;
       if (!last)
@@ -204,17 +211,18 @@ private:
       PassManager passes(&context);
       ConvertFMToSchedOptions convert;
       convert.target = target.name;
+      convert.schedule = toString(schedule);
       passes.addPass(createConvertFMToSched(convert));
       if (failed(passes.run(converted)))
         fail("generating kernels");
       std::string text;
       llvm::raw_string_ostream(text)
           << *converted.lookupSymbol<ModuleOp>("schedule");
-      if (i > 0 && text != schedule)
+      if (i > 0 && text != templates)
         throw Error("internal error: the schedules for {} and {} differ, and a "
                     "bundle holds one",
                     targets[0], targets[i]);
-      schedule = std::move(text);
+      templates = std::move(text);
       auto kernels = converted.lookupSymbol<ModuleOp>("kernels");
       std::string library;
       if (failed(emitKernelLibrary(kernels, target, &library)))
@@ -224,6 +232,7 @@ private:
       entry->set_triple(target.triple);
       entry->set_required_cpu_flags(target.requiredCpuFlags);
       entry->set_abi(rt::kKernelABI);
+      entry->set_schedule(toString(schedule));
       entry->set_blob(writer.beginBlob("kernels/" + target.name));
       writer.append(std::as_bytes(std::span(library)));
       writer.endBlob();

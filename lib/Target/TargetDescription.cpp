@@ -14,7 +14,6 @@ static TargetDescription derive(TargetDescription base, Change change) {
   return base;
 }
 
-/// 32 vector registers of 512 bits.
 static TargetDescription avx512Vnni() {
   return {
       .name = "x86-64-avx512-vnni",
@@ -23,16 +22,17 @@ static TargetDescription avx512Vnni() {
       .features = "+avx512vnni",
       .requiredCpuFlags = "avx512f avx512bw avx512vl avx512_vnni",
       .dot = DotProduct::Avx512Vnni,
-      .panels = 4,
-      .floatRows = 12,
-      .floatPanels = 2,
-      .attentionQueries = 12,
-      .dotRows = 8,
-      .unrollGroups = true,
+      .vectorRegisters = 32,
+      .vectorBits = 512,
+      .schedule = {.panels = 4,
+                   .dotRows = 8,
+                   .floatRows = 12,
+                   .floatPanels = 2,
+                   .attentionQueries = 12,
+                   .unrollGroups = 1},
   };
 }
 
-/// 16 vector registers of 256 bits.
 static TargetDescription avx2() {
   return {
       .name = "x86-64-avx2",
@@ -41,14 +41,15 @@ static TargetDescription avx2() {
       .features = "",
       .requiredCpuFlags = "avx2 fma f16c",
       .dot = DotProduct::Avx2Madd,
-      .panels = 2,
-      .floatRows = 6,
-      .attentionQueries = 2,
-      .dotRows = 4,
+      .vectorRegisters = 16,
+      .vectorBits = 256,
+      .schedule = {.panels = 2,
+                   .dotRows = 4,
+                   .floatRows = 6,
+                   .attentionQueries = 2},
   };
 }
 
-/// 32 vector registers of 128 bits.
 static TargetDescription neon() {
   return {
       .name = "aarch64",
@@ -57,10 +58,12 @@ static TargetDescription neon() {
       .features = "",
       .requiredCpuFlags = "asimd",
       .dot = DotProduct::Portable,
-      .panels = 2,
-      .floatRows = 6,
-      .attentionQueries = 3,
-      .dotRows = 2,
+      .vectorRegisters = 32,
+      .vectorBits = 128,
+      .schedule = {.panels = 2,
+                   .dotRows = 2,
+                   .floatRows = 6,
+                   .attentionQueries = 3},
   };
 }
 
@@ -83,7 +86,7 @@ std::span<const TargetDescription> isthmus::allTargets() {
                t.requiredCpuFlags += " avx512_bf16 amx_tile amx_int8";
                t.pairDot = PairDot::Avx512BF16;
                t.dot = DotProduct::Amx;
-               t.dotRows = 16;
+               t.schedule.dotRows = 16;
              }),
       derive(avx2(),
              [](TargetDescription &t) {
@@ -99,7 +102,7 @@ std::span<const TargetDescription> isthmus::allTargets() {
                t.features = "+v8.2a,+dotprod,+fullfp16,+i8mm";
                t.requiredCpuFlags = "asimddp asimdhp i8mm";
                t.dot = DotProduct::NeonMatrix;
-               t.dotRows = 4;
+               t.schedule.dotRows = 4;
              }),
       derive(neon(),
              [](TargetDescription &t) {

@@ -1,10 +1,17 @@
-//===- isthmus-compile.cpp - the 'isthmus compile' command ----------------===//
+//===- isthmus-compile.cpp - what needs the compiler ----------------------===//
+//
+// 'isthmus compile', and 'isthmus tune' as 'isthmus-compile tune'.
+//
+//===----------------------------------------------------------------------===//
 #include "../Completion.h"
+#include "Tune.h"
 #include "isthmus/Driver/Compile.h"
+#include "isthmus/Driver/TunedSchedule.h"
 #include "isthmus/Import/Llama.h"
 #include "isthmus/runtime/Error.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
@@ -50,6 +57,30 @@ static import::Checkpoint generate(const std::string &name, int64_t layers,
   throw rt::Error("unknown shape '{}'; known:{}", name, known);
 }
 
+/// What `option` says for each target: its own schedule ("default"), the tuned
+/// one if there is any ("tuned"), or that of a file.
+static std::map<std::string, std::string>
+readSchedules(const std::string &option, const Topology &topology) {
+  std::map<std::string, std::string> schedules;
+  if (option == "default")
+    return schedules;
+  for (const TargetDescription &target : allTargets()) {
+    if (std::ranges::none_of(topology.targets, [&](const std::string &list) {
+          return ("," + list + ",").find("," + target.name + ",") != list.npos;
+        }))
+      continue;
+    const bool tuned = option == "tuned";
+    auto found = readTunedSchedule(tuned ? tunedSchedulePath(target.name)
+                                         : std::filesystem::path(option),
+                                   target);
+    if (!found && !tuned)
+      throw rt::Error("{}: no such file; 'isthmus tune -o' makes one", option);
+    if (found && !(found->best == target.schedule))
+      schedules[target.name] = toString(found->best);
+  }
+  return schedules;
+}
+
 static int run(int argc, char **argv) {
   CLI::App app{
       "Compile a model for the devices of a topology into a bundle.\n\n"
@@ -58,7 +89,7 @@ static int run(int argc, char **argv) {
       "      --topology examples/topologies/board-and-server.yaml -o "
       "smol.isth\n"};
   app.name("isthmus compile");
-  std::string model, topologyFile, output, target;
+  std::string model, topologyFile, output, target, schedule = "tuned";
   CompileOptions options;
   bool json = false;
   uint64_t seed = 0;
@@ -75,6 +106,10 @@ static int run(int argc, char **argv) {
                  "targets of all devices, separated by commas; each runs the "
                  "best it can (default: the topology's, or what this machine "
                  "has)");
+  app.add_option("--schedule", schedule,
+                 "how kernels are cut: 'tuned' as 'isthmus tune' found for the "
+                 "target, 'default', or a file that it made")
+      ->capture_default_str();
   app.add_option("--weights", options.weights, "how weights are stored")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "int8", "int4"}))
       ->capture_default_str();
@@ -121,6 +156,9 @@ static int run(int argc, char **argv) {
       topologyFile.empty() ? hostTopology() : readTopology(topologyFile);
   if (!target.empty())
     topology.targets.assign(topology.targets.size(), parseTargets(target));
+  options.schedules = readSchedules(schedule, topology);
+  for (const auto &[name, text] : options.schedules)
+    fmt::print(stderr, "schedule for {}: {}\n", name, text);
   import::Checkpoint checkpoint =
       model.starts_with(kGenerated)
           ? generate(model.substr(std::strlen(kGenerated)), generatedLayers,
@@ -149,6 +187,8 @@ static int run(int argc, char **argv) {
 
 int main(int argc, char **argv) {
   try {
+    if (argc > 1 && std::string_view(argv[1]) == "tune")
+      return cli::tune(argc - 1, argv + 1);
     return run(argc, argv);
   } catch (const std::exception &error) {
     fmt::print(stderr, "{}isthmus: error: {}\n",

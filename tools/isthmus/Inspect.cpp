@@ -21,6 +21,7 @@ json describe(const rt::Bundle &bundle, unsigned threads) {
               {"trusted", rt::KeyStore().trusts(bundle.signer())}};
   for (const auto &kernels : m.kernels())
     out["kernels"].push_back({{"target", kernels.target()},
+                              {"schedule", kernels.schedule()},
                               {"bytes", m.blobs(int(kernels.blob())).size()}});
   std::map<std::string, std::pair<uint64_t, uint64_t>> formats;
   for (const auto &weight : m.weights()) {
@@ -81,8 +82,9 @@ void print(const json &d) {
              d["signer"].get<std::string>().substr(0, 16),
              d["trusted"] ? "" : " (not trusted)");
   for (const json &k : d["kernels"])
-    fmt::print("  kernels   {:<22} {:8.2f} MB\n",
-               k["target"].get<std::string>(), mb(k["bytes"]));
+    fmt::print("  kernels   {:<22} {:8.2f} MB\n            {}\n",
+               k["target"].get<std::string>(), mb(k["bytes"]),
+               k["schedule"].get<std::string>());
   for (const json &w : d["weights"])
     fmt::print("  weights   {:<5} {:4} tensors     {:8.1f} MB\n",
                w["format"].get<std::string>(), w["tensors"].get<int>(),

@@ -1,7 +1,7 @@
 //===- isthmus.cpp - the one command users see ----------------------------===//
 //
-// Runs models; 'compile' is handed to isthmus-compile beside it, so that this
-// program needs no LLVM.
+// Runs models; 'compile' and 'tune' are handed to isthmus-compile beside it, so
+// that this program needs no LLVM.
 //
 //===----------------------------------------------------------------------===//
 #include "../Completion.h"
@@ -17,11 +17,17 @@
 
 using namespace isthmus;
 
+/// Whether a command is the compiler's.
+static bool isCompilers(std::string_view command) {
+  return command == "compile" || command == "tune";
+}
+
+/// Hands the arguments after `argv[0]` to the compiler.
 static int compile(int argc, char **argv) {
   std::filesystem::path own = std::filesystem::read_symlink("/proc/self/exe");
   std::string compiler = own.parent_path() / "isthmus-compile";
   std::vector<char *> arguments{compiler.data()};
-  for (int i = 2; i < argc; ++i)
+  for (int i = argv[1] == std::string_view("compile") ? 2 : 1; i < argc; ++i)
     arguments.push_back(argv[i]);
   arguments.push_back(nullptr);
   execv(compiler.c_str(), arguments.data());
@@ -65,17 +71,17 @@ static int completeWords(CLI::App &app, int argc, char **argv) {
   std::vector<std::string> words(argv + 2, argv + argc);
   if (!words.empty() && words[0] == "--")
     words.erase(words.begin());
-  if (words.size() < 2 || words[0] != "compile")
+  if (words.size() < 2 || !isCompilers(words[0]))
     return cli::printCompletions(app, words);
-  // The compiler knows its own options: isthmus-compile complete WORDS...
-  std::vector<char *> arguments{argv[0], argv[0], argv[1]};
+  // The compiler knows its own options: [tune] complete WORDS...
+  std::vector<char *> arguments{argv[0], words[0].data(), argv[1]};
   for (size_t i = 1; i < words.size(); ++i)
     arguments.push_back(words[i].data());
   return compile(int(arguments.size()), arguments.data());
 }
 
 int main(int argc, char **argv) {
-  if (argc > 1 && std::strcmp(argv[1], "compile") == 0)
+  if (argc > 1 && isCompilers(argv[1]))
     return compile(argc, argv);
   CLI::App app{
       "isthmus: compile foundation models for the devices you own, and "
@@ -84,6 +90,7 @@ int main(int argc, char **argv) {
       "  isthmus chat model.isth\n"};
   app.require_subcommand(1);
   app.add_subcommand("compile", "Compile a model into a bundle");
+  app.add_subcommand("tune", "Search the fastest kernel schedule");
   cli::addRun(app);
   cli::addChat(app);
   cli::addServe(app);

@@ -69,13 +69,14 @@ constexpr RowFormat rowFormatFor(PackedFormat weight) {
 }
 
 /// Rows of activations that the tiles of a product share: as many as stay in a
-/// second-level cache while panels of weights pass by, in whole blocks of 8 and
-/// of 12 rows.
-constexpr int64_t productRowsPerTile(const PackedLayout &weight) {
-  constexpr int64_t kCacheBytes = 320 << 10, kMost = 192, kLeast = 48;
+/// cache (KernelSchedule::tileBytes) while panels of weights pass by, in whole
+/// blocks of 8 and of 12 rows.
+inline int64_t productRowsPerTile(const PackedLayout &weight,
+                                  const TargetDescription &target) {
+  constexpr int64_t kMost = 192, kLeast = 48;
   const int64_t bytes = rowBytes(rowFormatFor(weight.format), weight.inputs);
   int64_t rows = kMost;
-  while (rows > kLeast && rows * bytes > kCacheBytes)
+  while (rows > kLeast && rows * bytes > target.schedule.tileBytes)
     rows /= 2;
   return rows;
 }

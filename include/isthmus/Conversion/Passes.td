@@ -16,7 +16,9 @@ def ConvertFMToSched : Pass<"convert-fm-to-sched", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"target", "target", "std::string", "\"x86-64-avx2\"",
-           "name of the target description">
+           "name of the target description">,
+    Option<"schedule", "schedule", "std::string", "\"\"",
+           "what differs from the target's own kernel schedule: dot_rows=4,tile_bytes=65536">
   ];
   let dependentDialects = ["::isthmus::sched::SchedDialect", "::mlir::arith::ArithDialect",
                            "::mlir::func::FuncDialect", "::mlir::scf::SCFDialect",

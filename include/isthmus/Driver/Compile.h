@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -15,12 +16,16 @@ struct CompileOptions {
   std::string weights = "int4"; ///< f32, f16, bf16, int8, int4
   std::string prune;            ///< "", "2:4" or "unstructured"
   double sparsity = 0.5;
-  std::string
-      kv; ///< f32, f16 or bf16; "": bf16, or what f32 and f16 weights are
+  /// f32, f16, bf16 or int8; "": bf16, or what f32 and f16 weights are
+  std::string kv;
   int64_t kvBudget = 0;       ///< 0: all positions are kept
   uint64_t contextTokens = 0; ///< KV cache to plan for; 0: min(model's, 4096)
   unsigned threads = 0;       ///< for weights; 0: all processors
-  std::string dumpIR;         ///< file for the module before kernels; "" none
+  /// By target, what differs from its own kernel schedule (parseSchedule). One
+  /// choice is the same for a whole bundle: KernelSchedule::tileBytes is that
+  /// of the preferred target.
+  std::map<std::string, std::string> schedules;
+  std::string dumpIR; ///< file for the module before kernels; "" none
   /// Called with a stage ("weights") and a fraction from 0 to 1.
   std::function<void(const std::string &stage, double fraction)> progress;
 };

@@ -7,6 +7,8 @@
 //===----------------------------------------------------------------------===//
 #pragma once
 
+#include "isthmus/Target/KernelSchedule.h"
+
 #include <span>
 #include <string>
 #include <string_view>
@@ -41,15 +43,8 @@ struct TargetDescription {
   std::string requiredCpuFlags;
   DotProduct dot;
   PairDot pairDot = PairDot::TwoFmas;
-  int panels;          ///< panels that one row of activations takes at once
-  int floatRows;       ///< rows that products of floats take at once
-  int floatPanels = 1; ///< panels that such rows take at once
-  /// Queries of attention that each have two rows of 16 f32 accumulators.
-  int attentionQueries;
-  int dotRows; ///< rows of 16 int32 accumulators beside unpacked weights
-  /// Whether products of integers unroll a group of 64 inputs, or take 32 and
-  /// 32: with few registers more instructions in a row are more spills.
-  bool unrollGroups = false;
+  int64_t vectorRegisters, vectorBits; ///< what sums may stay in
+  KernelSchedule schedule;
 };
 
 /// All targets, the preferred ones of an architecture first.

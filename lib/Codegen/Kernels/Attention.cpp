@@ -378,7 +378,7 @@ private:
 
   /// Calls `body(first, count)` for queries whose sums fit the registers.
   void forEachGroup(const std::function<void(int64_t, int64_t)> &body) {
-    const int64_t most = k.target.attentionQueries;
+    const int64_t most = k.target.schedule.attentionQueries;
     for (int64_t first = 0; first < rows * group; first += most)
       body(first, std::min(most, rows * group - first));
   }
@@ -581,7 +581,7 @@ private:
     forEachGroup([&](int64_t query, int64_t count) {
       // Vectors at once: as many sums as the scores had.
       int64_t width = 1;
-      while (2 * width * count <= 2 * k.target.attentionQueries &&
+      while (2 * width * count <= 2 * k.target.schedule.attentionQueries &&
              spec.headDim % (2 * width * kLanes) == 0)
         width *= 2;
       for (int64_t d = 0; d < spec.headDim; d += width * kLanes) {

@@ -35,7 +35,7 @@ public:
     k.ifElse(
         k.equal(rows, k.cst(1)),
         [&] {
-          forEachPanels(k.begin, k.end, k.target.panels,
+          forEachPanels(k.begin, k.end, k.target.schedule.panels,
                         [&](Value tile, int64_t panels) {
                           emitBlock(tile, panels, k.cst(0), 1);
                         });

@@ -47,7 +47,7 @@ void emitProbeRead(KernelBuilder &k) {
 /// target's matrix products use. `step(sum)` makes `perLane` of them a lane.
 void emitChains(KernelBuilder &k, Value start, int64_t perLane,
                 const std::function<Value(Value)> &step) {
-  const int64_t chains = k.target.floatRows;
+  const int64_t chains = k.target.schedule.floatRows;
   k.loop(k.begin, k.end, 1, [&](Value) {
     Values sums = k.loop(k.cst(0), k.cst(rt::kProbeMultiplyAdds),
                          chains * kLanes * perLane, Values(chains, start),
@@ -83,7 +83,7 @@ void emitProbeBF16(KernelBuilder &k) {
 /// first cache, without scales.
 void emitProbeInt8(KernelBuilder &k) {
   VectorType ints = k.vec(kLanes, k.i32());
-  const int64_t rows = k.target.dotRows;
+  const int64_t rows = k.target.schedule.dotRows;
   const PackedLayout weight{PackedFormat::Int4, kLanes,
                             PackedLayout::kInt4Group};
   const int64_t perBlock = rows * kLanes * weight.group();

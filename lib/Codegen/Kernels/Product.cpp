@@ -16,16 +16,18 @@ int64_t Product::rowBytes() const {
 }
 
 int64_t Product::rowsAtOnce() const {
-  return format == RowFormat::Int8 ? k.target.dotRows : k.target.floatRows;
+  return format == RowFormat::Int8 ? k.target.schedule.dotRows
+                                   : k.target.schedule.floatRows;
 }
 
 int64_t Product::panelsAtOnce() const {
-  return format == RowFormat::Int8 ? 1 : k.target.floatPanels;
+  return format == RowFormat::Int8 ? 1 : k.target.schedule.floatPanels;
 }
 
 void Product::forEachChunk(int64_t outputTiles,
                            const std::function<void(const Chunk &)> &body) {
-  Value tiles = k.cst(outputTiles), most = k.cst(productRowsPerTile(layout));
+  Value tiles = k.cst(outputTiles),
+        most = k.cst(productRowsPerTile(layout, k.target));
   Value last = k.div(k.add(k.end, outputTiles - 1), outputTiles);
   k.loop(k.div(k.begin, outputTiles), last, 1, [&](Value chunk) {
     Value base = k.mul(chunk, outputTiles), row = k.mul(chunk, most);
@@ -62,11 +64,13 @@ Product::Values Product::sums(const Values &panels, const Values &rows,
 /// that come next, or further on in this one where that would be too far.
 void Product::prefetchAhead(Value at, int64_t bytes, int64_t ahead,
                             size_t rows) {
-  constexpr int64_t kFarthest = 64 << 10, kNear = 2 << 10;
   if (rows > 1)
     return;
+  const KernelSchedule &schedule = k.target.schedule;
   int64_t distance = ahead * layout.panelBytes();
-  k.prefetch(k.ptr(at, distance <= kFarthest ? distance : kNear), bytes);
+  if (distance > schedule.prefetchFarthest)
+    distance = schedule.prefetchNear;
+  k.prefetch(k.ptr(at, distance), bytes);
 }
 
 Product::Values Product::sumFloats(const Values &w, const Values &xs,
@@ -112,7 +116,7 @@ Product::Values Product::sumFloats(const Values &w, const Values &xs,
 
 /// One row takes several panels: too many unpacked weights at once to unroll.
 bool Product::unrolls(size_t rows) const {
-  return k.target.unrollGroups && rows > 1;
+  return k.target.schedule.unrollGroups && rows > 1;
 }
 
 Product::Values
