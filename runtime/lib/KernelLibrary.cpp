@@ -34,19 +34,20 @@ KernelLibrary::KernelLibrary(const Bundle &bundle)
     auto code = bundle.blob(library.blob());
     Bundle::Range whole{library.blob(), 0, code.size()};
     bundle.verify({&whole, 1}, 1);
-    int fd = memfd_create("isthmus-kernels", MFD_CLOEXEC);
-    if (fd < 0 || write(fd, code.data(), code.size()) != ssize_t(code.size())) {
-      if (fd >= 0)
-        close(fd);
+    file = memfd_create("isthmus-kernels", MFD_CLOEXEC);
+    if (file < 0 ||
+        write(file, code.data(), code.size()) != ssize_t(code.size())) {
+      unload();
       throw Error("{}: no memory for kernels", where);
     }
-    std::string path = fmt::format("/proc/self/fd/{}", fd);
+    std::string path = fmt::format("/proc/self/fd/{}", file);
     handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    std::string reason = handle ? "" : dlerror();
-    close(fd);
-    if (!handle)
+    if (!handle) {
+      std::string reason = dlerror();
+      unload();
       throw Error("{}: kernels for {} cannot be loaded: {}", where,
                   library.target(), reason);
+    }
     targetName = library.target();
     return;
   }
@@ -56,9 +57,13 @@ KernelLibrary::KernelLibrary(const Bundle &bundle)
       where, offered);
 }
 
-KernelLibrary::~KernelLibrary() {
+KernelLibrary::~KernelLibrary() { unload(); }
+
+void KernelLibrary::unload() {
   if (handle)
     dlclose(handle);
+  if (file >= 0)
+    close(file);
 }
 
 Kernel KernelLibrary::lookup(const std::string &name) const {

@@ -24,7 +24,12 @@ public:
   const std::string &target() const { return targetName; }
 
 private:
+  void unload();
+
   std::string where, targetName;
+  /// Open as long as the library: dlopen takes files of one name for one file,
+  /// and the number is the name.
+  int file = -1;
   void *handle = nullptr;
 };
 
