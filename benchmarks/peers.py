@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Decode and prefill beside llama.cpp, onnxruntime-genai and OpenVINO GenAI.
 
-    PEERS=DIR benchmarks/peers.py [--model smollm2] [--rounds 5] [--only decode,prefill,batch,depth] [--json FILE]
+    PEERS=DIR benchmarks/peers.py [--model smollm2] [--rounds 5] [--only decode,prefill,batch,depth] [--kv int8]
+                              [--json FILE]
 
 DIR is what benchmarks/setup_peers.sh filled. Contestants take turns, one repetition each a
 round, so that all see the same neighbours; medians are printed with their ratio to the
@@ -13,6 +14,7 @@ How they differ: llama-bench and isthmus feed random tokens, llama-bench samples
 OpenVINO reads the Q4_1 GGUF and computes prefill in its own precision; onnxruntime's prefill
 contains the first token. int4 of onnxruntime has a 4-bit head too, the others' has 8 bits.
 
+--kv int8: keys and values of isthmus and llama.cpp (q8_0) in 8 bits; the other peers keep their own.
 --model: smollm2; qwen (2.5-Coder-0.5B; llama.cpp and OpenVINO alone); llama-3.2-1b and -3b, shapes
 with random weights (llama.cpp alone: shaped_gguf.py), which no cache holds.
 """
@@ -111,7 +113,8 @@ class Isthmus:
 
 
 class LlamaCpp:
-    def __init__(self, model, kind, build="build-llama"):
+    def __init__(self, model, kind, build="build-llama", kv=None):
+        self.cache = ["-ctk", "q8_0", "-ctv", "q8_0", "-fa", "1"] if kv == "int8" else []
         self.name, self.bin = f"llama.cpp {kind}", PEERS / build / "bin"
         self.model = PEERS / "model" / f"{model}.{kind}.gguf"
         self.installed = (self.bin / "llama-bench").exists()
@@ -125,14 +128,14 @@ class LlamaCpp:
     def __call__(self, prompt, depth, count, threads, batch):
         if batch > 1:
             out = run([self.bin / "llama-batched-bench", "-m", self.model, "-t", threads, "-npp", depth, "-ntg", count,
-                       "-npl", batch, "-c", batch * (depth + count) + 64])
+                       "-npl", batch, "-c", batch * (depth + count) + 64, *self.cache])
             row = [line for line in out.splitlines() if line.startswith("|")][-1].split("|")
             return {"decode": float(row[8])}
         result = {}
         for name, options in (("prefill", ["-p", prompt, "-n", 0]), ("decode", ["-p", 0, "-n", count, "-d", depth])):
             if options[1] or name == "decode" and count:
                 row = json.loads(run([self.bin / "llama-bench", "-m", self.model, "-t", threads, "-r", 1, "-o", "jsonl",
-                                      *options]).splitlines()[0])
+                                      *options, *self.cache]).splitlines()[0])
                 result[name] = row["avg_ts"]
         return result
 
@@ -158,8 +161,8 @@ def ort(kind):
 LLAMA = {"int4": ["Q4_0"], "int8": ["Q8_0"], "bf16": ["BF16", "F16"], "f16": ["F16", "BF16"], "f32": ["F32"]}
 
 
-def peers_of(model, kind, weights):
-    peers = [LlamaCpp(model, k) for k in LLAMA[weights]]
+def peers_of(model, kind, weights, kv):
+    peers = [LlamaCpp(model, k, kv=kv) for k in LLAMA[weights]]
     if model == "smollm2" and weights in ("int4", "int8", "f32"):
         peers.append(ort("fp32" if weights == "f32" else weights))
     # OpenVINO leads in prefill; in decode it is the slowest of them.
@@ -192,6 +195,7 @@ def main():
     parser.add_argument("--only", default="decode,prefill,batch,depth")
     parser.add_argument("--weights", default="int4,int8,bf16,f16,f32")
     parser.add_argument("--avx2", action="store_true", help="AVX2 alone on both sides (setup_peers.sh avx2)")
+    parser.add_argument("--kv", choices=["int8"], help="the cache of isthmus and llama.cpp (default: their own)")
     parser.add_argument("--json", help="write all samples to this file")
     args = parser.parse_args()
     records = []
@@ -202,7 +206,8 @@ def main():
             contestants = [Isthmus(args.model, weights, ("--target", "x86-64-avx2")),
                            LlamaCpp(args.model, LLAMA[weights][0], "build-llama-avx2")]
         else:
-            contestants = [Isthmus(args.model, weights)] + peers_of(args.model, kind, weights)
+            extra = ("--kv", args.kv) if args.kv else ()
+            contestants = [Isthmus(args.model, weights, extra)] + peers_of(args.model, kind, weights, args.kv)
         missing = [c.name for c in contestants[1:] if not c.installed]
         contestants = [c for c in contestants if c.name not in missing]
         samples = {c.name: [] for c in contestants}

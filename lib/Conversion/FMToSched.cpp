@@ -14,6 +14,7 @@
 #include "llvm/ADT/SmallPtrSet.h"
 #include "llvm/ADT/TypeSwitch.h"
 #include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/xxhash.h"
 
 namespace isthmus {
 #define GEN_PASS_DEF_CONVERTFMTOSCHED
@@ -265,7 +266,8 @@ private:
     return llvm::TypeSwitch<Operation &, LogicalResult>(op)
         .Case<fm::EmbeddingOp, fm::LinearOp, fm::GatedLinearOp, fm::AddOp,
               fm::RMSNormOp, fm::QuantizeRowsOp, fm::RotaryOp, fm::AttentionOp,
-              fm::SiluMulOp, fm::SelectRowsOp>(
+              fm::ActivateOp, fm::GluOp, fm::ScaleOp, fm::LayerNormOp,
+              fm::PositionEmbeddingOp, fm::SelectRowsOp>(
             [&](auto typed) { return convert(typed); })
         .Default([](Operation &other) {
           return other.emitError("has no kernel; see docs/add-an-operator.md");
@@ -316,8 +318,11 @@ private:
 
   LogicalResult convert(fm::GatedLinearOp op) {
     GatedLinearSpec spec{layoutOf(op.getGate().getType()),
-                         rowFormatOf(op.getType())};
+                         rowFormatOf(op.getType()),
+                         functionOf(op.getFunction())};
     std::string name = "gated_linear_" + describe(spec.weight);
+    if (spec.function != Function::Silu)
+      name += "_" + fm::stringifyFunction(op.getFunction()).str();
     name += suffixOf(spec.result);
     kernel(name, op.getLoc(), [&](auto &k) { emitGatedLinear(k, spec); });
     sched::RowKind rows = rowsOf(op.getX());
@@ -335,29 +340,92 @@ private:
 
   LogicalResult convert(fm::RMSNormOp op) {
     NormSpec spec{fm::getFeatures(op.getX().getType()),
-                  op.getEpsilon().convertToDouble(), rowFormatOf(op.getType())};
-    if (failed(checkLanes(*op, spec.features, "width")))
+                  op.getEpsilon().convertToDouble(), rowFormatOf(op.getType()),
+                  int64_t(op.getHeads())};
+    if (failed(checkLanes(*op, spec.features / spec.heads, "width")))
       return failure();
-    std::string name = llvm::formatv("rms_norm_{0}_{1:e}{2}", spec.features,
-                                     spec.epsilon, suffixOf(spec.result));
-    for (char &c : name)
-      if (c == '-' || c == '+' || c == '.')
-        c = '_';
+    std::string name = nameOf("rms_norm", spec);
     kernel(name, op.getLoc(), [&](auto &k) { emitRMSNorm(k, spec); });
     rowWise(op, name, {op.getX(), op.getWeight()});
     return success();
   }
 
-  LogicalResult convert(fm::SiluMulOp op) {
-    int64_t features = fm::getFeatures(op.getGate().getType());
-    RowFormat result = rowFormatOf(op.getType());
+  LogicalResult convert(fm::LayerNormOp op) {
+    NormSpec spec{fm::getFeatures(op.getX().getType()),
+                  op.getEpsilon().convertToDouble(), rowFormatOf(op.getType())};
+    if (failed(checkLanes(*op, spec.features, "width")))
+      return failure();
+    std::string name = nameOf("layer_norm", spec);
+    kernel(name, op.getLoc(), [&](auto &k) { emitLayerNorm(k, spec); });
+    rowWise(op, name, {op.getX(), op.getWeight(), op.getBias()});
+    return success();
+  }
+
+  static std::string nameOf(StringRef norm, const NormSpec &spec) {
+    return identifier(llvm::formatv(
+        "{0}_{1}{2}_{3:e}{4}", norm, spec.features,
+        spec.heads > 1 ? "_h" + std::to_string(spec.heads) : std::string(),
+        spec.epsilon, suffixOf(spec.result)));
+  }
+  /// `text`, which may contain numbers, as a symbol of an object file.
+  static std::string identifier(std::string text) {
+    for (char &c : text)
+      if (c == '-' || c == '+' || c == '.')
+        c = '_';
+    return text;
+  }
+
+  /// The two enumerations list the functions in the same order.
+  static Function functionOf(fm::Function function) {
+    return static_cast<Function>(function);
+  }
+
+  LogicalResult convert(fm::ActivateOp op) {
+    ActivationSpec spec{fm::getFeatures(op.getX().getType()),
+                        functionOf(op.getFunction()),
+                        rowFormatOf(op.getType())};
+    if (failed(checkLanes(*op, spec.features, "width")))
+      return failure();
+    std::string name =
+        llvm::formatv("{0}_{1}{2}", fm::stringifyFunction(op.getFunction()),
+                      spec.features, suffixOf(spec.result));
+    kernel(name, op.getLoc(), [&](auto &k) { emitActivate(k, spec); });
+    rowWise(op, name, {op.getX()});
+    return success();
+  }
+
+  LogicalResult convert(fm::GluOp op) {
+    ActivationSpec spec{fm::getFeatures(op.getGate().getType()),
+                        functionOf(op.getFunction()),
+                        rowFormatOf(op.getType())};
+    if (failed(checkLanes(*op, spec.features, "width")))
+      return failure();
+    std::string name =
+        llvm::formatv("{0}_mul_{1}{2}", fm::stringifyFunction(op.getFunction()),
+                      spec.features, suffixOf(spec.result));
+    kernel(name, op.getLoc(), [&](auto &k) { emitGlu(k, spec); });
+    rowWise(op, name, {op.getGate(), op.getUp()});
+    return success();
+  }
+
+  LogicalResult convert(fm::ScaleOp op) {
+    const int64_t features = fm::getFeatures(op.getType());
+    const double factor = op.getFactor().convertToDouble();
     if (failed(checkLanes(*op, features, "width")))
       return failure();
     std::string name =
-        llvm::formatv("silu_mul_{0}{1}", features, suffixOf(result));
+        identifier(llvm::formatv("scale_{0}_{1:e}", features, factor));
+    kernel(name, op.getLoc(), [&](auto &k) { emitScale(k, features, factor); });
+    rowWise(op, name, {op.getX()});
+    return success();
+  }
+
+  LogicalResult convert(fm::PositionEmbeddingOp op) {
+    PackedLayout table = layoutOf(op.getTable().getType());
+    std::string name = "position_embedding_" + describe(table);
     kernel(name, op.getLoc(),
-           [&](auto &k) { emitSiluMul(k, features, result); });
-    rowWise(op, name, {op.getGate(), op.getUp()});
+           [&](auto &k) { emitPositionEmbedding(k, table); });
+    rowWise(op, name, {op.getX(), op.getTable()});
     return success();
   }
 
@@ -381,12 +449,22 @@ private:
   }
 
   LogicalResult convert(fm::RotaryOp op) {
-    RotarySpec spec{fm::getFeatures(op.getType()), int64_t(op.getHeadDim()),
-                    op.getTheta().convertToDouble()};
+    RotarySpec spec{fm::getFeatures(op.getType()),
+                    int64_t(op.getHeadDim()),
+                    op.getTheta().convertToDouble(),
+                    {}};
+    if (op.getFactors())
+      spec.factors = op.getFactors()->vec();
     if (failed(checkLanes(*op, spec.headDim / 2, "half head size")))
       return failure();
     std::string name = llvm::formatv("rotary_{0}_{1}_{2}", spec.features,
                                      spec.headDim, int64_t(spec.theta));
+    // What distinguishes them is too long for a name.
+    if (!spec.factors.empty())
+      name += llvm::formatv(
+          "_{0:x-}", llvm::xxh3_64bits(llvm::ArrayRef(
+                         reinterpret_cast<const uint8_t *>(spec.factors.data()),
+                         spec.factors.size() * sizeof(float))));
     kernel(name, op.getLoc(), [&](auto &k) { emitRotary(k, spec); });
     rowWise(op, name, {op.getX()});
     return success();

@@ -4,7 +4,7 @@
 #include "isthmus/Bundle/BundleWriter.h"
 #include "isthmus/Codegen/ObjectEmitter.h"
 #include "isthmus/Driver/ManifestBuilder.h"
-#include "isthmus/Import/Llama.h"
+#include "isthmus/Import/Architecture.h"
 #include "isthmus/InitAll.h"
 #include "isthmus/Weights/WeightProgram.h"
 #include "isthmus/runtime/Error.h"
@@ -39,10 +39,6 @@ public:
         diagnostics += (diagnostics.empty() ? "" : "\n") + diagnostic.str();
       return success();
     });
-    contextTokens = options.contextTokens
-                        ? options.contextTokens
-                        : std::min<uint64_t>(
-                              4096, uint64_t(checkpoint.config.contextLength));
   }
 
   CompileReport run(const std::filesystem::path &output) {
@@ -53,7 +49,10 @@ public:
           .count();
     };
     report("import", 0);
-    module = import::buildLlama(context, checkpoint);
+    module = import::buildModel(context, checkpoint);
+    contextTokens = options.contextTokens
+                        ? options.contextTokens
+                        : std::min<uint64_t>(4096, modelContext());
     addTopology();
     report("passes", 0);
     runPasses();
@@ -88,17 +87,28 @@ private:
   DialectRegistry registry;
   MLIRContext context;
   std::string diagnostics;
-  uint64_t contextTokens;
+  uint64_t contextTokens = 0;
   OwningOpRef<ModuleOp> module;
 
   [[noreturn]] void fail(const std::string &what) {
-    throw Error("{}: {}", checkpoint.config.name,
+    throw Error("{}: {}", checkpoint.name,
                 diagnostics.empty() ? what + " failed" : diagnostics);
   }
 
   void report(const std::string &stage, double fraction) {
     if (options.progress)
       options.progress(stage, fraction);
+  }
+
+  /// The longest sequence of the model's programs.
+  uint64_t modelContext() {
+    int64_t longest = 1;
+    module->walk([&](fm::ProgramOp program) {
+      if (auto length =
+              program->getAttrOfType<IntegerAttr>("fm.context_length"))
+        longest = std::max(longest, length.getInt());
+    });
+    return uint64_t(longest);
   }
 
   void addTopology() {
@@ -159,8 +169,8 @@ private:
   }
 
   void describe(bundle::Manifest &manifest) {
-    manifest.set_model(checkpoint.config.name);
-    manifest.set_architecture(checkpoint.config.architecture);
+    manifest.set_model(checkpoint.name);
+    manifest.set_architecture(checkpoint.architecture);
     manifest.set_producer("isthmus 0.1");
     for (size_t i = 0; i < topology.devices.size(); ++i) {
       const plan::Device &d = topology.devices[i];

@@ -79,28 +79,6 @@ void import::rejectOverlaps(const std::string &file,
   }
 }
 
-void import::checkConfig(const std::string &where, const Config &c) {
-  auto check = [&](int64_t value, int64_t most, std::string_view name) {
-    if (value <= 0 || value > most)
-      throw Error("{}: {} is {}; expected 1 to {}", where, name, value, most);
-  };
-  check(c.layers, 1000, "number of layers");
-  check(c.hidden, 1 << 20, "hidden size");
-  check(c.feedForward, 1 << 22, "feed-forward size");
-  check(c.vocab, 1 << 24, "vocabulary size");
-  check(c.heads, 1 << 12, "number of heads");
-  check(c.kvHeads, c.heads, "number of key/value heads");
-  check(c.headDim, 1 << 12, "head size");
-  check(c.contextLength, 1 << 24, "context length");
-  if (c.heads % c.kvHeads != 0)
-    throw Error("{}: {} heads are not a multiple of {} key/value heads", where,
-                c.heads, c.kvHeads);
-  if (!(c.normEpsilon > 0 && c.normEpsilon < 1) || !(c.ropeTheta >= 1) ||
-      !(c.ropeTheta < 1e12))
-    throw Error("{}: norm epsilon {} or rope theta {} is out of range", where,
-                c.normEpsilon, c.ropeTheta);
-}
-
 Checkpoint import::openCheckpoint(const std::filesystem::path &path) {
   std::error_code error;
   if (std::filesystem::is_directory(path, error))

@@ -86,7 +86,7 @@ public:
     for (uint64_t i = 0; i < valueCount; ++i)
       readMetadata();
     readTensors(tensorCount);
-    readConfig();
+    readSettings();
     readTokenizer();
     return std::move(result);
   }
@@ -97,6 +97,7 @@ private:
   Cursor cursor;
   std::map<std::string, Value> metadata;
   Checkpoint result;
+  int64_t vocabulary = 0;
 
   //===--- Metadata -------------------------------------------------------===//
 
@@ -215,37 +216,6 @@ private:
     }
   }
 
-  /// Hugging Face's name of a GGUF tensor; empty for those nobody needs.
-  std::string translate(const std::string &name) const {
-    static const std::map<std::string, std::string> global = {
-        {"token_embd.weight", "model.embed_tokens.weight"},
-        {"output_norm.weight", "model.norm.weight"},
-        {"output.weight", "lm_head.weight"}};
-    static const std::map<std::string, std::string> local = {
-        {"attn_norm.weight", "input_layernorm.weight"},
-        {"ffn_norm.weight", "post_attention_layernorm.weight"},
-        {"attn_q.weight", "self_attn.q_proj.weight"},
-        {"attn_k.weight", "self_attn.k_proj.weight"},
-        {"attn_v.weight", "self_attn.v_proj.weight"},
-        {"attn_q.bias", "self_attn.q_proj.bias"},
-        {"attn_k.bias", "self_attn.k_proj.bias"},
-        {"attn_v.bias", "self_attn.v_proj.bias"},
-        {"attn_output.weight", "self_attn.o_proj.weight"},
-        {"ffn_gate.weight", "mlp.gate_proj.weight"},
-        {"ffn_up.weight", "mlp.up_proj.weight"},
-        {"ffn_down.weight", "mlp.down_proj.weight"}};
-    if (auto it = global.find(name); it != global.end())
-      return it->second;
-    if (name.starts_with("blk.")) {
-      size_t dot = name.find('.', 4);
-      if (dot != std::string::npos)
-        if (auto it = local.find(name.substr(dot + 1)); it != local.end())
-          return "model.layers." + name.substr(4, dot - 4) + "." + it->second;
-    }
-    throw Error("{}: tensor '{}' is not part of the supported architectures",
-                where, name);
-  }
-
   void readTensors(uint64_t count) {
     struct Entry {
       std::string name;
@@ -282,13 +252,8 @@ private:
       if (__builtin_add_overflow(data, entry.offset, &offset))
         throw Error("{}: impossible offset", place);
       (void)file.slice(offset, bytes, "tensor '" + entry.name + "'");
-      if (entry.name == "rope_freqs.weight")
-        throw Error("{}: scaled rotary frequencies (rope_freqs) are not "
-                    "supported yet",
-                    where);
       Tensor tensor{where, offset, bytes, entry.dtype, entry.shape};
-      if (!result.tensors.emplace(translate(entry.name), std::move(tensor))
-               .second)
+      if (!result.tensors.emplace(entry.name, std::move(tensor)).second)
         throw Error("{} appears twice", place);
     }
     rejectOverlaps(where, result.tensors);
@@ -296,41 +261,43 @@ private:
 
   //===--- Configuration and tokenizer ------------------------------------===//
 
-  void readConfig() {
-    Config &c = result.config;
-    c.architecture = get<std::string>("general.architecture");
-    if (c.architecture != "llama" && c.architecture != "qwen2")
-      throw Error("{}: architecture '{}' is not supported; llama and qwen2 are",
-                  where, c.architecture);
-    const std::string a = c.architecture + ".";
+  void readSettings() {
+    // The names of Hugging Face's config.json.
+    static const std::map<std::string, std::string> names = {
+        {"block_count", "num_hidden_layers"},
+        {"embedding_length", "hidden_size"},
+        {"feed_forward_length", "intermediate_size"},
+        {"context_length", "max_position_embeddings"},
+        {"attention.head_count", "num_attention_heads"},
+        {"attention.head_count_kv", "num_key_value_heads"},
+        {"attention.key_length", "head_dim"},
+        {"attention.sliding_window", "sliding_window"},
+        {"attention.layer_norm_rms_epsilon", "rms_norm_eps"},
+        {"attention.layer_norm_epsilon", "layer_norm_epsilon"},
+        {"rope.freq_base", "rope_theta"},
+        {"rope.scaling.type", "rope_scaling.rope_type"},
+        {"rope.scaling.factor", "rope_scaling.factor"}};
+    result.architecture = get<std::string>("general.architecture");
     if (const auto *name = find<std::string>("general.name"))
-      c.name = *name;
-    c.layers = get<int64_t>(a + "block_count");
-    c.hidden = get<int64_t>(a + "embedding_length");
-    c.feedForward = get<int64_t>(a + "feed_forward_length");
-    c.heads = get<int64_t>(a + "attention.head_count");
-    const auto *kvHeads = find<int64_t>(a + "attention.head_count_kv");
-    c.kvHeads = kvHeads ? *kvHeads : c.heads;
-    c.contextLength = get<int64_t>(a + "context_length");
-    c.normEpsilon = get<double>(a + "attention.layer_norm_rms_epsilon");
-    if (const auto *theta = find<double>(a + "rope.freq_base"))
-      c.ropeTheta = *theta;
-    if (const auto *scaling = find<std::string>(a + "rope.scaling.type"))
-      if (*scaling != "none")
-        throw Error("{}: rope scaling '{}' is not supported yet", where,
-                    *scaling);
-    if (c.heads <= 0)
-      throw Error("{}: number of heads is {}", where, c.heads);
-    c.headDim = c.hidden / c.heads;
-    if (const auto *dim = find<int64_t>(a + "attention.key_length"))
-      c.headDim = *dim;
-    auto table = result.tensors.find("model.embed_tokens.weight");
+      result.name = *name;
+    result.isGGUF = true;
+    result.settings = Settings(where);
+    const std::string prefix = result.architecture + ".";
+    for (const auto &[key, value] : metadata) {
+      if (!key.starts_with(prefix))
+        continue;
+      auto known = names.find(key.substr(prefix.size()));
+      if (known == names.end())
+        continue;
+      std::visit(
+          [&](const auto &data) { result.settings.set(known->second, data); },
+          value.data);
+    }
+    auto table = result.tensors.find("token_embd.weight");
     if (table == result.tensors.end())
       throw Error("{}: tensor 'token_embd.weight' is missing", where);
-    c.vocab = table->second.shape.front();
-    checkConfig(where, c);
-    // llama.cpp permutes the rows for llama, not for qwen2.
-    result.interleavedRotary = c.architecture == "llama";
+    vocabulary = table->second.shape.front();
+    result.settings.set("vocab_size", vocabulary);
   }
 
   void readTokenizer() {
@@ -339,13 +306,15 @@ private:
     if (!tokens)
       return;
     const auto &model = get<std::string>("tokenizer.ggml.model");
-    if (model != "gpt2")
-      throw Error("{}: tokenizer model '{}' is not supported; byte-level BPE "
-                  "('gpt2') is",
-                  where, model);
-    if (int64_t(tokens->size()) > result.config.vocab)
+    if (model != "gpt2") {
+      result.tokenizer.unsupported = "tokenizer model '" + model +
+                                     "' is not supported yet; byte-level BPE "
+                                     "('gpt2') is";
+      return;
+    }
+    if (int64_t(tokens->size()) > vocabulary)
       throw Error("{}: {} tokens, but the embedding has {} rows", where,
-                  tokens->size(), result.config.vocab);
+                  tokens->size(), vocabulary);
     const auto *pre = find<std::string>("tokenizer.ggml.pre");
     const auto *types = find<std::vector<int64_t>>("tokenizer.ggml.token_type");
     if (types && types->size() != tokens->size())

@@ -58,59 +58,31 @@ static std::optional<json> readOptionalJson(const fs::path &folder,
   return readJson(path);
 }
 
-static void readConfig(const fs::path &path, const json &json,
-                       Checkpoint &result) {
-  const std::string where = path.string();
-  Config &c = result.config;
-  c.architecture = json.value("model_type", "");
-  if (c.architecture != "llama" && c.architecture != "qwen2" &&
-      c.architecture != "mistral")
-    throw Error("{}: model_type '{}' is not supported; llama, mistral and "
-                "qwen2 are",
-                where, c.architecture);
-  c.name = path.parent_path().filename().string();
-  auto integer = [&](const char *key,
-                     std::optional<int64_t> fallback = std::nullopt) {
-    if (fallback && (!json.contains(key) || json.at(key).is_null()))
-      return *fallback;
-    return rt::jsonInteger(json.at(key), where + ": " + key);
-  };
-  c.layers = integer("num_hidden_layers");
-  c.hidden = integer("hidden_size");
-  c.feedForward = integer("intermediate_size");
-  c.vocab = integer("vocab_size");
-  c.heads = integer("num_attention_heads");
-  c.kvHeads = integer("num_key_value_heads", c.heads);
-  if (c.heads <= 0)
-    throw Error("{}: num_attention_heads is {}", where, c.heads);
-  c.headDim = integer("head_dim", c.hidden / c.heads);
-  c.contextLength = integer("max_position_embeddings", 2048);
-  c.normEpsilon = json.value("rms_norm_eps", 1e-6);
-  c.ropeTheta = json.value("rope_theta", 10000.0);
-  auto rejectScaling = [&](const char *key) {
-    if (!json.contains(key) || json[key].is_null())
-      return;
-    const auto &rope = json[key];
-    if (rope.contains("rope_theta"))
-      c.ropeTheta = rope["rope_theta"];
-    std::string type = rope.value("rope_type", rope.value("type", "default"));
-    if (type != "default")
-      throw Error("{}: rope scaling '{}' is not supported yet", where, type);
-  };
-  rejectScaling("rope_scaling");
-  rejectScaling("rope_parameters");
-  if (json.value("hidden_act", "silu") != "silu")
-    throw Error("{}: activation '{}' is not supported; silu is", where,
-                json.value("hidden_act", ""));
-  if (json.contains("sliding_window") && !json["sliding_window"].is_null() &&
-      json.value("use_sliding_window", c.architecture == "mistral") &&
-      integer("sliding_window") < c.contextLength)
-    throw Error("{}: sliding-window attention is not supported yet", where);
-  checkConfig(where, c);
+/// Adds what `object` says under `prefix`, objects inside it too.
+static void addSettings(const json &object, const std::string &prefix,
+                        Settings &settings) {
+  for (const auto &[key, value] : object.items()) {
+    const std::string name = prefix + key;
+    if (value.is_object())
+      addSettings(value, name + ".", settings);
+    else if (value.is_boolean())
+      settings.set(name, value.get<bool>());
+    else if (value.is_number_integer())
+      settings.set(name, rt::jsonInteger(value, settings.file() + ": " + name));
+    else if (value.is_number())
+      settings.set(name, value.get<double>());
+    else if (value.is_string())
+      settings.set(name, value.get<std::string>());
+    else if (value.is_array() && std::ranges::all_of(value, [](const json &v) {
+               return v.is_string();
+             }))
+      settings.set(name, value.get<std::vector<std::string>>());
+  }
 }
 
 static void readTokenizer(const fs::path &folder, const json &config,
                           Checkpoint &result) {
+  const int64_t vocabulary = result.settings.size("vocab_size");
   TokenizerFiles &t = result.tokenizer;
   fs::path path = fileIn(folder, "tokenizer.json");
   if (fs::exists(path))
@@ -120,7 +92,7 @@ static void readTokenizer(const fs::path &folder, const json &config,
     merged.merge_patch(*generation);
   auto checked = [&](const json &id) {
     int64_t value = rt::jsonInteger(id, folder.string() + ": a token id");
-    if (value < 0 || value >= result.config.vocab)
+    if (value < 0 || value >= vocabulary)
       throw Error("{}: token id {} is outside the vocabulary", folder.string(),
                   value);
     return uint32_t(value);
@@ -153,7 +125,10 @@ Checkpoint import::readHuggingFace(const fs::path &folder) {
   Checkpoint result;
   try {
     json config = readJson(configPath);
-    readConfig(configPath, config, result);
+    result.name = folder.filename().string();
+    result.architecture = config.value("model_type", "");
+    result.settings = Settings(configPath.string());
+    addSettings(config, "", result.settings);
     std::set<std::string> shards;
     if (auto index = readOptionalJson(folder, "model.safetensors.index.json"))
       for (const auto &[name, file] : index->at("weight_map").items())

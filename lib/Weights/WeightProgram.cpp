@@ -41,12 +41,24 @@ FailureOr<WeightProgram> WeightProgram::build(fm::ParamOp param,
       const rt::MappedFile &file = sources.open(source.getFile().str());
       import::DType dtype = *import::parseDType(source.getDtype().str());
       import::BlockSize block = import::blockSizeOf(dtype);
-      uint64_t rowBytes = uint64_t(width) / block.values * block.bytes;
+      ArrayRef<int64_t> stored = source.getResult().getType().getShape();
+      uint64_t rowBytes = uint64_t(stored.back()) / block.values * block.bytes;
+      uint64_t storedRows = stored.size() == 2 ? uint64_t(stored[0]) : 1;
       uint64_t offset = uint64_t(source.getOffset());
       const std::byte *data =
-          file.slice(offset, rowBytes * uint64_t(program.rows),
-                     param.getSymName().str())
+          file.slice(offset, rowBytes * storedRows, param.getSymName().str())
               .data();
+      if (llvm::any_of(source->getUsers(), llvm::IsaPred<fm::TransposeOp>)) {
+        if (block.values != 1)
+          return source.emitError("stores blocks, which cannot be transposed");
+        program.source = [=](int64_t row, std::span<float> out) {
+          const std::byte *from = data + uint64_t(row) * block.bytes;
+          for (size_t i = 0; i < out.size(); ++i)
+            dequantize(dtype, from + i * rowBytes, out.subspan(i, 1));
+        };
+        program.release = [](int64_t, int64_t) {};
+        continue;
+      }
       program.source = [=](int64_t row, std::span<float> out) {
         dequantize(dtype, data + uint64_t(row) * rowBytes, out);
       };
@@ -75,6 +87,30 @@ FailureOr<WeightProgram> WeightProgram::build(fm::ParamOp param,
             out[i] = values[size_t(sourceIndex(int64_t(i)))];
         };
       }
+    } else if (auto slice = dyn_cast<fm::SliceRowsOp>(op)) {
+      auto inner = program.source;
+      const int64_t first = slice.getFirst();
+      if (matrix) {
+        program.source = [=](int64_t row, std::span<float> out) {
+          inner(first + row, out);
+        };
+      } else {
+        const int64_t whole = slice.getSource().getType().getShape()[0];
+        program.source = [=](int64_t, std::span<float> out) {
+          std::vector<float> values(static_cast<size_t>(whole));
+          inner(0, values);
+          std::copy_n(values.begin() + first, out.size(), out.begin());
+        };
+      }
+      // Its neighbours read the rest.
+      program.release = [](int64_t, int64_t) {};
+    } else if (auto add = dyn_cast<fm::AddConstantOp>(op)) {
+      program.rowOps.push_back(
+          [constant = float(add.getConstant().convertToDouble())](
+              std::span<float> row) {
+            for (float &value : row)
+              value += constant;
+          });
     } else if (auto prune = dyn_cast<fm::PruneOp>(op)) {
       if (prune.getPattern() == "2:4")
         program.rowOps.push_back(prune2of4);
@@ -82,7 +118,7 @@ FailureOr<WeightProgram> WeightProgram::build(fm::ParamOp param,
         program.rowOps.push_back(
             [sparsity = prune.getSparsity().convertToDouble()](
                 std::span<float> row) { pruneUnstructured(row, sparsity); });
-    } else if (!isa<fm::QuantizeOp, fm::YieldOp>(op)) {
+    } else if (!isa<fm::TransposeOp, fm::QuantizeOp, fm::YieldOp>(op)) {
       // Rounding to the stored format is part of packing.
       return op.emitError("is not a weight operator that can be executed");
     }

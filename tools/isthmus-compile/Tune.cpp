@@ -5,7 +5,7 @@
 #include "../Sequences.h"
 #include "isthmus/Driver/Compile.h"
 #include "isthmus/Driver/TunedSchedule.h"
-#include "isthmus/Import/Llama.h"
+#include "isthmus/Import/Generate.h"
 #include "isthmus/runtime/CpuFeatures.h"
 #include "isthmus/runtime/Error.h"
 
@@ -41,18 +41,16 @@ public:
   Comparison(const TargetDescription &target, int64_t layers, unsigned threads)
       : target(target), threads(threads), topology(hostTopology()) {
     topology.targets = {target.name};
-    import::Config c;
-    c.name = "generated for tuning";
-    c.architecture = "llama";
-    c.layers = layers;
-    c.hidden = 1024;
-    c.feedForward = 2816;
-    c.vocab = 4096;
-    c.heads = 16;
-    c.kvHeads = 4;
-    c.headDim = 64;
-    c.contextLength = 1024;
-    checkpoint = import::generateCheckpoint(c, /*tied=*/true, /*seed=*/1);
+    checkpoint = import::generateCheckpoint({.name = "for-tuning",
+                                             .layers = layers,
+                                             .hidden = 1024,
+                                             .feedForward = 2816,
+                                             .heads = 16,
+                                             .kvHeads = 4,
+                                             .headDim = 64,
+                                             .vocabulary = 4096,
+                                             .tied = true},
+                                            /*seed=*/1);
   }
 
   /// The geometric mean over the field's weights; a candidate that makes any of

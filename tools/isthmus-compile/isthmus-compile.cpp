@@ -7,7 +7,7 @@
 #include "Tune.h"
 #include "isthmus/Driver/Compile.h"
 #include "isthmus/Driver/TunedSchedule.h"
-#include "isthmus/Import/Llama.h"
+#include "isthmus/Import/Generate.h"
 #include "isthmus/runtime/Error.h"
 
 #include <CLI/CLI.hpp>
@@ -20,15 +20,10 @@ using namespace isthmus;
 
 namespace {
 /// Shapes of Llama 3 for measuring compiler and kernels without their weights.
-struct GeneratedShape {
-  const char *name;
-  int64_t layers, hidden, feedForward, heads, headDim;
-  bool tied;
-};
-constexpr GeneratedShape kShapes[] = {
-    {"llama-3.2-1b", 16, 2048, 8192, 32, 64, true},
-    {"llama-3.2-3b", 28, 3072, 8192, 24, 128, true},
-    {"llama-3-8b", 32, 4096, 14336, 32, 128, false},
+const import::GeneratedShape kShapes[] = {
+    {"llama-3.2-1b", 16, 2048, 8192, 32, 8, 64, 128256, true},
+    {"llama-3.2-3b", 28, 3072, 8192, 24, 8, 128, 128256, true},
+    {"llama-3-8b", 32, 4096, 14336, 32, 8, 128, 128256, false},
 };
 constexpr const char *kGenerated = "generated:";
 } // namespace
@@ -36,23 +31,13 @@ constexpr const char *kGenerated = "generated:";
 static import::Checkpoint generate(const std::string &name, int64_t layers,
                                    uint64_t seed) {
   std::string known;
-  for (const GeneratedShape &shape : kShapes) {
+  for (import::GeneratedShape shape : kShapes) {
     known += fmt::format(" {}{}", kGenerated, shape.name);
     if (name != shape.name)
       continue;
-    import::Config c;
-    c.name = "generated-" + name;
-    c.architecture = "llama";
-    c.layers = layers ? layers : shape.layers;
-    c.hidden = shape.hidden;
-    c.feedForward = shape.feedForward;
-    c.vocab = 128256;
-    c.heads = shape.heads;
-    c.kvHeads = 8;
-    c.headDim = shape.headDim;
-    c.contextLength = 8192;
-    c.ropeTheta = 500000;
-    return import::generateCheckpoint(c, shape.tied, seed);
+    if (layers)
+      shape.layers = layers;
+    return import::generateCheckpoint(shape, seed);
   }
   throw rt::Error("unknown shape '{}'; known:{}", name, known);
 }
@@ -164,8 +149,11 @@ static int run(int argc, char **argv) {
           ? generate(model.substr(std::strlen(kGenerated)), generatedLayers,
                      seed)
           : import::openCheckpoint(model);
-  if (checkpoint.config.name.empty())
-    checkpoint.config.name = std::filesystem::path(model).stem().string();
+  if (checkpoint.name.empty())
+    checkpoint.name = std::filesystem::path(model).stem().string();
+  if (!checkpoint.tokenizer.unsupported.empty())
+    fmt::print(stderr, "warning: {}: {}. The bundle takes token ids only\n",
+               model, checkpoint.tokenizer.unsupported);
   CompileReport report = compile(checkpoint, topology, options, output);
   if (terminal)
     fmt::print(stderr, "\r\033[K");

@@ -2,7 +2,7 @@
 #include "isthmus/Codegen/ObjectEmitter.h"
 #include "isthmus/Dialect/FM/Interpreter/Interpreter.h"
 #include "isthmus/Driver/ManifestBuilder.h"
-#include "isthmus/Import/Llama.h"
+#include "isthmus/Import/Architecture.h"
 #include "isthmus/InitAll.h"
 #include "isthmus/runtime/Error.h"
 
@@ -29,7 +29,7 @@ static TranslateToMLIRRegistration importModel(
     "import-model", "checkpoint named by --model to fm",
     [](llvm::SourceMgr &, MLIRContext *context) -> OwningOpRef<Operation *> {
       try {
-        return import::buildLlama(*context,
+        return import::buildModel(*context,
                                   import::openCheckpoint(model.getValue()));
       } catch (const rt::Error &error) {
         emitError(UnknownLoc::get(context)) << error.what();

@@ -89,26 +89,44 @@ struct LinearSpec {
 };
 void emitLinear(KernelBuilder &k, const LinearSpec &spec);
 
-/// Operands: x, gate weight, up weight, y: silu(x gate) * (x up). Both weights
-/// have the layout `weight`. One tile `tileOutputs` outputs, which divide those
-/// of the weight, and productRowsPerTile rows; outputs change first.
+/// Activation functions, as fm.activate describes them.
+enum class Function { Silu, GeluTanh, GeluErf, QuickGelu };
+
+/// Operands: x, gate weight, up weight, y: function(x gate) * (x up). Both
+/// weights have the layout `weight`. One tile `tileOutputs` outputs, which
+/// divide those of the weight, and productRowsPerTile rows; outputs change
+/// first.
 struct GatedLinearSpec {
   PackedLayout weight;
   RowFormat result = RowFormat::F32;
+  Function function = Function::Silu;
   int64_t tileOutputs() const { return int8GroupOf(weight.outputs); }
 };
 void emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec);
 
-/// Operands: x, weight, y. One tile a row.
 struct NormSpec {
   int64_t features;
   double epsilon;
   RowFormat result = RowFormat::F32;
+  int64_t heads = 1; ///< normalised by themselves, of emitRMSNorm
 };
+/// Operands: x, weight, y. One tile a row.
 void emitRMSNorm(KernelBuilder &k, const NormSpec &spec);
+/// Operands: x, weight, bias, y. One tile a row.
+void emitLayerNorm(KernelBuilder &k, const NormSpec &spec);
 
-/// Operands: gate, up, y. One tile a row.
-void emitSiluMul(KernelBuilder &k, int64_t features, RowFormat result);
+struct ActivationSpec {
+  int64_t features;
+  Function function;
+  RowFormat result = RowFormat::F32;
+};
+/// Operands: x, y: function(x). One tile a row.
+void emitActivate(KernelBuilder &k, const ActivationSpec &spec);
+/// Operands: gate, up, y: function(gate) * up. One tile a row.
+void emitGlu(KernelBuilder &k, const ActivationSpec &spec);
+
+/// Operands: x, y: x * factor. One tile a row.
+void emitScale(KernelBuilder &k, int64_t features, double factor);
 
 /// Operands: x, y. One tile a row; `result` is BF16 or Int8.
 void emitQuantizeRows(KernelBuilder &k, int64_t features, RowFormat result);
@@ -122,10 +140,15 @@ void emitSelectRows(KernelBuilder &k, int64_t features);
 /// Operands: table, y. One tile a row.
 void emitEmbedding(KernelBuilder &k, const PackedLayout &table);
 
+/// Operands: x, table, y: x plus the row of the table at each row's position.
+/// One tile a row.
+void emitPositionEmbedding(KernelBuilder &k, const PackedLayout &table);
+
 /// Operands: x, y. One tile a row.
 struct RotarySpec {
   int64_t features, headDim;
   double theta;
+  std::vector<float> factors; ///< what frequencies are divided by; or none
 };
 void emitRotary(KernelBuilder &k, const RotarySpec &spec);
 

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 #pragma once
 
+#include "isthmus/Import/Settings.h"
 #include "isthmus/runtime/MappedFile.h"
 
 #include <filesystem>
@@ -37,15 +38,9 @@ struct Tensor {
   std::vector<int64_t> shape; ///< outermost first: outputs, inputs
 };
 
-struct Config {
-  std::string name, architecture;
-  int64_t layers = 0, hidden = 0, feedForward = 0, vocab = 0;
-  int64_t heads = 0, kvHeads = 0, headDim = 0, contextLength = 0;
-  double ropeTheta = 10000, normEpsilon = 1e-5;
-};
-
 struct TokenizerFiles {
-  std::string json; ///< tokenizer.json; empty if the checkpoint has none
+  std::string json;        ///< tokenizer.json; empty if the checkpoint has none
+  std::string unsupported; ///< why there is none, if there should be
   std::string chatTemplate;
   int32_t bos = -1;
   std::vector<uint32_t> eos;
@@ -53,12 +48,12 @@ struct TokenizerFiles {
 };
 
 struct Checkpoint {
-  Config config;
+  std::string name, architecture; ///< the latter as the file calls it
+  Settings settings;
   TokenizerFiles tokenizer;
-  /// By Hugging Face name ("model.layers.0.self_attn.q_proj.weight").
+  /// By the file's own names.
   std::map<std::string, Tensor> tensors;
-  /// Query and key rows are in llama.cpp's interleaved order.
-  bool interleavedRotary = false;
+  bool isGGUF = false;
 };
 
 /// Opens a GGUF file or a Hugging Face folder.
@@ -78,8 +73,5 @@ uint64_t checkedBytes(const std::string &where,
 /// Throws if the byte ranges of tensors of one file overlap.
 void rejectOverlaps(const std::string &file,
                     const std::map<std::string, Tensor> &tensors);
-
-/// Checks sizes that an architecture description relies on.
-void checkConfig(const std::string &where, const Config &config);
 
 } // namespace isthmus::import

@@ -19,6 +19,9 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
   Value x = k.operand(0), gate = k.operand(1), up = k.operand(2),
         y = k.operand(3);
 
+  auto apply = [&](Value gated, Value value) {
+    return k.fmul(emitFunction(k, spec.function, gated), value);
+  };
   auto panel = [&](Value weight, Value tile, int64_t p) {
     Value index = k.add(k.mul(tile, tilePanels), p);
     return k.ptr(weight, k.mul(index, layout.panelBytes()));
@@ -50,7 +53,7 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
                     panel(up, tile, p), panel(up, tile, p + 1)};
       Values sums = product.sums(panels, {x}, /*ahead=*/2);
       for (int64_t i = 0; i < 2; ++i) {
-        gated.push_back(emitSiluMul(k, sums[i], sums[2 + i]));
+        gated.push_back(apply(sums[i], sums[2 + i]));
         store(tile, p + i, k.cst(0), gated);
       }
     }
@@ -72,7 +75,7 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
         u = product.sums({ofUp}, xs, tilePanels);
       }
       for (int64_t r = 0; r < count; ++r) {
-        gated[r].push_back(emitSiluMul(k, g[r], u[r]));
+        gated[r].push_back(apply(g[r], u[r]));
         store(tile, p, k.add(firstRow, r), gated[r]);
       }
     }

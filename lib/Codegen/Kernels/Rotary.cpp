@@ -62,9 +62,14 @@ void isthmus::emitRotary(KernelBuilder &k, const RotarySpec &spec) {
         k.b, k.loc, k.f32(), k.load(k.i32(), k.ptr(positions, k.mul(row, 4))));
     for (int64_t i = 0; i < half; i += kLanes) {
       SmallVector<float> frequencies;
-      for (int64_t lane = 0; lane < kLanes; ++lane)
-        frequencies.push_back(float(std::pow(
-            spec.theta, -2.0 * double(i + lane) / double(spec.headDim))));
+      for (int64_t lane = 0; lane < kLanes; ++lane) {
+        // What the reference implementations compute: an f32, divided in f32.
+        auto frequency = float(std::pow(spec.theta, -2.0 * double(i + lane) /
+                                                        double(spec.headDim)));
+        if (!spec.factors.empty())
+          frequency /= spec.factors[size_t(i + lane)];
+        frequencies.push_back(frequency);
+      }
       Value frequency = arith::ConstantOp::create(
           k.b, k.loc,
           DenseElementsAttr::get(lanes, ArrayRef<float>(frequencies)));

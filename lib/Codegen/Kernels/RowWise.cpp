@@ -96,58 +96,119 @@ static void writeRow(KernelBuilder &k, Value y, Value row, int64_t features,
   });
 }
 
+/// 1 / sqrt(squares / features + epsilon), in all lanes.
+static Value inverseRoot(KernelBuilder &k, Value squares, int64_t features,
+                         double epsilon) {
+  Value mean = k.fdiv(k.reduceAdd(squares), k.fcst(k.f32(), double(features)));
+  Value root =
+      math::SqrtOp::create(k.b, k.loc, k.fadd(mean, k.fcst(k.f32(), epsilon)));
+  return k.splat(k.fdiv(k.fcst(k.f32(), 1.0), root), kLanes);
+}
+
+/// Folds `add(values, sum)` over the vectors of `features` values from `in` on.
+static Value sumOver(KernelBuilder &k, Value in, int64_t features,
+                     const std::function<Value(Value, Value)> &add) {
+  return k.loop(k.cst(0), k.cst(features * 4), kLanes * 4, {k.zeros(kLanes)},
+                [&](Value offset, ValueRange sum) -> KernelBuilder::Values {
+                  Value v = k.load(k.vec(kLanes, k.f32()), k.ptr(in, offset));
+                  return {add(v, sum[0])};
+                })[0];
+}
+
 void isthmus::emitRMSNorm(KernelBuilder &k, const NormSpec &spec) {
   Value x = k.operand(0), weight = k.operand(1), y = k.operand(2);
   VectorType lanes = k.vec(kLanes, k.f32());
+  const int64_t features = spec.features / spec.heads;
+  auto inverse = [&](Value in) {
+    Value squares = sumOver(
+        k, in, features, [&](Value v, Value sum) { return k.fma(v, v, sum); });
+    return inverseRoot(k, squares, features, spec.epsilon);
+  };
+  auto normed = [&](Value in, Value factor, Value offset) {
+    Value v = k.fmul(k.load(lanes, k.ptr(in, offset)), factor);
+    return k.fmul(v, k.load(lanes, k.ptr(weight, offset)));
+  };
   forEachRow(k, [&](Value row) {
     Value in = rowPtr(k, x, row, floatRowBytes(spec.features));
-    Value squares = k.loop(
-        k.cst(0), k.cst(spec.features * 4), kLanes * 4, {k.zeros(kLanes)},
-        [&](Value offset, ValueRange state) -> KernelBuilder::Values {
-          Value v = k.load(lanes, k.ptr(in, offset));
-          return {k.fma(v, v, state[0])};
-        })[0];
-    Value mean =
-        k.fdiv(k.reduceAdd(squares), k.fcst(k.f32(), double(spec.features)));
-    Value root = math::SqrtOp::create(
-        k.b, k.loc, k.fadd(mean, k.fcst(k.f32(), spec.epsilon)));
-    Value inverse = k.splat(k.fdiv(k.fcst(k.f32(), 1.0), root), kLanes);
-    writeRow(k, y, row, spec.features, spec.result, [&](Value offset) {
-      Value v = k.fmul(k.load(lanes, k.ptr(in, offset)), inverse);
-      return k.fmul(v, k.load(lanes, k.ptr(weight, offset)));
+    if (spec.heads == 1) {
+      Value factor = inverse(in);
+      writeRow(k, y, row, features, spec.result,
+               [&](Value offset) { return normed(in, factor, offset); });
+      return;
+    }
+    Value out = rowPtr(k, y, row, floatRowBytes(spec.features));
+    k.loop(k.cst(0), k.cst(spec.features * 4), features * 4, [&](Value head) {
+      Value own = k.ptr(in, head), factor = inverse(own);
+      k.loop(k.cst(0), k.cst(features * 4), kLanes * 4, [&](Value offset) {
+        k.store(normed(own, factor, offset), k.ptr(k.ptr(out, head), offset));
+      });
     });
   });
 }
 
-Value isthmus::emitSiluMul(KernelBuilder &k, Value gate, Value up) {
-  Value negated = arith::NegFOp::create(k.b, k.loc, gate);
-  Value one = k.fcst(gate.getType(), 1.0);
-  return k.fmul(k.fdiv(gate, k.fadd(one, k.exp(negated))), up);
+void isthmus::emitLayerNorm(KernelBuilder &k, const NormSpec &spec) {
+  Value x = k.operand(0), weight = k.operand(1), bias = k.operand(2),
+        y = k.operand(3);
+  VectorType lanes = k.vec(kLanes, k.f32());
+  forEachRow(k, [&](Value row) {
+    Value in = rowPtr(k, x, row, floatRowBytes(spec.features));
+    Value total = sumOver(k, in, spec.features,
+                          [&](Value v, Value sum) { return k.fadd(sum, v); });
+    Value mean = k.splat(
+        k.fdiv(k.reduceAdd(total), k.fcst(k.f32(), double(spec.features))),
+        kLanes);
+    Value squares = sumOver(k, in, spec.features, [&](Value v, Value sum) {
+      Value centred = k.fsub(v, mean);
+      return k.fma(centred, centred, sum);
+    });
+    Value factor = inverseRoot(k, squares, spec.features, spec.epsilon);
+    writeRow(k, y, row, spec.features, spec.result, [&](Value offset) {
+      Value v = k.fmul(k.fsub(k.load(lanes, k.ptr(in, offset)), mean), factor);
+      return k.fma(v, k.load(lanes, k.ptr(weight, offset)),
+                   k.load(lanes, k.ptr(bias, offset)));
+    });
+  });
 }
 
-void isthmus::emitSiluMul(KernelBuilder &k, int64_t features,
-                          RowFormat result) {
+/// Calls writeRow for each row with `compute(x)` of its values.
+static void mapRows(KernelBuilder &k, int64_t features, RowFormat result,
+                    const std::function<Value(Value)> &compute) {
+  Value x = k.operand(0), y = k.operand(1);
+  forEachRow(k, [&](Value row) {
+    Value in = rowPtr(k, x, row, floatRowBytes(features));
+    writeRow(k, y, row, features, result, [&](Value offset) {
+      return compute(k.load(k.vec(kLanes, k.f32()), k.ptr(in, offset)));
+    });
+  });
+}
+
+void isthmus::emitActivate(KernelBuilder &k, const ActivationSpec &spec) {
+  mapRows(k, spec.features, spec.result,
+          [&](Value x) { return emitFunction(k, spec.function, x); });
+}
+
+void isthmus::emitScale(KernelBuilder &k, int64_t features, double factor) {
+  mapRows(k, features, RowFormat::F32,
+          [&](Value x) { return k.fmul(x, k.fcst(x.getType(), factor)); });
+}
+
+void isthmus::emitGlu(KernelBuilder &k, const ActivationSpec &spec) {
   Value gate = k.operand(0), up = k.operand(1), y = k.operand(2);
   VectorType lanes = k.vec(kLanes, k.f32());
   forEachRow(k, [&](Value row) {
-    Value g = rowPtr(k, gate, row, floatRowBytes(features));
-    Value u = rowPtr(k, up, row, floatRowBytes(features));
-    writeRow(k, y, row, features, result, [&](Value offset) {
-      return emitSiluMul(k, k.load(lanes, k.ptr(g, offset)),
-                         k.load(lanes, k.ptr(u, offset)));
+    Value g = rowPtr(k, gate, row, floatRowBytes(spec.features));
+    Value u = rowPtr(k, up, row, floatRowBytes(spec.features));
+    writeRow(k, y, row, spec.features, spec.result, [&](Value offset) {
+      return k.fmul(
+          emitFunction(k, spec.function, k.load(lanes, k.ptr(g, offset))),
+          k.load(lanes, k.ptr(u, offset)));
     });
   });
 }
 
 void isthmus::emitQuantizeRows(KernelBuilder &k, int64_t features,
                                RowFormat result) {
-  Value x = k.operand(0), y = k.operand(1);
-  forEachRow(k, [&](Value row) {
-    Value in = rowPtr(k, x, row, floatRowBytes(features));
-    writeRow(k, y, row, features, result, [&](Value offset) {
-      return k.load(k.vec(kLanes, k.f32()), k.ptr(in, offset));
-    });
-  });
+  mapRows(k, features, result, [](Value x) { return x; });
 }
 
 void isthmus::emitAdd(KernelBuilder &k, int64_t features) {
@@ -171,81 +232,6 @@ void isthmus::emitSelectRows(KernelBuilder &k, int64_t features) {
     Value in = rowPtr(k, x, source, floatRowBytes(features));
     writeRow(k, y, row, features, RowFormat::F32, [&](Value offset) {
       return k.load(k.vec(kLanes, k.f32()), k.ptr(in, offset));
-    });
-  });
-}
-
-void isthmus::emitEmbedding(KernelBuilder &k, const PackedLayout &table) {
-  Value weights = k.operand(0), y = k.operand(1);
-  Value ids = k.stepField(rt::kStepIds, /*isPointer=*/true);
-  forEachRow(k, [&](Value row) {
-    Value id = k.toI64(k.load(k.i32(), rowPtr(k, ids, row, 4)));
-    Value panel =
-        rowPtr(k, weights, k.div(id, PackedLayout::kPanel), table.panelBytes());
-    Value lane = k.rem(id, PackedLayout::kPanel);
-    Value out = rowPtr(k, y, row, floatRowBytes(table.inputs));
-    // A table row lies across the panel; a lookup gathers it value by value.
-    k.loop(k.cst(0), k.cst(table.inputs), 1, [&](Value i) {
-      Value value;
-      switch (table.format) {
-      case PackedFormat::F32:
-      case PackedFormat::F16: {
-        bool half = table.format == PackedFormat::F16;
-        Value at =
-            k.ptr(panel, k.mul(k.add(k.mul(i, kLanes), lane), half ? 2 : 4));
-        value = k.load(half ? k.f16() : k.f32(), at);
-        if (half)
-          value = arith::ExtFOp::create(k.b, k.loc, k.f32(), value);
-        break;
-      }
-      case PackedFormat::BF16: {
-        Value pair = k.ptr(rowPtr(k, panel, k.div(i, 2), kLanes * 4),
-                           k.add(k.mul(lane, 4), k.mul(k.rem(i, 2), 2)));
-        value = k.fromBF16(
-            arith::ExtUIOp::create(k.b, k.loc, k.i32(), k.load(k.i16(), pair)));
-        break;
-      }
-      case PackedFormat::Int8:
-      case PackedFormat::Int4: {
-        bool int4 = table.format == PackedFormat::Int4;
-        Value block =
-            k.ptr(rowPtr(k, panel, k.div(i, table.group()), table.blockBytes()),
-                  table.panelHeaderBytes());
-        Value j = k.rem(i, table.group());
-        Value inBlock = int4 ? k.rem(j, PackedLayout::kInt4Group / 2) : j;
-        Value byte = k.load(
-            k.i8(),
-            k.ptr(block, k.add(k.mul(k.div(inBlock, 4), 64),
-                               k.add(k.mul(lane, 4), k.rem(inBlock, 4)))));
-        Value integer = arith::ExtSIOp::create(k.b, k.loc, k.i32(), byte);
-        auto toFloat = [&](Value v) -> Value {
-          return arith::SIToFPOp::create(k.b, k.loc, k.f32(), v);
-        };
-        if (!int4) {
-          Value scale =
-              k.load(k.f16(), k.ptr(block, k.mul(lane, 2)), table.valueBytes());
-          value = k.fmul(toFloat(integer),
-                         arith::ExtFOp::create(k.b, k.loc, k.f32(), scale));
-          break;
-        }
-        Value shift = arith::TruncIOp::create(
-            k.b, k.loc, k.i32(),
-            k.mul(k.div(j, PackedLayout::kInt4Group / 2), 4));
-        integer = arith::AndIOp::create(
-            k.b, k.loc, arith::ShRUIOp::create(k.b, k.loc, integer, shift),
-            k.cst(k.i32(), 15));
-        Value at = k.ptr(block, lane), factors = k.ptr(panel, k.mul(lane, 4));
-        Value scale = toFloat(arith::ExtUIOp::create(
-            k.b, k.loc, k.i32(), k.load(k.i8(), at, table.valueBytes())));
-        Value offset = toFloat(arith::ExtSIOp::create(
-            k.b, k.loc, k.i32(),
-            k.load(k.i8(), at, table.valueBytes() + kLanes)));
-        value = k.fma(toFloat(integer), k.fmul(scale, k.load(k.f32(), factors)),
-                      k.fmul(offset, k.load(k.f32(), factors, kLanes * 4)));
-        break;
-      }
-      }
-      k.store(value, k.ptr(out, k.mul(i, 4)));
     });
   });
 }

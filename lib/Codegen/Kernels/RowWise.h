@@ -23,7 +23,7 @@ void storeQuantizedGroup(KernelBuilder &k, mlir::Value row, mlir::Value group,
                          const QRowsLayout &layout,
                          const KernelBuilder::Values &values);
 
-/// gate * sigmoid(gate) * up, lane by lane.
-mlir::Value emitSiluMul(KernelBuilder &k, mlir::Value gate, mlir::Value up);
+/// function(x), lane by lane.
+mlir::Value emitFunction(KernelBuilder &k, Function function, mlir::Value x);
 
 } // namespace isthmus

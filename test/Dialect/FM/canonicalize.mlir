@@ -35,13 +35,13 @@ fm.block @quantize_in_producer(%x: tensor<?x32xf32>, %n: !fm.weight<[32], f32>, 
 
 // CHECK-LABEL: fm.block @gated
 // CHECK: %[[H:.*]] = fm.gated_linear %arg0, %arg1, %arg2 : {{.*}} -> !fm.qrows<64, group = 32>
-// CHECK-NOT: fm.silu_mul
+// CHECK-NOT: fm.glu
 // CHECK-NOT: fm.quantize_rows
 // CHECK: fm.linear %[[H]]
 fm.block @gated(%x: !fm.qrows<32, group = 32>, %g: !fm.weight<[64, 32], int4, group = 32>, %u: !fm.weight<[64, 32], int4, group = 32>, %d: !fm.weight<[32, 64], int4, group = 32>) -> tensor<?x32xf32> {
   %0 = fm.linear %x, %g : !fm.qrows<32, group = 32>, !fm.weight<[64, 32], int4, group = 32> -> tensor<?x64xf32>
   %1 = fm.linear %x, %u : !fm.qrows<32, group = 32>, !fm.weight<[64, 32], int4, group = 32> -> tensor<?x64xf32>
-  %2 = fm.silu_mul %0, %1 : tensor<?x64xf32> -> tensor<?x64xf32>
+  %2 = fm.glu %0, %1 : tensor<?x64xf32> -> tensor<?x64xf32>
   %3 = fm.quantize_rows %2 : tensor<?x64xf32> -> !fm.qrows<64, group = 32>
   %4 = fm.linear %3, %d : !fm.qrows<64, group = 32>, !fm.weight<[32, 64], int4, group = 32> -> tensor<?x32xf32>
   fm.return %4 : tensor<?x32xf32>
@@ -49,13 +49,13 @@ fm.block @gated(%x: !fm.qrows<32, group = 32>, %g: !fm.weight<[64, 32], int4, gr
 
 // Products of different rows are no gated unit, nor is one that is used elsewhere.
 // CHECK-LABEL: fm.block @not_gated
-// CHECK-COUNT-2: fm.silu_mul
+// CHECK-COUNT-2: fm.glu
 fm.block @not_gated(%x: tensor<?x32xf32>, %z: tensor<?x32xf32>, %g: !fm.weight<[32, 32], f32>, %u: !fm.weight<[32, 32], f32>) -> tensor<?x32xf32> {
   %0 = fm.linear %x, %g : tensor<?x32xf32>, !fm.weight<[32, 32], f32> -> tensor<?x32xf32>
   %1 = fm.linear %z, %u : tensor<?x32xf32>, !fm.weight<[32, 32], f32> -> tensor<?x32xf32>
-  %2 = fm.silu_mul %0, %1 : tensor<?x32xf32> -> tensor<?x32xf32>
+  %2 = fm.glu %0, %1 : tensor<?x32xf32> -> tensor<?x32xf32>
   %3 = fm.linear %x, %u : tensor<?x32xf32>, !fm.weight<[32, 32], f32> -> tensor<?x32xf32>
-  %4 = fm.silu_mul %3, %3 : tensor<?x32xf32> -> tensor<?x32xf32>
+  %4 = fm.glu %3, %3 : tensor<?x32xf32> -> tensor<?x32xf32>
   %5 = fm.add %2, %4 : tensor<?x32xf32>
   fm.return %5 : tensor<?x32xf32>
 }

@@ -37,8 +37,8 @@ fm.block @layer(%x: tensor<?x32xf32>, %rows: !fm.rows, %kv: !fm.state, %n: !fm.w
   %2 = fm.rotary %1, %rows {head_dim = 16 : i64, theta = 1.0e4 : f64} : tensor<?x32xf32>
   // CHECK: fm.attention
   %3 = fm.attention %2, %1, %1, %rows, %kv {heads = 2 : i64, kv_heads = 2 : i64, scale = 0.25 : f64} : tensor<?x32xf32>, tensor<?x32xf32> -> tensor<?x32xf32>
-  // CHECK: fm.silu_mul
-  %4 = fm.silu_mul %3, %1 : tensor<?x32xf32> -> tensor<?x32xf32>
+  // CHECK: fm.glu
+  %4 = fm.glu %3, %1 : tensor<?x32xf32> -> tensor<?x32xf32>
   // CHECK: fm.select_rows
   %5 = fm.select_rows %4, %rows : tensor<?x32xf32>
   fm.return %5 : tensor<?x32xf32>

@@ -133,6 +133,26 @@ LogicalResult UnpermuteRowsOp::verify() {
   return success();
 }
 
+LogicalResult SliceRowsOp::verify() {
+  ArrayRef<int64_t> from = getSource().getType().getShape();
+  ArrayRef<int64_t> to = getResult().getType().getShape();
+  if (from.size() != to.size() || from.drop_front() != to.drop_front())
+    return emitOpError("must keep the width");
+  const int64_t first = getFirst();
+  if (first < 0 || to[0] > from[0] || first > from[0] - to[0])
+    return emitOpError("takes rows beyond the source's ") << from[0];
+  return success();
+}
+
+LogicalResult TransposeOp::verify() {
+  ArrayRef<int64_t> from = getSource().getType().getShape();
+  ArrayRef<int64_t> to = getResult().getType().getShape();
+  if (from.size() != 2 || to.size() != 2 || from[0] != to[1] ||
+      from[1] != to[0])
+    return emitOpError("must exchange outputs and inputs of a matrix");
+  return success();
+}
+
 LogicalResult PruneOp::verify() {
   WeightType type = getResult().getType();
   if (type.getFormat() != WeightFormat::F32)
@@ -246,7 +266,35 @@ LogicalResult RMSNormOp::verify() {
     return emitOpError("must keep the number of features");
   if (getEpsilon().convertToDouble() <= 0)
     return emitOpError("epsilon must be positive");
-  return verifyVector(*this, getWeight().getType(), features, "weight");
+  const int64_t heads = getHeads();
+  if (heads <= 0 || features % heads != 0)
+    return emitOpError("heads must divide the features");
+  return verifyVector(*this, getWeight().getType(), features / heads, "weight");
+}
+
+LogicalResult LayerNormOp::verify() {
+  int64_t features = getFeatures(getX().getType());
+  if (getFeatures(getResult().getType()) != features)
+    return emitOpError("must keep the number of features");
+  if (getEpsilon().convertToDouble() <= 0)
+    return emitOpError("epsilon must be positive");
+  if (failed(verifyVector(*this, getWeight().getType(), features, "weight")))
+    return failure();
+  return verifyVector(*this, getBias().getType(), features, "bias");
+}
+
+LogicalResult ActivateOp::verify() {
+  if (getFeatures(getResult().getType()) != getFeatures(getX().getType()))
+    return emitOpError("must keep the number of features");
+  return success();
+}
+
+LogicalResult PositionEmbeddingOp::verify() {
+  WeightType table = getTable().getType();
+  if (table.getShape().size() != 2 ||
+      table.getShape()[1] != getFeatures(getX().getType()))
+    return emitOpError("the table's width must equal the features");
+  return success();
 }
 
 LogicalResult QuantizeRowsOp::verify() {
@@ -265,6 +313,8 @@ LogicalResult RotaryOp::verify() {
   int64_t dim = getHeadDim();
   if (dim <= 0 || dim % 2 != 0 || getFeatures(getX().getType()) % dim != 0)
     return emitOpError("head_dim must be even and divide the features");
+  if (getFactors() && int64_t(getFactors()->size()) != dim / 2)
+    return emitOpError("needs ") << dim / 2 << " factors, one a pair";
   return success();
 }
 
@@ -291,7 +341,7 @@ LogicalResult AttentionOp::verify() {
   return success();
 }
 
-LogicalResult SiluMulOp::verify() {
+LogicalResult GluOp::verify() {
   if (getFeatures(getResult().getType()) != getFeatures(getGate().getType()))
     return emitOpError("must keep the number of features");
   return success();
@@ -322,14 +372,21 @@ struct FoldResidual : OpRewritePattern<AddOp> {
   }
 };
 
-/// quantize_rows(norm | silu_mul) becomes a producer that writes rounded rows.
+/// quantize_rows(norm | glu) becomes a producer that writes rounded rows.
+bool canRound(Operation *producer) {
+  // Heads may be smaller than a group.
+  auto norm = dyn_cast<RMSNormOp>(producer);
+  return !norm || norm.getHeads() == 1;
+}
 struct FoldQuantizeRows : OpRewritePattern<QuantizeRowsOp> {
   using OpRewritePattern::OpRewritePattern;
   LogicalResult matchAndRewrite(QuantizeRowsOp op,
                                 PatternRewriter &rewriter) const override {
     Operation *producer = op.getX().getDefiningOp();
-    if (!producer || !isa<RMSNormOp, SiluMulOp, GatedLinearOp>(producer) ||
-        !producer->hasOneUse())
+    if (!producer ||
+        !isa<RMSNormOp, LayerNormOp, ActivateOp, GluOp, GatedLinearOp>(
+            producer) ||
+        !canRound(producer) || !producer->hasOneUse())
       return rewriter.notifyMatchFailure(op, "producer cannot round its rows");
     rewriter.setInsertionPoint(op);
     Operation *fused = rewriter.clone(*producer);
@@ -338,10 +395,10 @@ struct FoldQuantizeRows : OpRewritePattern<QuantizeRowsOp> {
     return success();
   }
 };
-/// silu_mul(linear(x, gate), linear(x, up)) becomes gated_linear(x, gate, up).
-struct FuseGatedLinear : OpRewritePattern<SiluMulOp> {
+/// glu(linear(x, gate), linear(x, up)) becomes gated_linear(x, gate, up).
+struct FuseGatedLinear : OpRewritePattern<GluOp> {
   using OpRewritePattern::OpRewritePattern;
-  LogicalResult matchAndRewrite(SiluMulOp op,
+  LogicalResult matchAndRewrite(GluOp op,
                                 PatternRewriter &rewriter) const override {
     auto gate = op.getGate().getDefiningOp<LinearOp>();
     auto up = op.getUp().getDefiningOp<LinearOp>();
@@ -356,15 +413,16 @@ struct FuseGatedLinear : OpRewritePattern<SiluMulOp> {
     const int64_t outputs = gate.getWeight().getType().getShape()[0];
     if (outputs % isthmus::int8GroupOf(outputs) != 0)
       return rewriter.notifyMatchFailure(op, "outputs are not whole groups");
-    rewriter.replaceOpWithNewOp<GatedLinearOp>(
-        op, op.getType(), gate.getX(), gate.getWeight(), up.getWeight());
+    rewriter.replaceOpWithNewOp<GatedLinearOp>(op, op.getType(), gate.getX(),
+                                               gate.getWeight(), up.getWeight(),
+                                               op.getFunction());
     return success();
   }
 };
 } // namespace
 
-void SiluMulOp::getCanonicalizationPatterns(RewritePatternSet &results,
-                                            MLIRContext *context) {
+void GluOp::getCanonicalizationPatterns(RewritePatternSet &results,
+                                        MLIRContext *context) {
   results.add<FuseGatedLinear>(context);
 }
 

@@ -158,13 +158,13 @@ private:
   LogicalResult evaluate(Operation &op) {
     return llvm::TypeSwitch<Operation &, LogicalResult>(op)
         .Case<EmbeddingOp, LinearOp, AddOp, RMSNormOp, QuantizeRowsOp, RotaryOp,
-              AttentionOp, SiluMulOp, GatedLinearOp, SelectRowsOp>(
-            [&](auto typed) {
-              Matrix result = compute(typed);
-              roundRows(result, typed->getResult(0).getType());
-              values[typed->getResult(0)] = std::move(result);
-              return success();
-            })
+              AttentionOp, ActivateOp, GluOp, GatedLinearOp, ScaleOp,
+              LayerNormOp, PositionEmbeddingOp, SelectRowsOp>([&](auto typed) {
+          Matrix result = compute(typed);
+          roundRows(result, typed->getResult(0).getType());
+          values[typed->getResult(0)] = std::move(result);
+          return success();
+        })
         .Default([](Operation &other) {
           return other.emitError("has no reference semantics");
         });
@@ -212,15 +212,54 @@ private:
   Matrix compute(RMSNormOp op) {
     Matrix y = values[op.getX()];
     const Matrix &w = values[op.getWeight()];
+    const int64_t size = w.columns; // of a head
+    for (int64_t t = 0; t < y.rows; ++t)
+      for (int64_t first = 0; first < y.columns; first += size) {
+        double squares = 0;
+        for (int64_t i = 0; i < size; ++i)
+          squares += double(y.at(t, first + i)) * double(y.at(t, first + i));
+        double scale = 1.0 / std::sqrt(squares / double(size) +
+                                       op.getEpsilon().convertToDouble());
+        for (int64_t i = 0; i < size; ++i)
+          y.at(t, first + i) =
+              float(double(y.at(t, first + i)) * scale * double(w.at(0, i)));
+      }
+    return y;
+  }
+
+  Matrix compute(LayerNormOp op) {
+    Matrix y = values[op.getX()];
+    const Matrix &w = values[op.getWeight()], &bias = values[op.getBias()];
+    const auto size = double(y.columns);
     for (int64_t t = 0; t < y.rows; ++t) {
-      double squares = 0;
+      double mean = 0, squares = 0;
       for (int64_t i = 0; i < y.columns; ++i)
-        squares += double(y.at(t, i)) * double(y.at(t, i));
-      double scale = 1.0 / std::sqrt(squares / double(y.columns) +
-                                     op.getEpsilon().convertToDouble());
+        mean += double(y.at(t, i)) / size;
       for (int64_t i = 0; i < y.columns; ++i)
-        y.at(t, i) = float(double(y.at(t, i)) * scale * double(w.at(0, i)));
+        squares += std::pow(double(y.at(t, i)) - mean, 2);
+      double scale =
+          1.0 / std::sqrt(squares / size + op.getEpsilon().convertToDouble());
+      for (int64_t i = 0; i < y.columns; ++i)
+        y.at(t, i) =
+            float((double(y.at(t, i)) - mean) * scale * double(w.at(0, i)) +
+                  double(bias.at(0, i)));
     }
+    return y;
+  }
+
+  Matrix compute(ScaleOp op) {
+    Matrix y = values[op.getX()];
+    for (float &v : y.values)
+      v *= float(op.getFactor().convertToDouble());
+    return y;
+  }
+
+  Matrix compute(PositionEmbeddingOp op) {
+    Matrix y = values[op.getX()];
+    const Matrix &table = values[op.getTable()];
+    for (int64_t t = 0; t < y.rows; ++t)
+      for (int64_t i = 0; i < y.columns; ++i)
+        y.at(t, i) += table.at(t, i);
     return y;
   }
 
@@ -237,6 +276,8 @@ private:
           // The frequency is an f32 in every implementation of the model.
           float frequency =
               float(std::pow(theta, -2.0 * double(i) / double(dim)));
+          if (op.getFactors())
+            frequency /= (*op.getFactors())[size_t(i)];
           double angle = double(float(t) * frequency);
           double a = x.at(t, head + i), b = x.at(t, head + i + dim / 2);
           y.at(t, head + i) = float(a * std::cos(angle) - b * std::sin(angle));
@@ -322,7 +363,27 @@ private:
     }
   }
 
-  static double silu(double x) { return x / (1.0 + std::exp(-x)); }
+  static double apply(Function function, double x) {
+    switch (function) {
+    case Function::Silu:
+      return x / (1.0 + std::exp(-x));
+    case Function::GeluTanh:
+      return x / 2 *
+             (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case Function::GeluErf:
+      return x / 2 * (1 + std::erf(x / std::sqrt(2)));
+    case Function::QuickGelu:
+      return x / (1.0 + std::exp(-1.702 * x));
+    }
+    llvm_unreachable("unknown function");
+  }
+
+  Matrix compute(ActivateOp op) {
+    Matrix y = values[op.getX()];
+    for (float &v : y.values)
+      v = float(apply(op.getFunction(), double(v)));
+    return y;
+  }
 
   Matrix compute(GatedLinearOp op) {
     const Matrix &x = values[op.getX()], &gate = values[op.getGate()],
@@ -330,16 +391,18 @@ private:
     Matrix y{x.rows, gate.rows, std::vector<float>(size_t(x.rows * gate.rows))};
     for (int64_t t = 0; t < x.rows; ++t)
       for (int64_t n = 0; n < gate.rows; ++n)
-        y.at(t, n) = float(silu(double(float(dot(x, t, gate, n)))) *
-                           double(float(dot(x, t, up, n))));
+        y.at(t, n) =
+            float(apply(op.getFunction(), double(float(dot(x, t, gate, n)))) *
+                  double(float(dot(x, t, up, n))));
     return y;
   }
 
-  Matrix compute(SiluMulOp op) {
+  Matrix compute(GluOp op) {
     Matrix y = values[op.getGate()];
     const Matrix &up = values[op.getUp()];
     for (size_t i = 0; i < y.values.size(); ++i)
-      y.values[i] = float(silu(double(y.values[i])) * double(up.values[i]));
+      y.values[i] = float(apply(op.getFunction(), double(y.values[i])) *
+                          double(up.values[i]));
     return y;
   }
 

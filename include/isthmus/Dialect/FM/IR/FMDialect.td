@@ -42,6 +42,15 @@ def FM_WeightFormat : I32EnumAttr<"WeightFormat", "how a weight's values are sto
   let cppNamespace = "::isthmus::fm";
 }
 
+def FM_FunctionSilu : I32EnumAttrCase<"Silu", 0, "silu">;
+def FM_FunctionGeluTanh : I32EnumAttrCase<"GeluTanh", 1, "gelu_tanh">;
+def FM_FunctionGeluErf : I32EnumAttrCase<"GeluErf", 2, "gelu_erf">;
+def FM_FunctionQuickGelu : I32EnumAttrCase<"QuickGelu", 3, "quick_gelu">;
+def FM_Function : I32EnumAttr<"Function", "an activation function",
+    [FM_FunctionSilu, FM_FunctionGeluTanh, FM_FunctionGeluErf, FM_FunctionQuickGelu]> {
+  let cppNamespace = "::isthmus::fm";
+}
+
 def FM_WeightType : FM_Type<"Weight", "weight"> {
   let summary = "a weight matrix (outputs x inputs) or vector";
   let description = [{

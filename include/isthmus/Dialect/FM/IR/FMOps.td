@@ -137,6 +137,29 @@ def FM_UnpermuteRowsOp : FM_Op<"unpermute_rows", [Pure, SameOperandsAndResultTyp
   let hasVerifier = 1;
 }
 
+def FM_SliceRowsOp : FM_Op<"slice_rows", [Pure]> {
+  let summary = "some of the rows of a matrix, or values of a vector, that several weights share";
+  let arguments = (ins FM_WeightType:$source, I64Attr:$first);
+  let results = (outs FM_WeightType:$result);
+  let assemblyFormat = "$source `from` $first attr-dict `:` type($source) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+def FM_TransposeOp : FM_Op<"transpose", [Pure]> {
+  let summary = "outputs x inputs of a matrix that was stored as inputs x outputs";
+  let arguments = (ins FM_WeightType:$source);
+  let results = (outs FM_WeightType:$result);
+  let assemblyFormat = "$source attr-dict `:` type($source) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+def FM_AddConstantOp : FM_Op<"add_constant", [Pure, SameOperandsAndResultType]> {
+  let summary = "adds a number to every value: norms that are stored as the difference from one";
+  let arguments = (ins FM_WeightType:$source, F64Attr:$constant);
+  let results = (outs FM_WeightType:$result);
+  let assemblyFormat = "$source $constant attr-dict `:` type($result)";
+}
+
 def FM_PruneOp : FM_Op<"prune", [Pure, SameOperandsAndResultType]> {
   let summary = "sets the weights of least magnitude to zero";
   let description = [{
@@ -211,9 +234,25 @@ def FM_AddOp : FM_Op<"add", [Pure, SameOperandsAndResultType, Commutative]> {
 
 def FM_RMSNormOp : FM_Op<"rms_norm", [Pure]> {
   let summary = "x / sqrt(mean(x^2) + epsilon) * weight (arXiv:1910.07467)";
-  let arguments = (ins FM_Float:$x, FM_WeightType:$weight, F64Attr:$epsilon);
+  let description = [{
+    With `heads` the features of each head are normalised by themselves, all with
+    the same weights.
+  }];
+  let arguments = (ins FM_Float:$x, FM_WeightType:$weight, F64Attr:$epsilon,
+                       DefaultValuedAttr<I64Attr, "1">:$heads);
   let results = (outs FM_Activation:$result);
   let assemblyFormat = "$x `,` $weight attr-dict `:` type($x) `,` type($weight) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+def FM_LayerNormOp : FM_Op<"layer_norm", [Pure]> {
+  let summary = "(x - mean(x)) / sqrt(variance(x) + epsilon) * weight + bias (arXiv:1607.06450)";
+  let arguments = (ins FM_Float:$x, FM_WeightType:$weight, FM_WeightType:$bias,
+                       F64Attr:$epsilon);
+  let results = (outs FM_Activation:$result);
+  let assemblyFormat = [{
+    $x `,` $weight `,` $bias attr-dict `:` type($x) `,` type($weight) `,` type($bias) `->` type($result)
+  }];
   let hasVerifier = 1;
 }
 
@@ -235,9 +274,11 @@ def FM_RotaryOp : FM_Op<"rotary", [Pure, AllTypesMatch<["x", "result"]>]> {
   let summary = "rotary position embedding (arXiv:2104.09864), halves rotated";
   let description = [{
     For each head of size D and i < D/2: the pair (x[i], x[i + D/2]) is rotated by
-    position * theta^(-2i/D).
+    position * theta^(-2i/D), divided by `factors[i]` if there are any: models that
+    were stretched to longer contexts turn slowly.
   }];
-  let arguments = (ins FM_Float:$x, FM_RowsType:$rows, I64Attr:$head_dim, F64Attr:$theta);
+  let arguments = (ins FM_Float:$x, FM_RowsType:$rows, I64Attr:$head_dim, F64Attr:$theta,
+                       OptionalAttr<DenseF32ArrayAttr>:$factors);
   let results = (outs FM_Float:$result);
   let assemblyFormat = "$x `,` $rows attr-dict `:` type($x)";
   let hasVerifier = 1;
@@ -264,9 +305,23 @@ def FM_AttentionOp : FM_Op<"attention", [AllTypesMatch<["k", "v"]>, MemoryEffect
   let hasVerifier = 1;
 }
 
-def FM_SiluMulOp : FM_Op<"silu_mul", [Pure, AllTypesMatch<["gate", "up"]>]> {
-  let summary = "gate * sigmoid(gate) * up, the gated unit of Llama's feed-forward (arXiv:2002.05202)";
-  let arguments = (ins FM_Float:$gate, FM_Float:$up);
+def FM_ActivateOp : FM_Op<"activate", [Pure]> {
+  let summary = "an activation function of each value";
+  let description = [{
+    silu: x * sigmoid(x). gelu_erf: x * (1 + erf(x / sqrt(2))) / 2 (arXiv:1606.08415);
+    gelu_tanh is its approximation x * sigmoid(1.5957691 * (x + 0.044715 x^3)), and
+    quick_gelu is x * sigmoid(1.702 x).
+  }];
+  let arguments = (ins FM_Function:$function, FM_Float:$x);
+  let results = (outs FM_Activation:$result);
+  let assemblyFormat = "$function $x attr-dict `:` type($x) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+def FM_GluOp : FM_Op<"glu", [Pure, AllTypesMatch<["gate", "up"]>]> {
+  let summary = "function(gate) * up, the gated unit of feed-forward layers (arXiv:2002.05202)";
+  let arguments = (ins FM_Float:$gate, FM_Float:$up,
+                       DefaultValuedAttr<FM_Function, "::isthmus::fm::Function::Silu">:$function);
   let results = (outs FM_Activation:$result);
   let assemblyFormat = "$gate `,` $up attr-dict `:` type($gate) `->` type($result)";
   let hasVerifier = 1;
@@ -274,14 +329,30 @@ def FM_SiluMulOp : FM_Op<"silu_mul", [Pure, AllTypesMatch<["gate", "up"]>]> {
 }
 
 def FM_GatedLinearOp : FM_Op<"gated_linear", [Pure, AllTypesMatch<["gate", "up"]>]> {
-  let summary = "silu(x gate^T) * (x up^T): both products of a gated unit and the gate at once";
+  let summary = "function(x gate^T) * (x up^T): both products of a gated unit and the gate at once";
   let description = [{
-    What `fm.linear`, `fm.linear` and `fm.silu_mul` compute, without the two
+    What `fm.linear`, `fm.linear` and `fm.glu` compute, without the two
     intermediate values leaving the kernel (arXiv:2002.05202).
   }];
-  let arguments = (ins FM_Activation:$x, FM_WeightType:$gate, FM_WeightType:$up);
+  let arguments = (ins FM_Activation:$x, FM_WeightType:$gate, FM_WeightType:$up,
+                       DefaultValuedAttr<FM_Function, "::isthmus::fm::Function::Silu">:$function);
   let results = (outs FM_Activation:$result);
   let assemblyFormat = "$x `,` $gate `,` $up attr-dict `:` type($x) `,` type($gate) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+def FM_ScaleOp : FM_Op<"scale", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "x * factor";
+  let arguments = (ins FM_Float:$x, F64Attr:$factor);
+  let results = (outs FM_Float:$result);
+  let assemblyFormat = "$x `by` $factor attr-dict `:` type($x)";
+}
+
+def FM_PositionEmbeddingOp : FM_Op<"position_embedding", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "x plus the row of a table that belongs to each row's position";
+  let arguments = (ins FM_Float:$x, FM_RowsType:$rows, FM_WeightType:$table);
+  let results = (outs FM_Float:$result);
+  let assemblyFormat = "$x `,` $rows `,` $table attr-dict `:` type($x) `,` type($table)";
   let hasVerifier = 1;
 }
 
