@@ -49,18 +49,24 @@ CHATS = [
 LONG = [300, 700, 1100, 1500]
 
 
-def prompts(tokenizer):
+def prompts(tokenizer, context):
+    """24 prompts that leave room in the context; base models get the chats as text."""
     paragraph = ("An isthmus is a narrow piece of land connecting two larger areas across an "
                  "expanse of water by which they are otherwise separated. Canals are often built "
                  "across isthmuses, where they may be a particularly advantageous shortcut for "
                  "marine transport. ")
     out = [(t[:24], tokenizer(t)["input_ids"]) for t in TEXTS]
     for chat in CHATS:
+        if not tokenizer.chat_template:
+            out.append((chat[:24], tokenizer(chat)["input_ids"]))
+            continue
         ids = tokenizer.apply_chat_template([{"role": "user", "content": chat}], add_generation_prompt=True)
         out.append(("chat: " + chat[:18], list(ids["input_ids"] if hasattr(ids, "keys") else ids)))
     words = tokenizer("".join(f"Chapter {i}. {paragraph}" for i in range(60)))["input_ids"]
-    out += [(f"{n} tokens", words[:n]) for n in LONG]
-    return out
+    room = context - TOKENS
+    lengths = LONG if LONG[-1] <= room else [room // 4, room // 3, room // 2, room]
+    out += [(f"{n} tokens", words[:n]) for n in lengths]
+    return [(name, ids[:room]) for name, ids in out]
 
 
 def reference(model, ids):
@@ -118,7 +124,7 @@ def main():
     tokenizer = AutoTokenizer.from_pretrained(args.hf)
     model = AutoModelForCausalLM.from_pretrained(args.hf, dtype=torch.float32).eval()
     failed = 0
-    cases = prompts(tokenizer)
+    cases = prompts(tokenizer, model.config.max_position_embeddings)
     for name, ids in cases:
         want, logits = reference(model, ids)
         for bundle in args.bundle:

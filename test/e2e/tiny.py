@@ -14,6 +14,31 @@ CONFIGS = {
                   num_attention_heads=3, num_key_value_heads=1, vocab_size=512,
                   max_position_embeddings=1024, rms_norm_eps=1e-6, rope_theta=1000000.0,
                   tie_word_embeddings=False, hidden_act="silu", bos_token_id=0, eos_token_id=1),
+    # A window shorter than the longest prompt.
+    "mistral": dict(model_type="mistral", hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+                    num_attention_heads=4, num_key_value_heads=2, head_dim=32, vocab_size=512, sliding_window=40,
+                    max_position_embeddings=1024, rms_norm_eps=1e-5, rope_theta=10000.0,
+                    tie_word_embeddings=True, hidden_act="silu", bos_token_id=0, eos_token_id=1),
+    # Scaled frequencies: some long, some short, some in between.
+    "llama3": dict(model_type="llama", hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+                   num_attention_heads=2, num_key_value_heads=1, head_dim=64, vocab_size=512,
+                   max_position_embeddings=1024, rms_norm_eps=1e-5, rope_theta=10000.0,
+                   rope_scaling=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                     original_max_position_embeddings=128),
+                   tie_word_embeddings=True, hidden_act="silu", bos_token_id=0, eos_token_id=1),
+    "qwen3": dict(model_type="qwen3", hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+                  num_attention_heads=4, num_key_value_heads=2, head_dim=32, vocab_size=512,
+                  max_position_embeddings=1024, rms_norm_eps=1e-6, rope_theta=1000000.0,
+                  tie_word_embeddings=True, hidden_act="silu", bos_token_id=0, eos_token_id=1),
+    "gpt2": dict(model_type="gpt2", n_embd=64, n_layer=2, n_head=2, n_positions=512, vocab_size=512,
+                 layer_norm_epsilon=1e-5, activation_function="gelu_new", bos_token_id=0, eos_token_id=1),
+    # Both kinds of layer.
+    "gemma3": dict(model_type="gemma3_text", hidden_size=64, intermediate_size=96, num_hidden_layers=3,
+                   num_attention_heads=2, num_key_value_heads=1, head_dim=32, vocab_size=512, sliding_window=24,
+                   layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+                   max_position_embeddings=1024, rms_norm_eps=1e-6, rope_theta=1000000.0,
+                   rope_local_base_freq=10000.0, query_pre_attn_scalar=32, hidden_activation="gelu_pytorch_tanh",
+                   tie_word_embeddings=True, bos_token_id=0, eos_token_id=1),
     # Rows of 256, for GGUF's super-blocks.
     "wide": dict(model_type="llama", hidden_size=256, intermediate_size=256, num_hidden_layers=2,
                  num_attention_heads=4, num_key_value_heads=2, head_dim=64, vocab_size=512,
@@ -24,7 +49,24 @@ TEMPLATE = ("{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}
             "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}")
 
 
+def gpt2_shapes(c):
+    h = c["n_embd"]
+    out = {"transformer.wte.weight": (c["vocab_size"], h), "transformer.wpe.weight": (c["n_positions"], h)}
+    norms = ["ln_f"]
+    for i in range(c["n_layer"]):
+        p = f"h.{i}."
+        norms += [p + "ln_1", p + "ln_2"]
+        for name, shape in (("attn.c_attn", (h, 3 * h)), ("attn.c_proj", (h, h)), ("mlp.c_fc", (h, 4 * h)),
+                            ("mlp.c_proj", (4 * h, h))):
+            out |= {f"transformer.{p}{name}.weight": shape, f"transformer.{p}{name}.bias": shape[1:]}
+    for norm in norms:
+        out |= {f"transformer.{norm}.weight": (h,), f"transformer.{norm}.bias": (h,)}
+    return out
+
+
 def shapes(c):
+    if c["model_type"] == "gpt2":
+        return gpt2_shapes(c)
     head = c.get("head_dim", c["hidden_size"] // c["num_attention_heads"])
     q, kv = c["num_attention_heads"] * head, c["num_key_value_heads"] * head
     h, f = c["hidden_size"], c["intermediate_size"]
@@ -36,6 +78,10 @@ def shapes(c):
                 p + "self_attn.v_proj.weight": (kv, h), p + "self_attn.o_proj.weight": (h, q),
                 p + "mlp.gate_proj.weight": (f, h), p + "mlp.up_proj.weight": (f, h),
                 p + "mlp.down_proj.weight": (h, f)}
+        if c["model_type"] in ("qwen3", "gemma3_text"):
+            out |= {p + "self_attn.q_norm.weight": (head,), p + "self_attn.k_norm.weight": (head,)}
+        if c["model_type"] == "gemma3_text":
+            out |= {p + "pre_feedforward_layernorm.weight": (h,), p + "post_feedforward_layernorm.weight": (h,)}
         if c["model_type"] == "qwen2":
             out |= {p + "self_attn.q_proj.bias": (q,), p + "self_attn.k_proj.bias": (kv,),
                     p + "self_attn.v_proj.bias": (kv,)}
@@ -51,8 +97,9 @@ def weights(name):
     out = {}
     for key, shape in shapes(c).items():
         values = generator.integers(-2048, 2049, shape).astype(np.float32) / 2048
-        if "norm" in key:
-            out[key] = 1 + 0.1 * values
+        if key.endswith("weight") and ("norm" in key or "ln_" in key):
+            # Gemma stores the difference from one.
+            out[key] = 0.1 * values + (c["model_type"] != "gemma3_text")
         elif len(shape) == 1:
             out[key] = 0.2 * values
         else:
