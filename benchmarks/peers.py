@@ -15,7 +15,7 @@ OpenVINO reads the Q4_1 GGUF and computes prefill in its own precision; onnxrunt
 contains the first token. int4 of onnxruntime has a 4-bit head too, the others' has 8 bits.
 
 --kv int8: keys and values of isthmus and llama.cpp (q8_0) in 8 bits; the other peers keep their own.
---model: smollm2; qwen (2.5-Coder-0.5B; llama.cpp and OpenVINO alone); llama-3.2-1b and -3b, shapes
+--model: smollm2; qwen (2.5-Coder-0.5B; llama.cpp and OpenVINO alone); gemma (3, 270M; llama.cpp alone); llama-3.2-1b and -3b, shapes
 with random weights (llama.cpp alone: shaped_gguf.py), which no cache holds.
 """
 import argparse
@@ -29,7 +29,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ISTHMUS = pathlib.Path(os.environ.get("BUILD", ROOT / "build")) / "bin" / "isthmus"
 PEERS = pathlib.Path(os.environ.get("PEERS", "peers"))
-FETCHED = {"smollm2": "smollm2", "qwen": "qwen2.5-coder-0.5b"}
+FETCHED = {"smollm2": "smollm2", "qwen": "qwen2.5-coder-0.5b", "gemma": "gemma3-270m"}
 
 ORT = """
 import json, sys, time
@@ -166,7 +166,7 @@ def peers_of(model, kind, weights, kv):
     if model == "smollm2" and weights in ("int4", "int8", "f32"):
         peers.append(ort("fp32" if weights == "f32" else weights))
     # OpenVINO leads in prefill; in decode it is the slowest of them.
-    if model in FETCHED and kind == "prefill" and weights != "f32":
+    if model in ("smollm2", "qwen") and kind == "prefill" and weights != "f32":
         # It reads no BF16; what it makes of F16 it decides itself.
         file = source(model) if model == "smollm2" else LlamaCpp(model, LLAMA[weights][-1]).model
         peers.append(Script("openvino-genai", "venv-ov", OV, str(file)))

@@ -59,3 +59,32 @@ fm.block @not_gated(%x: tensor<?x32xf32>, %z: tensor<?x32xf32>, %g: !fm.weight<[
   %5 = fm.add %2, %4 : tensor<?x32xf32>
   fm.return %5 : tensor<?x32xf32>
 }
+
+// A layer norm and an activation write rounded rows; norms of heads, which may be smaller than a
+// group, do not.
+// CHECK-LABEL: fm.block @rounded_rows
+// CHECK: fm.layer_norm {{.*}} -> !fm.qrows<32, group = 32>
+// CHECK: fm.activate gelu_erf {{.*}} -> !fm.qrows<32, group = 32>
+// CHECK: fm.rms_norm {{.*}} -> tensor<?x32xf32>
+// CHECK: fm.quantize_rows
+fm.block @rounded_rows(%x: tensor<?x32xf32>, %n: !fm.weight<[32], f32>, %h: !fm.weight<[16], f32>, %w: !fm.weight<[32, 32], int8, group = 32>) -> tensor<?x32xf32> {
+  %0 = fm.layer_norm %x, %n, %n {epsilon = 1.0e-5 : f64} : tensor<?x32xf32>, !fm.weight<[32], f32>, !fm.weight<[32], f32> -> tensor<?x32xf32>
+  %1 = fm.quantize_rows %0 : tensor<?x32xf32> -> !fm.qrows<32, group = 32>
+  %2 = fm.linear %1, %w : !fm.qrows<32, group = 32>, !fm.weight<[32, 32], int8, group = 32> -> tensor<?x32xf32>
+  %3 = fm.activate gelu_erf %2 : tensor<?x32xf32> -> tensor<?x32xf32>
+  %4 = fm.quantize_rows %3 : tensor<?x32xf32> -> !fm.qrows<32, group = 32>
+  %5 = fm.linear %4, %w : !fm.qrows<32, group = 32>, !fm.weight<[32, 32], int8, group = 32> -> tensor<?x32xf32>
+  %6 = fm.rms_norm %5, %h {epsilon = 1.0e-5 : f64, heads = 2 : i64} : tensor<?x32xf32>, !fm.weight<[16], f32> -> tensor<?x32xf32>
+  %7 = fm.quantize_rows %6 : tensor<?x32xf32> -> !fm.qrows<32, group = 32>
+  %8 = fm.linear %7, %w : !fm.qrows<32, group = 32>, !fm.weight<[32, 32], int8, group = 32> -> tensor<?x32xf32>
+  fm.return %8 : tensor<?x32xf32>
+}
+
+// CHECK-LABEL: fm.block @gated_gelu
+// CHECK: fm.gated_linear {{.*}} with gelu_tanh :
+fm.block @gated_gelu(%x: tensor<?x32xf32>, %g: !fm.weight<[32, 32], f32>, %u: !fm.weight<[32, 32], f32>) -> tensor<?x32xf32> {
+  %0 = fm.linear %x, %g : tensor<?x32xf32>, !fm.weight<[32, 32], f32> -> tensor<?x32xf32>
+  %1 = fm.linear %x, %u : tensor<?x32xf32>, !fm.weight<[32, 32], f32> -> tensor<?x32xf32>
+  %2 = fm.glu %0, %1 with gelu_tanh : tensor<?x32xf32> -> tensor<?x32xf32>
+  fm.return %2 : tensor<?x32xf32>
+}

@@ -139,3 +139,78 @@ fm.block @b(%x: tensor<?x32xf32>, %rows: !fm.rows, %kv: !fm.state) -> tensor<?x3
   %0 = fm.attention %x, %x, %x, %rows, %kv kv int4 {heads = 1 : i64, kv_heads = 1 : i64, scale = 1.0 : f64} : tensor<?x32xf32>, tensor<?x32xf32> -> tensor<?x32xf32>
   fm.return %0 : tensor<?x32xf32>
 }
+
+// -----
+
+fm.param @p : !fm.weight<[32, 8], f32> {
+  %0 = fm.source "m" at 0 as "f32" : !fm.weight<[48, 8], f32>
+  // expected-error@+1 {{takes rows beyond the source's 48}}
+  %1 = fm.slice_rows %0 from 17 : !fm.weight<[48, 8], f32> -> !fm.weight<[32, 8], f32>
+  fm.yield %1 : !fm.weight<[32, 8], f32>
+}
+
+// -----
+
+fm.param @p : !fm.weight<[32, 4], f32> {
+  %0 = fm.source "m" at 0 as "f32" : !fm.weight<[48, 8], f32>
+  // expected-error@+1 {{must keep the width}}
+  %1 = fm.slice_rows %0 from 0 : !fm.weight<[48, 8], f32> -> !fm.weight<[32, 4], f32>
+  fm.yield %1 : !fm.weight<[32, 4], f32>
+}
+
+// -----
+
+fm.param @p : !fm.weight<[48, 8], f32> {
+  %0 = fm.source "m" at 0 as "f32" : !fm.weight<[48, 8], f32>
+  // expected-error@+1 {{must exchange outputs and inputs of a matrix}}
+  %1 = fm.transpose %0 : !fm.weight<[48, 8], f32> -> !fm.weight<[48, 8], f32>
+  fm.yield %1 : !fm.weight<[48, 8], f32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>, %n: !fm.weight<[32], f32>, %short: !fm.weight<[16], f32>) -> tensor<?x32xf32> {
+  // expected-error@+1 {{bias must be !fm.weight<[32], f32>}}
+  %0 = fm.layer_norm %x, %n, %short {epsilon = 1.0e-5 : f64} : tensor<?x32xf32>, !fm.weight<[32], f32>, !fm.weight<[16], f32> -> tensor<?x32xf32>
+  fm.return %0 : tensor<?x32xf32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>, %n: !fm.weight<[32], f32>) -> tensor<?x32xf32> {
+  // expected-error@+1 {{heads must divide the features}}
+  %0 = fm.rms_norm %x, %n {epsilon = 1.0e-5 : f64, heads = 3 : i64} : tensor<?x32xf32>, !fm.weight<[32], f32> -> tensor<?x32xf32>
+  fm.return %0 : tensor<?x32xf32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>, %n: !fm.weight<[32], f32>) -> tensor<?x32xf32> {
+  // expected-error@+1 {{weight must be !fm.weight<[16], f32>}}
+  %0 = fm.rms_norm %x, %n {epsilon = 1.0e-5 : f64, heads = 2 : i64} : tensor<?x32xf32>, !fm.weight<[32], f32> -> tensor<?x32xf32>
+  fm.return %0 : tensor<?x32xf32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>) -> tensor<?x64xf32> {
+  // expected-error@+1 {{must keep the number of features}}
+  %0 = fm.activate silu %x : tensor<?x32xf32> -> tensor<?x64xf32>
+  fm.return %0 : tensor<?x64xf32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>, %rows: !fm.rows, %t: !fm.weight<[64, 16], f32>) -> tensor<?x32xf32> {
+  // expected-error@+1 {{the table's width must equal the features}}
+  %0 = fm.position_embedding %x, %rows, %t : tensor<?x32xf32>, !fm.weight<[64, 16], f32>
+  fm.return %0 : tensor<?x32xf32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>, %rows: !fm.rows) -> tensor<?x32xf32> {
+  // expected-error@+1 {{needs 8 factors, one a pair}}
+  %0 = fm.rotary %x, %rows {head_dim = 16 : i64, theta = 1.0e4 : f64, factors = array<f32: 1.0>} : tensor<?x32xf32>
+  fm.return %0 : tensor<?x32xf32>
+}

@@ -19,6 +19,18 @@ fm.param @q : !fm.weight<[32, 32], int4, group = 32> {
   fm.yield %3 : !fm.weight<[32, 32], int4, group = 32>
 }
 
+// CHECK-LABEL: fm.param @k
+fm.param @k : !fm.weight<[32, 48], f32> {
+  %0 = fm.source "m.safetensors" at 0 as "f32" : !fm.weight<[48, 96], f32>
+  // CHECK: fm.transpose %{{.*}} : <[48, 96], f32> -> <[96, 48], f32>
+  %1 = fm.transpose %0 : !fm.weight<[48, 96], f32> -> !fm.weight<[96, 48], f32>
+  // CHECK: fm.slice_rows %{{.*}} from 32 : <[96, 48], f32> -> <[32, 48], f32>
+  %2 = fm.slice_rows %1 from 32 : !fm.weight<[96, 48], f32> -> !fm.weight<[32, 48], f32>
+  // CHECK: fm.add_constant %{{.*}} 1.0
+  %3 = fm.add_constant %2 1.0 : !fm.weight<[32, 48], f32>
+  fm.yield %3 : !fm.weight<[32, 48], f32>
+}
+
 // CHECK-LABEL: fm.block @embed
 fm.block @embed(%ids: tensor<?xi32>, %rows: !fm.rows, %w: !fm.weight<[64, 32], f32>) -> tensor<?x32xf32> {
   // CHECK: fm.embedding
@@ -42,6 +54,26 @@ fm.block @layer(%x: tensor<?x32xf32>, %rows: !fm.rows, %kv: !fm.state, %n: !fm.w
   // CHECK: fm.select_rows
   %5 = fm.select_rows %4, %rows : tensor<?x32xf32>
   fm.return %5 : tensor<?x32xf32>
+}
+
+// CHECK-LABEL: fm.block @others
+fm.block @others(%x: tensor<?x32xf32>, %rows: !fm.rows, %n: !fm.weight<[32], f32>, %h: !fm.weight<[16], f32>,
+                 %t: !fm.weight<[64, 32], f32>) -> tensor<?x32xf32> {
+  // CHECK: fm.position_embedding
+  %0 = fm.position_embedding %x, %rows, %t : tensor<?x32xf32>, !fm.weight<[64, 32], f32>
+  // CHECK: fm.layer_norm
+  %1 = fm.layer_norm %0, %n, %n {epsilon = 1.0e-5 : f64} : tensor<?x32xf32>, !fm.weight<[32], f32>, !fm.weight<[32], f32> -> tensor<?x32xf32>
+  // CHECK: fm.rms_norm {{.*}}heads = 2 : i64
+  %2 = fm.rms_norm %1, %h {epsilon = 1.0e-5 : f64, heads = 2 : i64} : tensor<?x32xf32>, !fm.weight<[16], f32> -> tensor<?x32xf32>
+  // CHECK: fm.activate gelu_tanh
+  %3 = fm.activate gelu_tanh %2 : tensor<?x32xf32> -> tensor<?x32xf32>
+  // CHECK: fm.glu %{{.*}}, %{{.*}} with quick_gelu :
+  %4 = fm.glu %3, %2 with quick_gelu : tensor<?x32xf32> -> tensor<?x32xf32>
+  // CHECK: fm.scale %{{.*}} by 2.5
+  %5 = fm.scale %4 by 2.5 : tensor<?x32xf32>
+  // CHECK: fm.rotary {{.*}}factors = array<f32: 1.000000e+00, 8.000000e+00>
+  %6 = fm.rotary %5, %rows {head_dim = 4 : i64, theta = 1.0e4 : f64, factors = array<f32: 1.0, 8.0>} : tensor<?x32xf32>
+  fm.return %6 : tensor<?x32xf32>
 }
 
 fm.param @norm : !fm.weight<[32], f32> {

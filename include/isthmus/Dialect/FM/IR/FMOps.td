@@ -323,7 +323,7 @@ def FM_GluOp : FM_Op<"glu", [Pure, AllTypesMatch<["gate", "up"]>]> {
   let arguments = (ins FM_Float:$gate, FM_Float:$up,
                        DefaultValuedAttr<FM_Function, "::isthmus::fm::Function::Silu">:$function);
   let results = (outs FM_Activation:$result);
-  let assemblyFormat = "$gate `,` $up attr-dict `:` type($gate) `->` type($result)";
+  let assemblyFormat = "$gate `,` $up (`with` $function^)? attr-dict `:` type($gate) `->` type($result)";
   let hasVerifier = 1;
   let hasCanonicalizer = 1;
 }
@@ -337,7 +337,7 @@ def FM_GatedLinearOp : FM_Op<"gated_linear", [Pure, AllTypesMatch<["gate", "up"]
   let arguments = (ins FM_Activation:$x, FM_WeightType:$gate, FM_WeightType:$up,
                        DefaultValuedAttr<FM_Function, "::isthmus::fm::Function::Silu">:$function);
   let results = (outs FM_Activation:$result);
-  let assemblyFormat = "$x `,` $gate `,` $up attr-dict `:` type($x) `,` type($gate) `->` type($result)";
+  let assemblyFormat = "$x `,` $gate `,` $up (`with` $function^)? attr-dict `:` type($x) `,` type($gate) `->` type($result)";
   let hasVerifier = 1;
 }
 
