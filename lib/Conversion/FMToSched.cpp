@@ -16,6 +16,9 @@
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/xxhash.h"
 
+#include <cmath>
+#include <fmt/format.h>
+
 namespace isthmus {
 #define GEN_PASS_DEF_CONVERTFMTOSCHED
 #include "isthmus/Conversion/Passes.h.inc"
@@ -362,16 +365,17 @@ private:
   }
 
   static std::string nameOf(StringRef norm, const NormSpec &spec) {
-    return identifier(llvm::formatv(
-        "{0}_{1}{2}_{3:e}{4}", norm, spec.features,
-        spec.heads > 1 ? "_h" + std::to_string(spec.heads) : std::string(),
-        spec.epsilon, suffixOf(spec.result)));
+    return llvm::formatv("{0}_{1}{2}_{3}{4}", norm, spec.features,
+                         spec.heads > 1 ? "_h" + std::to_string(spec.heads)
+                                        : std::string(),
+                         exactly(spec.epsilon), suffixOf(spec.result));
   }
-  /// `text`, which may contain numbers, as a symbol of an object file.
-  static std::string identifier(std::string text) {
+  /// A number as part of a symbol, different for different numbers.
+  static std::string exactly(double value) {
+    std::string text = fmt::format("{}", value); // the shortest that reads back
     for (char &c : text)
       if (c == '-' || c == '+' || c == '.')
-        c = '_';
+        c = c == '-' ? 'm' : '_';
     return text;
   }
 
@@ -381,30 +385,26 @@ private:
   }
 
   LogicalResult convert(fm::ActivateOp op) {
-    ActivationSpec spec{fm::getFeatures(op.getX().getType()),
-                        functionOf(op.getFunction()),
-                        rowFormatOf(op.getType())};
-    if (failed(checkLanes(*op, spec.features, "width")))
-      return failure();
-    std::string name =
-        llvm::formatv("{0}_{1}{2}", fm::stringifyFunction(op.getFunction()),
-                      spec.features, suffixOf(spec.result));
-    kernel(name, op.getLoc(), [&](auto &k) { emitActivate(k, spec); });
-    rowWise(op, name, {op.getX()});
-    return success();
+    return convertActivation(op, op.getFunction(), "", emitActivate);
   }
 
   LogicalResult convert(fm::GluOp op) {
-    ActivationSpec spec{fm::getFeatures(op.getGate().getType()),
-                        functionOf(op.getFunction()),
-                        rowFormatOf(op.getType())};
+    return convertActivation(op, op.getFunction(), "_mul", emitGlu);
+  }
+
+  LogicalResult
+  convertActivation(Operation *op, fm::Function function, StringRef infix,
+                    void (*emit)(KernelBuilder &, const ActivationSpec &)) {
+    Type result = op->getResult(0).getType();
+    ActivationSpec spec{fm::getFeatures(result), functionOf(function),
+                        rowFormatOf(result)};
     if (failed(checkLanes(*op, spec.features, "width")))
       return failure();
     std::string name =
-        llvm::formatv("{0}_mul_{1}{2}", fm::stringifyFunction(op.getFunction()),
+        llvm::formatv("{0}{1}_{2}{3}", fm::stringifyFunction(function), infix,
                       spec.features, suffixOf(spec.result));
-    kernel(name, op.getLoc(), [&](auto &k) { emitGlu(k, spec); });
-    rowWise(op, name, {op.getGate(), op.getUp()});
+    kernel(name, op->getLoc(), [&](auto &k) { emit(k, spec); });
+    rowWise(op, name, op->getOperands());
     return success();
   }
 
@@ -414,7 +414,7 @@ private:
     if (failed(checkLanes(*op, features, "width")))
       return failure();
     std::string name =
-        identifier(llvm::formatv("scale_{0}_{1:e}", features, factor));
+        llvm::formatv("scale_{0}_{1}", features, exactly(factor));
     kernel(name, op.getLoc(), [&](auto &k) { emitScale(k, features, factor); });
     rowWise(op, name, {op.getX()});
     return success();
@@ -458,7 +458,7 @@ private:
     if (failed(checkLanes(*op, spec.headDim / 2, "half head size")))
       return failure();
     std::string name = llvm::formatv("rotary_{0}_{1}_{2}", spec.features,
-                                     spec.headDim, int64_t(spec.theta));
+                                     spec.headDim, exactly(spec.theta));
     // What distinguishes them is too long for a name.
     if (!spec.factors.empty())
       name += llvm::formatv(
@@ -496,6 +496,12 @@ private:
       spec.rowsAtOnce *= 2;
     if (failed(checkLanes(*op, spec.headDim, "head size")))
       return failure();
+    // Sums of 127 * kLargestFactor must stay in int32 (CacheProducts.h).
+    constexpr int64_t kMostFeatures = 512;
+    if (spec.hasScales() && spec.headDim > kMostFeatures)
+      return op.emitError("an int8 cache takes heads of at most ")
+             << kMostFeatures << " features, not of " << spec.headDim
+             << "; keep it in bf16 (--kv bf16)";
     kvPageBytes = spec.pageBytes();
     std::string shape =
         llvm::formatv("{0}_{1}_{2}_{3}", spec.heads, spec.kvHeads, spec.headDim,
@@ -506,6 +512,8 @@ private:
     launch(op.getLoc(), append,
            {mapping.lookup(op.getK()), mapping.lookup(op.getV()), state},
            {spec.kvHeads, sched::RowKind::Tokens}, {});
+    if (spec.scale != 1 / std::sqrt(double(spec.headDim)))
+      shape += "_x" + exactly(spec.scale);
     if (spec.window)
       shape += llvm::formatv("_s{0}_w{1}", *spec.sinks, *spec.window);
     Cost cost;

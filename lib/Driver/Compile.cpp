@@ -16,7 +16,6 @@
 
 #include <chrono>
 #include <fstream>
-#include <sstream>
 #include <sys/resource.h>
 #include <thread>
 
@@ -195,18 +194,12 @@ private:
   /// the same for all: they are taken from the last conversion, which stays in
   /// the module.
   void writeKernels(BundleWriter &writer, bundle::Manifest &manifest) {
-    std::string all;
-    for (const std::string &ofDevice : topology.targets)
-      all += (all.empty() ? "" : ",") + ofDevice;
-    std::vector<std::string> targets;
-    std::istringstream names(parseTargets(all));
-    for (std::string name; std::getline(names, name, ',');)
-      targets.push_back(name);
+    const std::vector<const TargetDescription *> targets = targetsOf(topology);
     std::string templates;
     std::optional<int64_t> tileBytes;
     for (size_t i = 0; i < targets.size(); ++i) {
       report("kernels", double(i) / double(targets.size()));
-      const TargetDescription &target = *findTarget(targets[i]);
+      const TargetDescription &target = *targets[i];
       KernelSchedule schedule = target.schedule;
       if (auto chosen = options.schedules.find(target.name);
           chosen != options.schedules.end())
@@ -231,7 +224,7 @@ private:
       if (i > 0 && text != templates)
         throw Error("internal error: the schedules for {} and {} differ, and a "
                     "bundle holds one",
-                    targets[0], targets[i]);
+                    targets[0]->name, target.name);
       templates = std::move(text);
       auto kernels = converted.lookupSymbol<ModuleOp>("kernels");
       std::string library;

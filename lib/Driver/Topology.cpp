@@ -1,7 +1,6 @@
 //===- Topology.cpp - reads topology files --------------------------------===//
 #include "isthmus/Driver/Topology.h"
 
-#include "isthmus/Target/TargetDescription.h"
 #include "isthmus/runtime/Error.h"
 
 #include <algorithm>
@@ -34,14 +33,20 @@ double isthmus::parseQuantity(const std::string &text,
               unit);
 }
 
-std::string isthmus::parseTargets(const std::string &text) {
-  std::set<std::string> chosen;
-  std::istringstream names(text);
+/// The names in a list of targets.
+static std::set<std::string> namesIn(const std::string &list) {
+  std::set<std::string> result;
+  std::istringstream names(list);
   for (std::string name; std::getline(names, name, ',');) {
     name.erase(0, name.find_first_not_of(' '));
     name.erase(name.find_last_not_of(' ') + 1);
-    chosen.insert(name == "host" ? hostTarget().name : name);
+    result.insert(name == "host" ? hostTarget().name : name);
   }
+  return result;
+}
+
+std::string isthmus::parseTargets(const std::string &text) {
+  std::set<std::string> chosen = namesIn(text);
   std::string known = "host", result;
   for (const TargetDescription &candidate : allTargets()) {
     known += ", " + candidate.name;
@@ -51,6 +56,18 @@ std::string isthmus::parseTargets(const std::string &text) {
   if (!chosen.empty() || result.empty())
     throw Error("unknown target '{}'; known: {}",
                 chosen.empty() ? text : *chosen.begin(), known);
+  return result;
+}
+
+std::vector<const TargetDescription *>
+isthmus::targetsOf(const Topology &topology) {
+  std::set<std::string> names;
+  for (const std::string &ofDevice : topology.targets)
+    names.merge(namesIn(ofDevice));
+  std::vector<const TargetDescription *> result;
+  for (const TargetDescription &candidate : allTargets())
+    if (names.contains(candidate.name))
+      result.push_back(&candidate);
   return result;
 }
 

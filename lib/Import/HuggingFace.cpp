@@ -60,11 +60,15 @@ static std::optional<json> readOptionalJson(const fs::path &folder,
 
 /// Adds what `object` says under `prefix`, objects inside it too.
 static void addSettings(const json &object, const std::string &prefix,
-                        Settings &settings) {
+                        Settings &settings, int depth = 0) {
+  constexpr int kDeepest = 8;
+  if (depth > kDeepest)
+    throw Error("{}: '{}' is nested deeper than {} objects", settings.file(),
+                prefix, kDeepest);
   for (const auto &[key, value] : object.items()) {
     const std::string name = prefix + key;
     if (value.is_object())
-      addSettings(value, name + ".", settings);
+      addSettings(value, name + ".", settings, depth + 1);
     else if (value.is_boolean())
       settings.set(name, value.get<bool>());
     else if (value.is_number_integer())
@@ -85,8 +89,15 @@ static void readTokenizer(const fs::path &folder, const json &config,
   const int64_t vocabulary = result.settings.size("vocab_size");
   TokenizerFiles &t = result.tokenizer;
   fs::path path = fileIn(folder, "tokenizer.json");
-  if (fs::exists(path))
+  if (fs::exists(path)) {
     t.json = readText(path);
+    const json model = readJson(path).value("model", json());
+    if (model.is_object() && model.value("byte_fallback", false)) {
+      t.json.clear();
+      t.unsupported = "a tokenizer with byte fallback (SentencePiece) is not "
+                      "supported yet";
+    }
+  }
   json merged = config;
   if (auto generation = readOptionalJson(folder, "generation_config.json"))
     merged.merge_patch(*generation);

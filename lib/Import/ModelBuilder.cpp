@@ -19,11 +19,6 @@ static fm::WeightType f32Weight(MLIRContext *context, ArrayRef<int64_t> shape) {
   return fm::WeightType::get(context, shape, fm::WeightFormat::F32, 0);
 }
 
-static Type floatRows(OpBuilder &b, int64_t features) {
-  return RankedTensorType::get({ShapedType::kDynamic, features},
-                               b.getF32Type());
-}
-
 static std::string fullName(const std::string &prefix,
                             const std::string &name) {
   return name.starts_with("/") ? name.substr(1) : prefix + name;
@@ -41,19 +36,30 @@ ModelBuilder::ModelBuilder(MLIRContext &context, const Checkpoint &checkpoint)
                      b.getStringAttr(checkpoint.architecture));
 }
 
-std::vector<float> ModelBuilder::readTensor(const std::string &name,
-                                            int64_t most) {
+const Tensor &ModelBuilder::tensorNamed(const std::string &name) {
   auto it = checkpoint.tensors.find(name);
   if (it == checkpoint.tensors.end())
-    throw Error("tensor '{}' is missing from the checkpoint '{}'", name,
-                checkpoint.name);
-  const Tensor &tensor = it->second;
-  if (tensor.shape.size() != 1 || tensor.shape[0] > most)
-    throw Error("{}: tensor '{}' must be a vector of at most {} values",
-                tensor.file, name, most);
+    throw Error("{}: tensor '{}' is missing from the checkpoint",
+                checkpoint.settings.file(), name);
   used.insert(name);
+  return it->second;
+}
+
+/// Throws unless the tensor has the shape.
+static void checkShape(const Tensor &tensor, const std::string &name,
+                       const std::vector<int64_t> &shape) {
+  if (tensor.shape != shape)
+    throw Error("{}: tensor '{}' has shape [{}]; the configuration says [{}]",
+                tensor.file, name, fmt::join(tensor.shape, ", "),
+                fmt::join(shape, ", "));
+}
+
+std::vector<float> ModelBuilder::readTensor(const std::string &name,
+                                            int64_t size) {
+  const Tensor &tensor = tensorNamed(name);
+  checkShape(tensor, name, {size});
   rt::MappedFile file(tensor.file);
-  std::vector<float> values(static_cast<size_t>(tensor.shape[0]));
+  std::vector<float> values(static_cast<size_t>(size));
   weights::dequantize(tensor.dtype,
                       file.slice(tensor.offset, tensor.bytes, name).data(),
                       values);
@@ -62,16 +68,12 @@ std::vector<float> ModelBuilder::readTensor(const std::string &name,
 
 std::string ModelBuilder::bind(const std::string &prefix, const Part &part) {
   const std::string name = fullName(prefix, part.name);
-  auto it = checkpoint.tensors.find(name);
-  if (it == checkpoint.tensors.end())
-    throw Error("tensor '{}' is missing from the checkpoint '{}'", name,
-                checkpoint.name);
+  const Tensor &tensor = tensorNamed(name);
   const WeightForm &form = part.form;
   std::string symbol = name;
   if (form.storedRows)
     symbol += fmt::format(".{}", form.firstRow);
-  used.insert(name);
-  if (params.contains(symbol))
+  if (!params.insert(symbol).second)
     return symbol;
   // What is stored: all rows, perhaps with outputs and inputs exchanged.
   std::vector<int64_t> whole = part.shape;
@@ -80,11 +82,7 @@ std::string ModelBuilder::bind(const std::string &prefix, const Part &part) {
   std::vector<int64_t> stored = whole;
   if (form.transposed)
     std::reverse(stored.begin(), stored.end());
-  const Tensor &tensor = it->second;
-  if (tensor.shape != stored)
-    throw Error("{}: tensor '{}' has shape [{}]; the configuration says [{}]",
-                tensor.file, name, fmt::join(tensor.shape, ", "),
-                fmt::join(stored, ", "));
+  checkShape(tensor, name, stored);
   Location loc = named(b, name);
   OpBuilder::InsertionGuard guard(b);
   if (lastParam)
@@ -95,7 +93,7 @@ std::string ModelBuilder::bind(const std::string &prefix, const Part &part) {
     return f32Weight(b.getContext(), shape);
   };
   auto param = fm::ParamOp::create(b, loc, symbol, type(part.shape));
-  lastParam = params[symbol] = param;
+  lastParam = param;
   b.setInsertionPointToStart(&param.getBody().emplaceBlock());
   Value value =
       fm::SourceOp::create(b, loc, type(stored), tensor.file,
@@ -191,7 +189,8 @@ Location BlockBuilder::location(const std::string &name) {
 }
 
 Type BlockBuilder::rowsOf(int64_t features) {
-  return floatRows(model.b, features);
+  return RankedTensorType::get({ShapedType::kDynamic, features},
+                               model.b.getF32Type());
 }
 
 Value BlockBuilder::weight(const std::string &name, std::vector<int64_t> shape,

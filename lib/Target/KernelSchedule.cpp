@@ -11,6 +11,9 @@ using S = KernelSchedule;
 std::span<const ScheduleField> isthmus::scheduleFields() {
   auto none = [](const S &) -> int64_t { return 0; };
   // Sums, and beside them weights and a row's value.
+  auto floatProducts = [](const S &s) {
+    return s.floatRows * s.floatPanels + s.floatPanels + 1;
+  };
   static const std::vector<ScheduleField> fields = {
       {"dot_rows",
        &S::dotRows,
@@ -29,17 +32,13 @@ std::span<const ScheduleField> isthmus::scheduleFields() {
        {4, 6, 8, 12},
        ScheduleField::Prefill,
        {"bf16", "f32"},
-       [](const S &s) {
-         return s.floatRows * s.floatPanels + s.floatPanels + 1;
-       }},
+       floatProducts},
       {"float_panels",
        &S::floatPanels,
        {1, 2},
        ScheduleField::Prefill,
        {"bf16", "f32"},
-       [](const S &s) {
-         return s.floatRows * s.floatPanels + s.floatPanels + 1;
-       }},
+       floatProducts},
       {"attention_queries",
        &S::attentionQueries,
        {2, 3, 4, 6, 8, 12},

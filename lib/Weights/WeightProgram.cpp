@@ -56,7 +56,12 @@ FailureOr<WeightProgram> WeightProgram::build(fm::ParamOp param,
           for (size_t i = 0; i < out.size(); ++i)
             dequantize(dtype, from + i * rowBytes, out.subspan(i, 1));
         };
-        program.release = [](int64_t, int64_t) {};
+        // Every row of the result touches every page.
+        program.release = [&file, offset, bytes = rowBytes * storedRows,
+                           last = stored.back()](int64_t first, int64_t count) {
+          if (first + count == last)
+            file.release(offset, bytes);
+        };
         continue;
       }
       program.source = [=](int64_t row, std::span<float> out) {
@@ -94,6 +99,10 @@ FailureOr<WeightProgram> WeightProgram::build(fm::ParamOp param,
         program.source = [=](int64_t row, std::span<float> out) {
           inner(first + row, out);
         };
+        program.release = [release = program.release, first](int64_t row,
+                                                             int64_t count) {
+          release(first + row, count);
+        };
       } else {
         const int64_t whole = slice.getSource().getType().getShape()[0];
         program.source = [=](int64_t, std::span<float> out) {
@@ -102,8 +111,6 @@ FailureOr<WeightProgram> WeightProgram::build(fm::ParamOp param,
           std::copy_n(values.begin() + first, out.size(), out.begin());
         };
       }
-      // Its neighbours read the rest.
-      program.release = [](int64_t, int64_t) {};
     } else if (auto add = dyn_cast<fm::AddConstantOp>(op)) {
       program.rowOps.push_back(
           [constant = float(add.getConstant().convertToDouble())](

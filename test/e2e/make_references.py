@@ -38,7 +38,7 @@ def answer(model, prompt):
 
 def main():
     out = {}
-    for name in ("llama", "qwen2", "mistral", "llama3", "qwen3", "gpt2", "gemma3"):
+    for name in ("llama", "qwen2", "mistral", "llama3", "qwen3", "gpt2", "gemma3", "gemma3_scaled"):
         with tempfile.TemporaryDirectory() as folder:
             model = AutoModelForCausalLM.from_pretrained(tiny.write_folder(folder, name), dtype=torch.float32).eval()
         cases = [answer(model, prompt) for prompt in PROMPTS]

@@ -52,4 +52,6 @@ def test_errors(isthmus, bundles, tmp_path):
         stored.write_text(text)
         error = isthmus.fails("compile", model, "--schedule", stored, *output)
         assert message in error and "isthmus tune --restart" in error
+    stored.write_text("{}")
+    assert "one target" in isthmus.fails("compile", model, "--schedule", stored, "--target", "host,aarch64", *output)
     assert "this machine can run" in isthmus.fails("tune", "--target", "aarch64")

@@ -39,6 +39,15 @@ CONFIGS = {
                    max_position_embeddings=1024, rms_norm_eps=1e-6, rope_theta=1000000.0,
                    rope_local_base_freq=10000.0, query_pre_attn_scalar=32, hidden_activation="gelu_pytorch_tanh",
                    tie_word_embeddings=True, bos_token_id=0, eos_token_id=1),
+    # As transformers 5 writes it, frequencies of full layers scaled.
+    "gemma3_scaled": dict(model_type="gemma3_text", hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+                          num_attention_heads=2, num_key_value_heads=1, head_dim=32, vocab_size=512, sliding_window=24,
+                          layer_types=["sliding_attention", "full_attention"], max_position_embeddings=1024,
+                          rms_norm_eps=1e-6, query_pre_attn_scalar=20, hidden_activation="gelu_pytorch_tanh",
+                          rope_parameters=dict(
+                              full_attention=dict(rope_type="linear", factor=2.0, rope_theta=20000.0),
+                              sliding_attention=dict(rope_type="default", rope_theta=5000.0)),
+                          tie_word_embeddings=True, bos_token_id=0, eos_token_id=1),
     # Rows of 256, for GGUF's super-blocks.
     "wide": dict(model_type="llama", hidden_size=256, intermediate_size=256, num_hidden_layers=2,
                  num_attention_heads=4, num_key_value_heads=2, head_dim=64, vocab_size=512,

@@ -11,7 +11,6 @@
 #include "isthmus/runtime/Error.h"
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
@@ -49,19 +48,20 @@ readSchedules(const std::string &option, const Topology &topology) {
   std::map<std::string, std::string> schedules;
   if (option == "default")
     return schedules;
-  for (const TargetDescription &target : allTargets()) {
-    if (std::ranges::none_of(topology.targets, [&](const std::string &list) {
-          return ("," + list + ",").find("," + target.name + ",") != list.npos;
-        }))
-      continue;
-    const bool tuned = option == "tuned";
-    auto found = readTunedSchedule(tuned ? tunedSchedulePath(target.name)
+  const auto targets = targetsOf(topology);
+  const bool tuned = option == "tuned";
+  if (!tuned && targets.size() > 1)
+    throw rt::Error("{}: a file holds the schedule of one target, and the "
+                    "bundle is for {}; --schedule tuned takes each one's own",
+                    option, targets.size());
+  for (const TargetDescription *target : targets) {
+    auto found = readTunedSchedule(tuned ? tunedSchedulePath(target->name)
                                          : std::filesystem::path(option),
-                                   target);
+                                   *target);
     if (!found && !tuned)
       throw rt::Error("{}: no such file; 'isthmus tune -o' makes one", option);
-    if (found && !(found->best == target.schedule))
-      schedules[target.name] = toString(found->best);
+    if (found && !(found->best == target->schedule))
+      schedules[target->name] = toString(found->best);
   }
   return schedules;
 }

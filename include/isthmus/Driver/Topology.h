@@ -2,6 +2,7 @@
 #pragma once
 
 #include "isthmus/Plan/Pipeline.h"
+#include "isthmus/Target/TargetDescription.h"
 
 #include <filesystem>
 #include <string>
@@ -24,6 +25,9 @@ Topology readTopology(const std::filesystem::path &path);
 /// Checks a list of targets, in which "host" stands for this machine's, and
 /// returns it with the preferred ones first. Throws rt::Error that lists all.
 std::string parseTargets(const std::string &text);
+
+/// The targets that a bundle for the topology holds, the preferred ones first.
+std::vector<const TargetDescription *> targetsOf(const Topology &topology);
 
 /// This machine as a topology of one device.
 Topology hostTopology();

@@ -16,9 +16,10 @@ namespace isthmus::import {
 struct Architecture {
   /// `model_type` of config.json, and `general.architecture` of GGUF.
   std::vector<std::string_view> names;
-  /// GGUF's names of tensors beside the checkpoint's, without ".weight" and
+  /// GGUF's name of a tensor and the checkpoint's, without ".weight" and
   /// ".bias"; '#' stands for the layer.
-  std::vector<std::pair<std::string_view, std::string_view>> ggufNames;
+  using TensorName = std::pair<std::string_view, std::string_view>;
+  std::vector<TensorName> ggufNames;
   /// Describes the model.
   mlir::OwningOpRef<mlir::ModuleOp> (*build)(ModelBuilder &);
 };

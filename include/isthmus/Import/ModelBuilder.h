@@ -40,8 +40,8 @@ public:
   bool hasTensor(const std::string &name) const {
     return checkpoint.tensors.contains(name);
   }
-  /// The values of a small tensor, of at most `most`; it need not be a weight.
-  std::vector<float> readTensor(const std::string &name, int64_t most);
+  /// The values of a vector that says something about the model.
+  std::vector<float> readTensor(const std::string &name, int64_t size);
   /// Accepts a tensor that nothing uses.
   void ignoreTensor(const std::string &name) { used.insert(name); }
 
@@ -73,6 +73,7 @@ private:
     int64_t state; ///< -1: none
   };
 
+  const Tensor &tensorNamed(const std::string &name);
   std::string bind(const std::string &prefix, const Part &part);
 
   const Checkpoint &checkpoint;
@@ -81,7 +82,7 @@ private:
   mlir::Operation *lastParam = nullptr;
   std::set<std::string> used;
   std::map<std::string, Block> blocks;
-  std::map<std::string, mlir::Operation *> params;
+  std::set<std::string> params; ///< symbols
   std::vector<Call> calls;
   int64_t states = 0;
 };

@@ -8,7 +8,7 @@
 // the same operations that large steps use.
 //
 //===----------------------------------------------------------------------===//
-#include "KVCache.h"
+#include "CacheProducts.h"
 #include "RowWise.h"
 #include "isthmus/runtime/KernelABI.h"
 

@@ -1,5 +1,5 @@
 //===- Functions.cpp - activation functions -------------------------------===//
-#include "RowWise.h"
+#include "Functions.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"

@@ -5,6 +5,7 @@
 // run of rows that stays in a cache.
 //
 //===----------------------------------------------------------------------===//
+#include "Functions.h"
 #include "Product.h"
 #include "RowWise.h"
 

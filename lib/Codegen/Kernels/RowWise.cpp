@@ -1,6 +1,8 @@
 //===- RowWise.cpp - kernels that work on one row at a time ---------------===//
 #include "RowWise.h"
 
+#include "Functions.h"
+
 #include "isthmus/runtime/KernelABI.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"

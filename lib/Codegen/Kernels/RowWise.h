@@ -23,7 +23,4 @@ void storeQuantizedGroup(KernelBuilder &k, mlir::Value row, mlir::Value group,
                          const QRowsLayout &layout,
                          const KernelBuilder::Values &values);
 
-/// function(x), lane by lane.
-mlir::Value emitFunction(KernelBuilder &k, Function function, mlir::Value x);
-
 } // namespace isthmus

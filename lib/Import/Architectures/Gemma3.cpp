@@ -1,7 +1,5 @@
 //===- Gemma3.cpp - Gemma 3, text -----------------------------------------===//
-#include "Rope.h"
-
-#include "isthmus/Import/Architecture.h"
+#include "Decoder.h"
 
 #include <cmath>
 #include <fmt/format.h>
@@ -9,6 +7,27 @@
 using namespace mlir;
 using namespace isthmus;
 using namespace isthmus::import;
+
+/// Which layers see a window: as the configuration lists them, or all but every
+/// sixth.
+static std::vector<bool> localLayers(const Settings &s, int64_t layers) {
+  const int64_t period = s.size("sliding_window_pattern", 1000, 6);
+  const std::vector<std::string> types = s.texts("layer_types");
+  if (!types.empty() && int64_t(types.size()) != layers)
+    s.reject("layer_types", "a type for each layer is");
+  std::vector<bool> result;
+  for (int64_t i = 0; i < layers; ++i) {
+    if (types.empty()) {
+      result.push_back((i + 1) % period != 0);
+      continue;
+    }
+    const std::string &type = types[size_t(i)];
+    if (type != "sliding_attention" && type != "full_attention")
+      s.reject("layer_types", "sliding_attention and full_attention are");
+    result.push_back(type == "sliding_attention");
+  }
+  return result;
+}
 
 static OwningOpRef<ModuleOp> build(ModelBuilder &m) {
   const Settings &s = m.settings();
@@ -21,16 +40,27 @@ static OwningOpRef<ModuleOp> build(ModelBuilder &m) {
   const int64_t context = s.size("max_position_embeddings", 1 << 24, 131072);
   const int64_t window = s.size("sliding_window", 1 << 24, 4096);
   const double epsilon = s.number("rms_norm_eps", 1e-12, 0.1, 1e-6);
+  // GGUF does not say; of the published sizes the 27B, which alone has 62
+  // layers, divides otherwise.
+  const bool is27B = m.isGGUF() && s.size("num_hidden_layers", 1000) == 62;
   const double scale =
-      1 / std::sqrt(s.number("query_pre_attn_scalar", 1, 1e6, double(headDim)));
+      1 / std::sqrt(s.number("query_pre_attn_scalar", 1, 1e6,
+                             double(is27B ? hidden / heads : headDim)));
   // Layers that see a window turn faster than those that see everything.
-  const Rope global = readRope(m, headDim, 1e6);
-  const Rope local{s.number("rope_local_base_freq", 1, 1e12, 10000), {}};
+  const Rope global = readRope(
+      s, headDim,
+      {"rope_theta", 1e6, {"rope_scaling", "rope_parameters.full_attention"}});
+  const Rope local = readRope(
+      s, headDim,
+      {"rope_local_base_freq", 10000, {"rope_parameters.sliding_attention"}});
   for (const char *cap : {"attn_logit_softcapping", "final_logit_softcapping"})
     if (s.has(cap))
       s.reject(cap, "Gemma 3 has none");
-  const int64_t period = s.size("sliding_window_pattern", 1000, 6);
-  const std::vector<std::string> types = s.texts("layer_types");
+  for (const char *name : {"hidden_activation", "hidden_act"})
+    if (s.text(name, "gelu_pytorch_tanh") != "gelu_pytorch_tanh")
+      s.reject(name, "gelu_pytorch_tanh is");
+  const int64_t layers = s.size("num_hidden_layers", 1000);
+  const std::vector<bool> isLocal = localLayers(s, layers);
   // The weights are stored as the difference from one; llama.cpp's converter
   // adds it.
   const WeightForm norm{.added = m.isGGUF() ? 0.0 : 1.0};
@@ -39,12 +69,10 @@ static OwningOpRef<ModuleOp> build(ModelBuilder &m) {
     return b.scale(b.embedding("model.embed_tokens", vocabulary, hidden),
                    double(std::sqrt(float(hidden))));
   });
-  for (int64_t i = 0; i < s.size("num_hidden_layers", 1000); ++i) {
-    const bool isLocal = size_t(i) < types.size()
-                             ? types[size_t(i)] == "sliding_attention"
-                             : (i + 1) % period != 0;
-    const Rope &rope = isLocal ? local : global;
-    m.call(isLocal ? "local_layer" : "global_layer",
+  for (int64_t i = 0; i < layers; ++i) {
+    const bool windowed = isLocal[size_t(i)];
+    const Rope &rope = windowed ? local : global;
+    m.call(windowed ? "local_layer" : "global_layer",
            fmt::format("model.layers.{}.", i), [&](BlockBuilder &b) {
              Value x = b.input;
              Value normed = b.rmsNorm("input_layernorm", x, epsilon, norm);
@@ -56,7 +84,7 @@ static OwningOpRef<ModuleOp> build(ModelBuilder &m) {
              q = b.rotary(q, headDim, rope.theta, rope.factors);
              k = b.rotary(k, headDim, rope.theta, rope.factors);
              Value attended = b.attention(
-                 q, k, v, {heads, kvHeads, scale, isLocal ? window : 0});
+                 q, k, v, {heads, kvHeads, scale, windowed ? window : 0});
              Value projected = b.linear("self_attn.o_proj", attended, hidden);
              x = b.add(x, b.rmsNorm("post_attention_layernorm", projected,
                                     epsilon, norm));
@@ -69,34 +97,17 @@ static OwningOpRef<ModuleOp> build(ModelBuilder &m) {
                                        epsilon, norm));
            });
   }
-  m.call("head", "", [&](BlockBuilder &b) {
-    Value x = b.rmsNorm("model.norm", b.selectRows(b.input), epsilon, norm);
-    return b.linear(m.hasTensor("lm_head.weight") ? "lm_head"
-                                                  : "model.embed_tokens",
-                    x, vocabulary);
-  });
+  callHead(m, vocabulary, epsilon, norm);
   return m.finish(context, vocabulary);
 }
 
 Architecture import::gemma3() {
-  return {
-      {"gemma3_text", "gemma3"},
-      {{"token_embd", "model.embed_tokens"},
-       {"output_norm", "model.norm"},
-       {"output", "lm_head"},
-       {"rope_freqs", "rope_freqs"},
-       {"blk.#.attn_norm", "model.layers.#.input_layernorm"},
-       {"blk.#.attn_q", "model.layers.#.self_attn.q_proj"},
-       {"blk.#.attn_k", "model.layers.#.self_attn.k_proj"},
-       {"blk.#.attn_v", "model.layers.#.self_attn.v_proj"},
-       {"blk.#.attn_q_norm", "model.layers.#.self_attn.q_norm"},
-       {"blk.#.attn_k_norm", "model.layers.#.self_attn.k_norm"},
-       {"blk.#.attn_output", "model.layers.#.self_attn.o_proj"},
-       {"blk.#.post_attention_norm", "model.layers.#.post_attention_layernorm"},
-       {"blk.#.ffn_norm", "model.layers.#.pre_feedforward_layernorm"},
-       {"blk.#.post_ffw_norm", "model.layers.#.post_feedforward_layernorm"},
-       {"blk.#.ffn_gate", "model.layers.#.mlp.gate_proj"},
-       {"blk.#.ffn_up", "model.layers.#.mlp.up_proj"},
-       {"blk.#.ffn_down", "model.layers.#.mlp.down_proj"}},
-      build};
+  return {{"gemma3_text", "gemma3"},
+          decoderNames(
+              {{"blk.#.post_attention_norm",
+                "model.layers.#.post_attention_layernorm"},
+               {"blk.#.ffn_norm", "model.layers.#.pre_feedforward_layernorm"},
+               {"blk.#.post_ffw_norm",
+                "model.layers.#.post_feedforward_layernorm"}}),
+          build};
 }

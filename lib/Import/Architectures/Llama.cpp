@@ -1,7 +1,5 @@
 //===- Llama.cpp - Llama, Mistral, Qwen2 and Qwen3 ------------------------===//
-#include "Rope.h"
-
-#include "isthmus/Import/Architecture.h"
+#include "Decoder.h"
 
 #include <cmath>
 #include <fmt/format.h>
@@ -21,7 +19,14 @@ static OwningOpRef<ModuleOp> build(ModelBuilder &m) {
   const int64_t vocabulary = s.size("vocab_size");
   const int64_t context = s.size("max_position_embeddings", 1 << 24, 2048);
   const double epsilon = s.number("rms_norm_eps", 1e-12, 0.1, 1e-6);
-  const Rope rope = readRope(m, headDim, 10000);
+  Rope rope = readRope(
+      s, headDim, {"rope_theta", 10000, {"rope_scaling", "rope_parameters"}});
+  // llama.cpp's converter writes what frequencies are divided by as a tensor.
+  if (m.hasTensor("rope_freqs.weight")) {
+    if (!rope.factors.empty())
+      s.reject("rope_scaling.rope_type", "none is, beside rope_freqs");
+    rope.factors = m.readTensor("rope_freqs.weight", headDim / 2);
+  }
   if (heads % kvHeads != 0)
     s.reject("num_key_value_heads", "a divisor of num_attention_heads is");
   if (s.text("hidden_act", "silu") != "silu")
@@ -63,31 +68,10 @@ static OwningOpRef<ModuleOp> build(ModelBuilder &m) {
       Value gated = b.glu(fm::Function::Silu, gate, up);
       return b.add(x, b.linear("mlp.down_proj", gated, hidden));
     });
-  m.call("head", "", [&](BlockBuilder &b) {
-    Value x = b.rmsNorm("model.norm", b.selectRows(b.input), epsilon);
-    return b.linear(m.hasTensor("lm_head.weight") ? "lm_head"
-                                                  : "model.embed_tokens",
-                    x, vocabulary);
-  });
+  callHead(m, vocabulary, epsilon);
   return m.finish(context, vocabulary);
 }
 
 Architecture import::llama() {
-  return {{"llama", "mistral", "qwen2", "qwen3"},
-          {{"token_embd", "model.embed_tokens"},
-           {"output_norm", "model.norm"},
-           {"output", "lm_head"},
-           {"rope_freqs", "rope_freqs"},
-           {"blk.#.attn_norm", "model.layers.#.input_layernorm"},
-           {"blk.#.attn_q", "model.layers.#.self_attn.q_proj"},
-           {"blk.#.attn_k", "model.layers.#.self_attn.k_proj"},
-           {"blk.#.attn_v", "model.layers.#.self_attn.v_proj"},
-           {"blk.#.attn_q_norm", "model.layers.#.self_attn.q_norm"},
-           {"blk.#.attn_k_norm", "model.layers.#.self_attn.k_norm"},
-           {"blk.#.attn_output", "model.layers.#.self_attn.o_proj"},
-           {"blk.#.ffn_norm", "model.layers.#.post_attention_layernorm"},
-           {"blk.#.ffn_gate", "model.layers.#.mlp.gate_proj"},
-           {"blk.#.ffn_up", "model.layers.#.mlp.up_proj"},
-           {"blk.#.ffn_down", "model.layers.#.mlp.down_proj"}},
-          build};
+  return {{"llama", "mistral", "qwen2", "qwen3"}, decoderNames(), build};
 }

@@ -260,34 +260,41 @@ LogicalResult GatedLinearOp::verify() {
                        getResult().getType());
 }
 
+/// Verifies that an operator changes values, not how many there are.
+static LogicalResult verifyKeepsFeatures(Operation *op) {
+  if (getFeatures(op->getResult(0).getType()) !=
+      getFeatures(op->getOperand(0).getType()))
+    return op->emitOpError("must keep the number of features");
+  return success();
+}
+
+static LogicalResult verifyNorm(Operation *op, const llvm::APFloat &epsilon) {
+  if (epsilon.convertToDouble() <= 0)
+    return op->emitOpError("epsilon must be positive");
+  return verifyKeepsFeatures(op);
+}
+
 LogicalResult RMSNormOp::verify() {
-  int64_t features = getFeatures(getX().getType());
-  if (getFeatures(getResult().getType()) != features)
-    return emitOpError("must keep the number of features");
-  if (getEpsilon().convertToDouble() <= 0)
-    return emitOpError("epsilon must be positive");
-  const int64_t heads = getHeads();
+  if (failed(verifyNorm(*this, getEpsilon())))
+    return failure();
+  const int64_t features = getFeatures(getX().getType()), heads = getHeads();
   if (heads <= 0 || features % heads != 0)
     return emitOpError("heads must divide the features");
   return verifyVector(*this, getWeight().getType(), features / heads, "weight");
 }
 
 LogicalResult LayerNormOp::verify() {
-  int64_t features = getFeatures(getX().getType());
-  if (getFeatures(getResult().getType()) != features)
-    return emitOpError("must keep the number of features");
-  if (getEpsilon().convertToDouble() <= 0)
-    return emitOpError("epsilon must be positive");
+  if (failed(verifyNorm(*this, getEpsilon())))
+    return failure();
+  const int64_t features = getFeatures(getX().getType());
   if (failed(verifyVector(*this, getWeight().getType(), features, "weight")))
     return failure();
   return verifyVector(*this, getBias().getType(), features, "bias");
 }
 
-LogicalResult ActivateOp::verify() {
-  if (getFeatures(getResult().getType()) != getFeatures(getX().getType()))
-    return emitOpError("must keep the number of features");
-  return success();
-}
+LogicalResult ActivateOp::verify() { return verifyKeepsFeatures(*this); }
+
+LogicalResult GluOp::verify() { return verifyKeepsFeatures(*this); }
 
 LogicalResult PositionEmbeddingOp::verify() {
   WeightType table = getTable().getType();
@@ -298,8 +305,8 @@ LogicalResult PositionEmbeddingOp::verify() {
 }
 
 LogicalResult QuantizeRowsOp::verify() {
-  if (getFeatures(getResult().getType()) != getFeatures(getX().getType()))
-    return emitOpError("must keep the number of features");
+  if (failed(verifyKeepsFeatures(*this)))
+    return failure();
   auto type = dyn_cast<QRowsType>(getResult().getType());
   if (!type)
     return success();
@@ -341,12 +348,6 @@ LogicalResult AttentionOp::verify() {
   return success();
 }
 
-LogicalResult GluOp::verify() {
-  if (getFeatures(getResult().getType()) != getFeatures(getGate().getType()))
-    return emitOpError("must keep the number of features");
-  return success();
-}
-
 //===----------------------------------------------------------------------===//
 // Canonicalisation
 //===----------------------------------------------------------------------===//
@@ -372,21 +373,22 @@ struct FoldResidual : OpRewritePattern<AddOp> {
   }
 };
 
-/// quantize_rows(norm | glu) becomes a producer that writes rounded rows.
+/// True for operators that can write rounded rows.
 bool canRound(Operation *producer) {
-  // Heads may be smaller than a group.
-  auto norm = dyn_cast<RMSNormOp>(producer);
-  return !norm || norm.getHeads() == 1;
+  // The heads of a norm may be smaller than a group.
+  if (auto norm = dyn_cast_or_null<RMSNormOp>(producer))
+    return norm.getHeads() == 1;
+  return isa_and_nonnull<LayerNormOp, ActivateOp, GluOp, GatedLinearOp>(
+      producer);
 }
+
+/// quantize_rows(producer) becomes a producer that writes rounded rows.
 struct FoldQuantizeRows : OpRewritePattern<QuantizeRowsOp> {
   using OpRewritePattern::OpRewritePattern;
   LogicalResult matchAndRewrite(QuantizeRowsOp op,
                                 PatternRewriter &rewriter) const override {
     Operation *producer = op.getX().getDefiningOp();
-    if (!producer ||
-        !isa<RMSNormOp, LayerNormOp, ActivateOp, GluOp, GatedLinearOp>(
-            producer) ||
-        !canRound(producer) || !producer->hasOneUse())
+    if (!canRound(producer) || !producer->hasOneUse())
       return rewriter.notifyMatchFailure(op, "producer cannot round its rows");
     rewriter.setInsertionPoint(op);
     Operation *fused = rewriter.clone(*producer);
@@ -395,6 +397,7 @@ struct FoldQuantizeRows : OpRewritePattern<QuantizeRowsOp> {
     return success();
   }
 };
+
 /// glu(linear(x, gate), linear(x, up)) becomes gated_linear(x, gate, up).
 struct FuseGatedLinear : OpRewritePattern<GluOp> {
   using OpRewritePattern::OpRewritePattern;

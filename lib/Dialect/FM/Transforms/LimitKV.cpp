@@ -21,6 +21,10 @@ struct LimitKV : public isthmus::fm::impl::LimitKVBase<LimitKV> {
       return signalPassFailure();
     }
     getOperation().walk([&](AttentionOp attention) {
+      // A model's own window may be smaller: it was trained with it.
+      if (attention.getWindow() &&
+          int64_t(*attention.getSinks() + *attention.getWindow()) <= budget)
+        return;
       attention.setSinks(sinks);
       attention.setWindow(budget - sinks);
     });

@@ -62,7 +62,7 @@ def LimitKV : Pass<"fm-limit-kv", "::mlir::ModuleOp"> {
   let description = [{
     Gives every `fm.attention` a budget of cached positions: `sinks` positions from
     the beginning and a window over the last `budget - sinks` (attention sinks,
-    arXiv:2309.17453).
+    arXiv:2309.17453). An attention whose own window is within the budget keeps it.
   }];
   let options = [
     Option<"budget", "budget", "int64_t", "0", "cached positions a sequence may use">,

@@ -1,4 +1,4 @@
-//===- KVCache.h - products with what the cache holds -----------*- C++ -*-===//
+//===- CacheProducts.h - products with keys and values ----------*- C++ -*-===//
 //
 // Attention multiplies queries with keys and probabilities with values: here is
 // how, by format of the cache. What is multiplied with the cache are factors:

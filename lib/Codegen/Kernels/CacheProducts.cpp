@@ -1,5 +1,5 @@
-//===- KVCache.cpp - products with what the cache holds -------------------===//
-#include "KVCache.h"
+//===- CacheProducts.cpp - products with keys and values ------------------===//
+#include "CacheProducts.h"
 
 #include "DotProducts.h"
 
