@@ -16,9 +16,9 @@
 // CHECK-NOT: func.func @linear_f32_32x32(
 // CHECK: func.func @rotary_32_32_10000
 // CHECK: func.func @append_kv_1_1_32_f32
-// CHECK: func.func @attention_1_1_32_f32
-// CHECK: func.func @attention_partitions_1_1_32_f32_p1
-// CHECK: func.func @attention_merge_1_1_32_f32_p1
+// CHECK: func.func @attention_1_1_32_f32_x0_25
+// CHECK: func.func @attention_partitions_1_1_32_f32_x0_25_p1
+// CHECK: func.func @attention_merge_1_1_32_f32_x0_25_p1
 // CHECK-LABEL: module @schedule
 // CHECK: sched.template @layer attributes {kv_page_bytes = 8192 : i64}
 // Every thread norms a lone row itself, so that the products wait in large steps alone.
@@ -31,9 +31,9 @@
 // CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens {cost
 // CHECK: sched.launch @rotary_32_32_10000{{.*}} over tokens wait replicate
 // Few rows share out the partitions of the context.
-// CHECK: sched.launch @attention_1_1_32_f32{{.*}} over tokens in large wait
-// CHECK: sched.launch @attention_partitions_1_1_32_f32_p1{{.*}} per_partition over tokens in small wait {
-// CHECK: sched.launch @attention_merge_1_1_32_f32_p1{{.*}} over tokens in small wait replicate
+// CHECK: sched.launch @attention_1_1_32_f32_x0_25{{.*}} over tokens in large wait
+// CHECK: sched.launch @attention_partitions_1_1_32_f32_x0_25_p1{{.*}} per_partition over tokens in small wait {
+// CHECK: sched.launch @attention_merge_1_1_32_f32_x0_25_p1{{.*}} over tokens in small wait replicate
 // CHECK: sched.template @head
 // CHECK: sched.launch @select_rows_32{{.*}} over outputs wait
 // CHECK: sched.launch @linear_f32_64x32{{.*}} tiles 4 over outputs wait_large

@@ -3,6 +3,7 @@ import json
 import random
 import shutil
 
+import numpy as np
 import pytest
 
 import tiny
@@ -65,6 +66,53 @@ def test_what_a_checkpoint_lacks_or_should_not_have(isthmus, tmp_path):
     (tmp_path / "d/config.json").write_text(json.dumps(config | {"model_type": "mamba"}))
     assert "'mamba' is not supported" in compile_fails(isthmus, tmp_path / "d", tmp_path)
     assert "no such file" in compile_fails(isthmus, tmp_path / "nothing", tmp_path)
+
+
+def with_settings(folder, name, **changed):
+    tiny.write_folder(folder, name)
+    (folder / "config.json").write_text(json.dumps(tiny.CONFIGS[name] | changed))
+    return folder
+
+
+@pytest.mark.parametrize("model,setting,value,message", [
+    ("llama", "hidden_act", "gelu", "silu is"), ("llama", "model_type", "t5", "known: llama"),
+    ("llama", "rope_scaling", dict(rope_type="yarn", factor=4.0), "linear and llama3 are"),
+    ("llama", "hidden_size", "wide", "wrong type"), ("llama", "num_attention_heads", 0, "expected 1 to"),
+    ("llama3", "rope_parameters", dict(rope_type="linear", factor=2.0), "one scaling is"),
+    ("gpt2", "activation_function", "relu", "gelu_new is"), ("gemma3", "hidden_activation", "silu", "gelu_pytorch_tanh is"),
+    ("gemma3", "layer_types", ["full_attention"], "a type for each layer"),
+    ("gemma3", "layer_types", ["full_attention", "chunked", "full_attention"], "sliding_attention and full_attention"),
+    ("gemma3", "attn_logit_softcapping", 50.0, "Gemma 3 has none")])
+def test_settings_that_count_are_refused(isthmus, tmp_path, model, setting, value, message):
+    folder = with_settings(tmp_path / "m", model, **{setting: value})
+    error = compile_fails(isthmus, folder, tmp_path)
+    assert message in error and "config.json" in error and (setting == "model_type" or setting in error), error
+
+
+def test_hostile_settings(isthmus, tmp_path):
+    folder = with_settings(tmp_path / "m", "llama")
+    deep = '{"a":' * 50_000 + "1" + "}" * 50_000
+    (folder / "config.json").write_text(json.dumps(tiny.CONFIGS["llama"])[:-1] + ', "deep": ' + deep + "}")
+    assert "nested deeper" in compile_fails(isthmus, folder, tmp_path)
+
+
+def test_a_model_without_its_tokenizer(isthmus, tmp_path):
+    """A tokenizer that is not supported costs the text, not the model, and is said."""
+    folder = with_settings(tmp_path / "m", "llama")
+    tokenizer = tiny.tokenizer_json()
+    tokenizer["model"]["byte_fallback"] = True
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    done = isthmus.run(["compile", folder, "-o", tmp_path / "m.isth"], 60, None)
+    assert done.returncode == 0 and "takes token ids only" in done.stderr
+    assert len(isthmus.tokens(tmp_path / "m.isth", [3, 4])) == 24
+    assert "give ids with --tokens" in isthmus.fails("run", tmp_path / "m.isth", "--prompt", "a")
+
+
+def test_int8_cache_of_large_heads(isthmus, tmp_path):
+    folder = with_settings(tmp_path / "m", "llama", head_dim=544, num_attention_heads=1, num_key_value_heads=1)
+    shapes = tiny.shapes(json.loads((folder / "config.json").read_text()))
+    tiny.safetensors(folder / "model.safetensors", {n: np.ones(s, np.float32) for n, s in shapes.items()})
+    assert "--kv bf16" in compile_fails(isthmus, folder, tmp_path, "--kv", "int8")
 
 
 def test_topologies(isthmus, gguf, tmp_path):

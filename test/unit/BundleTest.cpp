@@ -1,3 +1,4 @@
+#include "TemporaryFolder.h"
 #include "isthmus/Bundle/BundleWriter.h"
 #include "isthmus/runtime/Error.h"
 
@@ -12,13 +13,6 @@ namespace fs = std::filesystem;
 namespace {
 class BundleTest : public testing::Test {
 protected:
-  BundleTest() {
-    std::string pattern =
-        (fs::temp_directory_path() / "bundle-XXXXXX").string();
-    folder = mkdtemp(pattern.data());
-  }
-  ~BundleTest() override { fs::remove_all(folder); }
-
   fs::path write() {
     bundle::Manifest m;
     KeyStore keys(folder / "keys");
@@ -55,7 +49,8 @@ protected:
     file.put(char(c ^ 1));
   }
 
-  fs::path folder;
+  TemporaryFolder temporary;
+  const fs::path &folder = temporary.path;
 };
 } // namespace
 

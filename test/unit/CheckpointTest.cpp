@@ -1,4 +1,5 @@
 #include "isthmus/Import/Checkpoint.h"
+#include "TemporaryFolder.h"
 #include "isthmus/runtime/Error.h"
 
 #include <gtest/gtest.h>
@@ -13,12 +14,6 @@ namespace fs = std::filesystem;
 namespace {
 class CheckpointTest : public testing::Test {
 protected:
-  CheckpointTest() {
-    std::string pattern = (fs::temp_directory_path() / "ckpt-XXXXXX").string();
-    folder = mkdtemp(pattern.data());
-  }
-  ~CheckpointTest() override { fs::remove_all(folder); }
-
   fs::path safetensors(const std::string &header, size_t dataBytes,
                        const std::string &name = "model.safetensors") {
     std::ofstream file(folder / name, std::ios::binary);
@@ -37,7 +32,8 @@ protected:
     }
     return "";
   }
-  fs::path folder;
+  TemporaryFolder temporary;
+  const fs::path &folder = temporary.path;
 };
 } // namespace
 

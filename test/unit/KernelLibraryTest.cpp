@@ -1,4 +1,5 @@
 #include "isthmus/runtime/KernelLibrary.h"
+#include "TemporaryFolder.h"
 #include "isthmus/Bundle/BundleWriter.h"
 #include "isthmus/runtime/Error.h"
 
@@ -17,13 +18,6 @@ constexpr const char *kTriple = "x86_64-unknown-linux-gnu";
 
 class KernelLibraryTest : public testing::Test {
 protected:
-  KernelLibraryTest() {
-    std::string pattern =
-        (fs::temp_directory_path() / "kernels-XXXXXX").string();
-    folder = mkdtemp(pattern.data());
-  }
-  ~KernelLibraryTest() override { fs::remove_all(folder); }
-
   struct Entry {
     std::string target, flags, library;
   };
@@ -62,7 +56,8 @@ protected:
     return result;
   }
 
-  fs::path folder;
+  TemporaryFolder temporary;
+  const fs::path &folder = temporary.path;
 };
 } // namespace
 

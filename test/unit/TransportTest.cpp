@@ -1,4 +1,5 @@
 #include "isthmus/runtime/Transport.h"
+#include "TemporaryFolder.h"
 #include "isthmus/runtime/Cluster.h"
 #include "isthmus/runtime/Error.h"
 
@@ -16,22 +17,20 @@ namespace {
 class TransportTest : public testing::TestWithParam<const char *> {
 protected:
   TransportTest() {
-    std::string pattern = (fs::temp_directory_path() / "net-XXXXXX").string();
-    folder = mkdtemp(pattern.data());
     createCluster(folder / "cluster");
     addMember(folder / "cluster", folder / "one", "one");
     addMember(folder / "cluster", folder / "two", "two");
     createCluster(folder / "foreign");
     addMember(folder / "foreign", folder / "stranger", "stranger");
   }
-  ~TransportTest() override { fs::remove_all(folder); }
 
   std::string address() const {
     return std::string(GetParam()) == "unix"
                ? "unix:" + (folder / "socket").string()
                : "tls:127.0.0.1:0";
   }
-  fs::path folder;
+  TemporaryFolder temporary;
+  const fs::path &folder = temporary.path;
 };
 
 std::vector<std::byte> pattern(size_t size) {
@@ -119,26 +118,22 @@ TEST(Address, RejectsWhatItDoesNotKnow) {
 }
 
 TEST(Cluster, DoesNotOverwriteAnAuthority) {
-  std::string pattern = (fs::temp_directory_path() / "cl-XXXXXX").string();
-  fs::path folder = mkdtemp(pattern.data());
+  TemporaryFolder temporary;
+  const fs::path &folder = temporary.path;
   createCluster(folder);
   EXPECT_THROW(createCluster(folder), Error);
   EXPECT_EQ(fs::status(folder / "authority.pem").permissions(),
             fs::perms::owner_read | fs::perms::owner_write);
-  fs::remove_all(folder);
 }
 
 namespace {
 class InvitationTest : public testing::Test {
 protected:
   InvitationTest() {
-    std::string pattern = (fs::temp_directory_path() / "inv-XXXXXX").string();
-    folder = mkdtemp(pattern.data());
     createCluster(folder / "cluster");
     invitation.emplace(folder / "cluster", parseAddress("tls:127.0.0.1:0"));
     address = parseAddress(invitation->address());
   }
-  ~InvitationTest() override { fs::remove_all(folder); }
 
   /// Waits for one member beside what the test does.
   std::future<std::string> door(double seconds = 20) {
@@ -148,7 +143,8 @@ protected:
     });
   }
 
-  fs::path folder;
+  TemporaryFolder temporary;
+  const fs::path &folder = temporary.path;
   std::optional<Invitation> invitation;
   Address address;
   std::vector<std::string> refusals;
