@@ -1,3 +1,4 @@
+#include "LeastManifest.h"
 #include "TemporaryFolder.h"
 #include "isthmus/Bundle/BundleWriter.h"
 #include "isthmus/runtime/Error.h"
@@ -14,7 +15,7 @@ namespace {
 class BundleTest : public testing::Test {
 protected:
   fs::path write() {
-    bundle::Manifest m;
+    bundle::Manifest m = leastManifest();
     KeyStore keys(folder / "keys");
     BundleWriter writer(folder / "out.isth");
     uint32_t blob = writer.beginBlob("weights");
@@ -23,20 +24,10 @@ protected:
     EXPECT_EQ(writer.align(64), 10048u);
     writer.append(bytes);
     writer.endBlob();
-    auto *t = m.add_templates();
-    auto *buffer = t->add_buffers();
-    buffer->set_row_bytes(64);
-    buffer->set_rows(bundle::OUTPUTS);
     auto *weight = m.add_weights();
     weight->set_blob(blob);
     weight->set_offset(10048);
     weight->set_size(10000);
-    auto *program = m.add_programs();
-    program->set_context_length(8);
-    program->set_vocab_size(16);
-    program->add_calls()->set_state(-1);
-    m.add_devices();
-    m.add_plans()->add_stages()->set_calls(1);
     writer.finish(m, keys);
     return folder / "out.isth";
   }

@@ -1,4 +1,5 @@
 #include "isthmus/runtime/KernelLibrary.h"
+#include "LeastManifest.h"
 #include "TemporaryFolder.h"
 #include "isthmus/Bundle/BundleWriter.h"
 #include "isthmus/runtime/Error.h"
@@ -23,7 +24,7 @@ protected:
   };
 
   Bundle write(const std::string &name, const std::vector<Entry> &entries) {
-    bundle::Manifest m;
+    bundle::Manifest m = leastManifest();
     KeyStore keys(folder / "keys");
     BundleWriter writer(folder / name);
     for (const Entry &entry : entries) {
@@ -36,16 +37,6 @@ protected:
       writer.append(MappedFile(entry.library).bytes());
       writer.endBlob();
     }
-    // The least that a bundle may hold besides.
-    auto *buffer = m.add_templates()->add_buffers();
-    buffer->set_row_bytes(64);
-    buffer->set_rows(bundle::OUTPUTS);
-    auto *program = m.add_programs();
-    program->set_context_length(8);
-    program->set_vocab_size(16);
-    program->add_calls()->set_state(-1);
-    m.add_devices();
-    m.add_plans()->add_stages()->set_calls(1);
     writer.finish(m, keys);
     return Bundle(folder / name);
   }
