@@ -18,6 +18,7 @@ packages=(
   # libraries (docs/dependencies.md)
   libfmt-dev libcli11-dev libyaml-cpp-dev nlohmann-json3-dev libboost-dev
   libssl-dev libprotobuf-dev protobuf-compiler libpcre2-dev libutf8proc-dev
+  libpng-dev libturbojpeg0-dev
   # tests
   libgtest-dev qemu-user
   python3-venv python3-pip git ca-certificates)

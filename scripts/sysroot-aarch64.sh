@@ -10,6 +10,7 @@ sysroot=$cache/sysroot-aarch64
 packages=(libc6 libc6-dev libcrypt1 linux-libc-dev libgcc-s1 libgcc-12-dev libstdc++6
   libstdc++-12-dev libfmt9 libfmt-dev libprotobuf32 libprotobuf-dev libssl3 libssl-dev
   zlib1g zlib1g-dev libpcre2-8-0 libpcre2-dev libutf8proc2 libutf8proc-dev
+  libpng16-16 libpng-dev libturbojpeg0 libturbojpeg0-dev
   libboost1.74-dev libcli11-dev nlohmann-json3-dev)
 
 stamp=$(sha256sum "${BASH_SOURCE[0]}" | cut -d' ' -f1)

@@ -151,7 +151,7 @@ private:
     while (position < body.getNumArguments() &&
            isa<sched::BufferType>(body.getArgument(position).getType()))
       ++position;
-    bool selects = !block.getOps<fm::SelectRowsOp>().empty();
+    bool selects = llvm::any_of(block.getBody().front(), fm::choosesRows);
     mapping[result] = body.insertArgument(
         position,
         bufferType(result.getType(),
@@ -270,7 +270,8 @@ private:
         .Case<fm::EmbeddingOp, fm::LinearOp, fm::GatedLinearOp, fm::AddOp,
               fm::RMSNormOp, fm::QuantizeRowsOp, fm::RotaryOp, fm::AttentionOp,
               fm::ActivateOp, fm::GluOp, fm::ScaleOp, fm::LayerNormOp,
-              fm::PositionEmbeddingOp, fm::SelectRowsOp>(
+              fm::PositionEmbeddingOp, fm::SelectRowsOp, fm::AddVectorOp,
+              fm::ClassTokenOp, fm::MeanRowsOp, fm::L2NormOp>(
             [&](auto typed) { return convert(typed); })
         .Default([](Operation &other) {
           return other.emitError("has no kernel; see docs/add-an-operator.md");
@@ -441,11 +442,7 @@ private:
   }
 
   LogicalResult convert(fm::AddOp op) {
-    int64_t features = fm::getFeatures(op.getType());
-    std::string name = llvm::formatv("add_{0}", features);
-    kernel(name, op.getLoc(), [&](auto &k) { emitAdd(k, features); });
-    rowWise(op, name, {op.getLhs(), op.getRhs()});
-    return success();
+    return convertRows(op, "add", emitAdd, {op.getLhs(), op.getRhs()});
   }
 
   LogicalResult convert(fm::RotaryOp op) {
@@ -470,12 +467,50 @@ private:
     return success();
   }
 
+  LogicalResult convert(fm::AddVectorOp op) {
+    return convertRows(op, "add_vector", emitAddVector,
+                       {op.getX(), op.getVector()});
+  }
+
+  LogicalResult convert(fm::ClassTokenOp op) {
+    return convertRows(op, "class_token", emitClassToken,
+                       {op.getX(), op.getToken()});
+  }
+
+  LogicalResult convert(fm::L2NormOp op) {
+    return convertRows(op, "l2_norm", emitL2Norm, {op.getX()});
+  }
+
+  /// A kernel of which the number of features says everything.
+  using EmitRows = void (*)(KernelBuilder &, int64_t);
+  LogicalResult convertRows(Operation *op, StringRef kind, EmitRows emit,
+                            ValueRange inputs) {
+    const int64_t features = fm::getFeatures(op->getResult(0).getType());
+    if (failed(checkLanes(*op, features, "width")))
+      return failure();
+    std::string name = llvm::formatv("{0}_{1}", kind, features);
+    kernel(name, op->getLoc(), [&](auto &k) { emit(k, features); });
+    rowWise(op, name, inputs);
+    return success();
+  }
+
   LogicalResult convert(fm::SelectRowsOp op) {
-    int64_t features = fm::getFeatures(op.getType());
-    std::string name = llvm::formatv("select_rows_{0}", features);
-    kernel(name, op.getLoc(), [&](auto &k) { emitSelectRows(k, features); });
-    Value y = resultBuffer(op, sched::RowKind::Outputs);
-    launch(op.getLoc(), name, {mapping.lookup(op.getX()), y},
+    return convertOutputs(op, "select_rows", emitSelectRows);
+  }
+
+  LogicalResult convert(fm::MeanRowsOp op) {
+    return convertOutputs(op, "mean_rows", emitMeanRows);
+  }
+
+  /// From the rows of the step to those that are wanted.
+  LogicalResult convertOutputs(Operation *op, StringRef kind, EmitRows emit) {
+    const int64_t features = fm::getFeatures(op->getResult(0).getType());
+    if (failed(checkLanes(*op, features, "width")))
+      return failure();
+    std::string name = llvm::formatv("{0}_{1}", kind, features);
+    kernel(name, op->getLoc(), [&](auto &k) { emit(k, features); });
+    Value y = resultBuffer(op->getResult(0), sched::RowKind::Outputs);
+    launch(op->getLoc(), name, {mapping.lookup(op->getOperand(0)), y},
            {1, sched::RowKind::Outputs}, {});
     return success();
   }
@@ -489,6 +524,7 @@ private:
                        op.getScale().convertToDouble(),
                        op.getSinks(),
                        op.getWindow(),
+                       op.getBidirectional(),
                        partitions};
     while (spec.rowsAtOnce < AttentionSpec::kRowsPerTile &&
            2 * spec.rowsAtOnce * spec.group() <=
@@ -514,6 +550,8 @@ private:
            {spec.kvHeads, sched::RowKind::Tokens}, {});
     if (spec.scale != 1 / std::sqrt(double(spec.headDim)))
       shape += "_x" + exactly(spec.scale);
+    if (spec.bidirectional)
+      shape += "_both";
     if (spec.window)
       shape += llvm::formatv("_s{0}_w{1}", *spec.sinks, *spec.window);
     Cost cost;

@@ -293,7 +293,10 @@ private:
     tokenizer->set_bos(files.bos);
     for (uint32_t eos : files.eos)
       tokenizer->add_eos(eos);
-    tokenizer->set_add_bos(files.addBos);
+    for (uint32_t id : files.prefix)
+      tokenizer->add_prefix(id);
+    for (uint32_t id : files.suffix)
+      tokenizer->add_suffix(id);
   }
 };
 } // namespace

@@ -80,6 +80,42 @@ void isthmus::translateTemplate(sched::TemplateOp op, bundle::Template &out) {
   }
 }
 
+/// What stands on a program beside its sizes.
+static void translateProgram(fm::ProgramOp op, bundle::Program &out) {
+  auto input = cast<RankedTensorType>(op.getArgumentTypes()[0]);
+  if (input.getRank() == 2)
+    out.set_input_features(uint64_t(input.getDimSize(1)));
+  if (auto task = op->getAttrOfType<StringAttr>("fm.task"))
+    out.set_task(task.getValue() == "classify" ? bundle::CLASSIFY
+                                               : bundle::EMBED);
+  if (op->hasAttr("fm.result_at_first"))
+    out.set_result_row(bundle::FIRST);
+  if (auto labels = op->getAttrOfType<ArrayAttr>("fm.labels"))
+    for (StringRef label : labels.getAsValueRange<StringAttr>())
+      out.add_labels(label.str());
+  auto image = op->getAttrOfType<DictionaryAttr>("fm.image");
+  if (!image)
+    return;
+  auto integer = [&](StringRef name) {
+    return uint32_t(image.getAs<IntegerAttr>(name).getInt());
+  };
+  bundle::ImageInput *target = out.mutable_image();
+  target->set_size(integer("size"));
+  target->set_patch(integer("patch"));
+  target->set_shortest_edge(integer("shortest_edge"));
+  // Numbered as in the message.
+  target->set_filter(bundle::ImageInput::Filter(integer("filter")));
+  target->set_scale(float(image.getAs<FloatAttr>("scale").getValueAsDouble()));
+  target->set_class_token(image.getAs<BoolAttr>("class_token").getValue());
+  auto numbers = [&](StringRef name) {
+    return image.getAs<ArrayAttr>(name).getAsValueRange<FloatAttr>();
+  };
+  for (const llvm::APFloat &value : numbers("mean"))
+    target->add_mean(float(value.convertToDouble()));
+  for (const llvm::APFloat &value : numbers("deviation"))
+    target->add_deviation(float(value.convertToDouble()));
+}
+
 LogicalResult isthmus::translateModule(ModuleOp module,
                                        bundle::Manifest &manifest) {
   llvm::StringMap<uint32_t> templates, weights, devices;
@@ -112,7 +148,12 @@ LogicalResult isthmus::translateModule(ModuleOp module,
       };
       program->set_context_length(size("fm.context_length"));
       program->set_vocab_size(size("fm.vocab_size"));
+      translateProgram(part, *program);
     }
+    // The result comes from the last stage.
+    if (!part.getResultTypes().empty())
+      program->set_output_features(
+          uint64_t(fm::getFeatures(part.getResultTypes()[0])));
     bundle::Stage *stage = plan->add_stages();
     stage->set_device(devices.lookup(op.getDevice()));
     stage->set_first_call(uint32_t(program->calls_size()));
@@ -125,6 +166,8 @@ LogicalResult isthmus::translateModule(ModuleOp module,
     }
     stage->set_calls(uint32_t(program->calls_size()) - stage->first_call());
   }
+  if (auto scale = module->getAttrOfType<FloatAttr>("fm.similarity_scale"))
+    manifest.set_similarity_scale(scale.getValueAsDouble());
   if (programs.empty())
     return module.emitError("has no stages: run dist-split-stages first");
   return success();

@@ -12,7 +12,8 @@ using namespace isthmus::import;
 using rt::Error;
 
 std::span<const Architecture> import::architectures() {
-  static const std::array all = {llama(), gpt2(), gemma3()};
+  static const std::array all = {llama(), gpt2(), gemma3(),
+                                 bert(),  vit(),  clip()};
   return all;
 }
 

@@ -16,7 +16,7 @@ struct Format {
   std::string_view name;
   BlockSize block;
 };
-constexpr std::array<Format, 10> kFormats = {{
+constexpr std::array<Format, 11> kFormats = {{
     {DType::F32, "f32", {1, 4}},
     {DType::F16, "f16", {1, 2}},
     {DType::BF16, "bf16", {1, 2}},
@@ -27,6 +27,7 @@ constexpr std::array<Format, 10> kFormats = {{
     {DType::Q4_K, "q4_k", {256, 144}},
     {DType::Q5_K, "q5_k", {256, 176}},
     {DType::Q6_K, "q6_k", {256, 210}},
+    {DType::I64, "i64", {1, 8}},
 }};
 const Format &formatOf(DType dtype) {
   return *std::find_if(kFormats.begin(), kFormats.end(),
@@ -53,9 +54,10 @@ uint64_t import::checkedBytes(const std::string &where,
       throw Error("{}: impossible shape", where);
   BlockSize block = blockSizeOf(dtype);
   // Blocks run along the innermost dimension and never cross rows.
-  if (shape.empty() || uint64_t(shape.back()) % block.values != 0)
-    throw Error("{}: {} values a row do not fill {} blocks of {}", where,
-                shape.empty() ? 0 : shape.back(), nameOf(dtype), block.values);
+  const int64_t inner = shape.empty() ? 1 : shape.back();
+  if (uint64_t(inner) % block.values != 0)
+    throw Error("{}: {} values a row do not fill {} blocks of {}", where, inner,
+                nameOf(dtype), block.values);
   uint64_t bytes = 0;
   if (__builtin_mul_overflow(values / block.values, block.bytes, &bytes))
     throw Error("{}: impossible shape", where);

@@ -306,10 +306,11 @@ private:
     if (!tokens)
       return;
     const auto &model = get<std::string>("tokenizer.ggml.model");
-    if (model != "gpt2") {
-      result.tokenizer.unsupported = "tokenizer model '" + model +
-                                     "' is not supported yet; byte-level BPE "
-                                     "('gpt2') is";
+    if (model != "gpt2" && model != "llama") {
+      result.tokenizer.unsupported =
+          "tokenizer model '" + model +
+          "' is not supported yet; byte-level BPE ('gpt2') and SentencePiece "
+          "BPE ('llama') are";
       return;
     }
     if (int64_t(tokens->size()) > vocabulary)
@@ -320,11 +321,20 @@ private:
     if (types && types->size() != tokens->size())
       throw Error("{}: {} token types for {} tokens", where, types->size(),
                   tokens->size());
+    const std::vector<int64_t> none;
     TokenizerFiles &t = result.tokenizer;
-    t.json = makeTokenizerJson(
-        where, *tokens, types ? *types : std::vector<int64_t>(),
-        get<std::vector<std::string>>("tokenizer.ggml.merges"),
-        pre ? *pre : "gpt-2");
+    if (model == "gpt2") {
+      t.json = makeTokenizerJson(
+          where, *tokens, types ? *types : none,
+          get<std::vector<std::string>>("tokenizer.ggml.merges"),
+          pre ? *pre : "gpt-2");
+    } else {
+      const auto *blank = find<int64_t>("tokenizer.ggml.add_space_prefix");
+      t.json = makeSentencePieceJson(
+          where, *tokens, types ? *types : none,
+          get<std::vector<double>>("tokenizer.ggml.scores"),
+          !blank || *blank != 0);
+    }
     auto id = [&](const std::string &key) -> int64_t {
       const auto *value = find<int64_t>(key);
       if (!value)
@@ -341,7 +351,8 @@ private:
         if (t.eos.empty() || t.eos.back() != uint32_t(eos))
           t.eos.push_back(uint32_t(eos));
     if (const auto *add = find<int64_t>("tokenizer.ggml.add_bos_token"))
-      t.addBos = *add != 0;
+      if (*add != 0 && t.bos >= 0)
+        t.prefix = {uint32_t(t.bos)};
     if (const auto *chat = find<std::string>("tokenizer.chat_template"))
       t.chatTemplate = *chat;
   }

@@ -4,7 +4,7 @@
 #include "isthmus/runtime/Json.h"
 
 #include <algorithm>
-#include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -58,6 +58,10 @@ static std::optional<json> readOptionalJson(const fs::path &folder,
   return readJson(path);
 }
 
+static bool allOf(const json &array, bool (json::*is)() const noexcept) {
+  return std::ranges::all_of(array, [&](const json &v) { return (v.*is)(); });
+}
+
 /// Adds what `object` says under `prefix`, objects inside it too.
 static void addSettings(const json &object, const std::string &prefix,
                         Settings &settings, int depth = 0) {
@@ -77,26 +81,90 @@ static void addSettings(const json &object, const std::string &prefix,
       settings.set(name, value.get<double>());
     else if (value.is_string())
       settings.set(name, value.get<std::string>());
-    else if (value.is_array() && std::ranges::all_of(value, [](const json &v) {
-               return v.is_string();
-             }))
+    else if (value.is_array() && allOf(value, &json::is_string))
       settings.set(name, value.get<std::vector<std::string>>());
+    else if (value.is_array() && allOf(value, &json::is_number))
+      settings.set(name, value.get<std::vector<double>>());
+  }
+}
+
+/// Reads what a post-processor puts around a text. `checked` turns a JSON value
+/// into a token id.
+static void
+readSurroundings(const json &processor,
+                 const std::function<uint32_t(const json &)> &checked,
+                 TokenizerFiles &files) {
+  const std::string type = processor.value("type", "");
+  if (type == "Sequence") {
+    for (const json &inner : processor.at("processors"))
+      readSurroundings(inner, checked, files);
+  } else if (type == "RobertaProcessing" || type == "BertProcessing") {
+    files.prefix = {checked(processor.at("cls").at(1))};
+    files.suffix = {checked(processor.at("sep").at(1))};
+  } else if (type == "TemplateProcessing") {
+    std::vector<uint32_t> *side = &files.prefix;
+    for (const json &piece : processor.at("single")) {
+      if (piece.contains("Sequence")) {
+        side = &files.suffix;
+        continue;
+      }
+      const json &name = piece.at("SpecialToken").at("id");
+      const json &token = processor.at("special_tokens").at(name);
+      for (const json &id : token.at("ids"))
+        side->push_back(checked(id));
+    }
+  }
+}
+
+/// Reads what sentence-transformers says of the parts around a transformer, as
+/// settings "sentence.pooling", "sentence.normalize" and
+/// "sentence.max_seq_length".
+static void readSentenceModules(const fs::path &folder, Settings &settings) {
+  if (auto config = readOptionalJson(folder, "sentence_bert_config.json"))
+    addSettings(*config, "sentence.", settings);
+  auto modules = readOptionalJson(folder, "modules.json");
+  if (!modules)
+    return;
+  for (const json &module : *modules) {
+    const std::string type = module.at("type").get<std::string>();
+    const std::string kind = type.substr(type.rfind('.') + 1);
+    if (kind == "Transformer")
+      continue;
+    if (kind == "Normalize") {
+      settings.set("sentence.normalize", true);
+      continue;
+    }
+    if (kind != "Pooling")
+      throw Error("{}: module '{}' is not supported; Transformer, Pooling and "
+                  "Normalize are",
+                  (folder / "modules.json").string(), type);
+    const fs::path own = fileIn(folder, module.at("path"));
+    const auto config = readOptionalJson(own, "config.json");
+    std::string modes;
+    if (config)
+      for (const auto &[name, value] : config->items())
+        if (name.starts_with("pooling_mode_") && value == json(true))
+          modes += (modes.empty() ? "" : ", ") + name.substr(13);
+    settings.set("sentence.pooling", modes == "mean_tokens" ? "mean"
+                                     : modes == "cls_token" ? "cls"
+                                                            : modes);
   }
 }
 
 static void readTokenizer(const fs::path &folder, const json &config,
                           Checkpoint &result) {
-  const int64_t vocabulary = result.settings.size("vocab_size");
+  const Settings &settings = result.settings;
+  const char *size = "vocab_size", *ofTower = "text_config.vocab_size";
+  if (!settings.has(size) && !settings.has(ofTower))
+    return; // it takes no texts
+  const int64_t vocabulary = settings.size(settings.has(size) ? size : ofTower);
   TokenizerFiles &t = result.tokenizer;
   fs::path path = fileIn(folder, "tokenizer.json");
+  json processor;
   if (fs::exists(path)) {
     t.json = readText(path);
-    const json model = readJson(path).value("model", json());
-    if (model.is_object() && model.value("byte_fallback", false)) {
-      t.json.clear();
-      t.unsupported = "a tokenizer with byte fallback (SentencePiece) is not "
-                      "supported yet";
-    }
+    const json whole = readJson(path);
+    processor = whole.value("post_processor", json());
   }
   json merged = config;
   if (auto generation = readOptionalJson(folder, "generation_config.json"))
@@ -118,12 +186,17 @@ static void readTokenizer(const fs::path &folder, const json &config,
   }
   if (merged.contains("bos_token_id") && merged["bos_token_id"].is_number())
     t.bos = int32_t(checked(merged["bos_token_id"]));
+  bool saysBos = false;
   if (auto tokenizer = readOptionalJson(folder, "tokenizer_config.json")) {
     const json &chat = (*tokenizer)["chat_template"];
     if (chat.is_string())
       t.chatTemplate = chat;
-    t.addBos = tokenizer->value("add_bos_token", false);
+    saysBos = tokenizer->contains("add_bos_token");
+    if (tokenizer->value("add_bos_token", false) && t.bos >= 0)
+      t.prefix = {uint32_t(t.bos)};
   }
+  if (!saysBos && processor.is_object())
+    readSurroundings(processor, checked, t);
   if (fs::path chat = fileIn(folder, "chat_template.jinja"); fs::exists(chat))
     t.chatTemplate = readText(chat);
 }
@@ -140,6 +213,9 @@ Checkpoint import::readHuggingFace(const fs::path &folder) {
     result.architecture = config.value("model_type", "");
     result.settings = Settings(configPath.string());
     addSettings(config, "", result.settings);
+    if (auto image = readOptionalJson(folder, "preprocessor_config.json"))
+      addSettings(*image, "preprocessor_config.", result.settings);
+    readSentenceModules(folder, result.settings);
     std::set<std::string> shards;
     if (auto index = readOptionalJson(folder, "model.safetensors.index.json"))
       for (const auto &[name, file] : index->at("weight_map").items())

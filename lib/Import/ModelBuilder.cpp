@@ -45,9 +45,12 @@ const Tensor &ModelBuilder::tensorNamed(const std::string &name) {
   return it->second;
 }
 
-/// Throws unless the tensor has the shape.
+/// Throws unless the tensor has the shape, and values that can be weights.
 static void checkShape(const Tensor &tensor, const std::string &name,
                        const std::vector<int64_t> &shape) {
+  if (tensor.dtype == DType::I64)
+    throw Error("{}: tensor '{}' holds integers, which cannot be weights",
+                tensor.file, name);
   if (tensor.shape != shape)
     throw Error("{}: tensor '{}' has shape [{}]; the configuration says [{}]",
                 tensor.file, name, fmt::join(tensor.shape, ", "),
@@ -55,10 +58,11 @@ static void checkShape(const Tensor &tensor, const std::string &name,
 }
 
 std::vector<float> ModelBuilder::readTensor(const std::string &name,
-                                            int64_t size) {
+                                            const std::vector<int64_t> &shape) {
   const Tensor &tensor = tensorNamed(name);
-  checkShape(tensor, name, {size});
+  checkShape(tensor, name, shape);
   rt::MappedFile file(tensor.file);
+  const int64_t size = ShapedType::getNumElements(ArrayRef<int64_t>(shape));
   std::vector<float> values(static_cast<size_t>(size));
   weights::dequantize(tensor.dtype,
                       file.slice(tensor.offset, tensor.bytes, name).data(),
@@ -82,7 +86,7 @@ std::string ModelBuilder::bind(const std::string &prefix, const Part &part) {
   std::vector<int64_t> stored = whole;
   if (form.transposed)
     std::reverse(stored.begin(), stored.end());
-  checkShape(tensor, name, stored);
+  checkShape(tensor, name, form.fileShape.empty() ? stored : form.fileShape);
   Location loc = named(b, name);
   OpBuilder::InsertionGuard guard(b);
   if (lastParam)
@@ -119,9 +123,8 @@ void ModelBuilder::call(const std::string &kind, const std::string &prefix,
   auto [it, isNew] = blocks.try_emplace(kind);
   Block &block = it->second;
   if (isNew) {
-    Type input = calls.empty() ? RankedTensorType::get({ShapedType::kDynamic},
-                                                       b.getI32Type())
-                               : blocks.at(calls.back().kind).result;
+    Type input =
+        calls.empty() ? inputType() : blocks.at(calls.back().kind).result;
     b.setInsertionPointToEnd(module->getBody());
     Location loc = named(b, kind);
     auto op = fm::BlockOp::create(b, loc, b.getStringAttr(kind),
@@ -138,31 +141,65 @@ void ModelBuilder::call(const std::string &kind, const std::string &prefix,
     op.setFunctionType(
         b.getFunctionType(content.getArgumentTypes(), {block.result}));
   }
-  Call call{kind, prefix, {}, block.hasState ? states++ : -1};
+  Call call{kind, prefix, {}, -1};
+  if (block.hasState)
+    call.state = block.bidirectional ? 0 : states++;
   for (const Part &part : block.parts)
     call.params.push_back(bind(prefix, part));
   calls.push_back(std::move(call));
 }
 
-OwningOpRef<ModuleOp> ModelBuilder::finish(int64_t contextLength,
-                                           int64_t vocabulary) {
-  for (const auto &[name, tensor] : checkpoint.tensors)
-    if (!used.contains(name))
-      throw Error("{}: tensor '{}' is not part of a {} model", tensor.file,
-                  name, checkpoint.architecture);
-  Location loc = named(b, "main");
-  Type ids = RankedTensorType::get({ShapedType::kDynamic}, b.getI32Type());
+Type ModelBuilder::inputType() const {
+  OpBuilder builder(b);
+  if (inputFeatures)
+    return RankedTensorType::get({ShapedType::kDynamic, inputFeatures},
+                                 builder.getF32Type());
+  return RankedTensorType::get({ShapedType::kDynamic}, builder.getI32Type());
+}
+
+static DictionaryAttr toAttribute(OpBuilder &b, const ImageInput &image,
+                                  bool classToken) {
+  auto numbers = [&](const std::vector<double> &values) {
+    return b.getF64ArrayAttr(values);
+  };
+  return b.getDictionaryAttr(
+      {b.getNamedAttr("size", b.getI64IntegerAttr(image.size)),
+       b.getNamedAttr("patch", b.getI64IntegerAttr(image.patch)),
+       b.getNamedAttr("shortest_edge", b.getI64IntegerAttr(image.shortestEdge)),
+       b.getNamedAttr("filter", b.getI64IntegerAttr(image.filter)),
+       b.getNamedAttr("scale", b.getF64FloatAttr(image.scale)),
+       b.getNamedAttr("mean", numbers(image.mean)),
+       b.getNamedAttr("deviation", numbers(image.deviation)),
+       b.getNamedAttr("class_token", b.getBoolAttr(classToken))});
+}
+
+void ModelBuilder::endProgram(const ProgramSpec &spec) {
+  Location loc = named(b, spec.name);
   Type meta = fm::RowsType::get(b.getContext());
   b.setInsertionPointToEnd(module->getBody());
   auto program = fm::ProgramOp::create(
-      b, loc, b.getStringAttr("main"),
-      TypeAttr::get(b.getFunctionType({ids, meta},
+      b, loc, b.getStringAttr(spec.name),
+      TypeAttr::get(b.getFunctionType({inputType(), meta},
                                       {blocks.at(calls.back().kind).result})),
       nullptr, nullptr);
-  program->setAttr("fm.context_length", b.getI64IntegerAttr(contextLength));
-  program->setAttr("fm.vocab_size", b.getI64IntegerAttr(vocabulary));
+  program->setAttr("fm.context_length",
+                   b.getI64IntegerAttr(spec.contextLength));
+  if (spec.vocabulary)
+    program->setAttr("fm.vocab_size", b.getI64IntegerAttr(spec.vocabulary));
+  if (!spec.task.empty())
+    program->setAttr("fm.task", b.getStringAttr(spec.task));
+  if (spec.resultAtFirst)
+    program->setAttr("fm.result_at_first", b.getUnitAttr());
+  if (spec.image)
+    program->setAttr("fm.image",
+                     toAttribute(b, *spec.image,
+                                 spec.contextLength > spec.image->patches()));
+  if (!spec.labels.empty()) {
+    SmallVector<StringRef> labels(spec.labels.begin(), spec.labels.end());
+    program->setAttr("fm.labels", b.getStrArrayAttr(labels));
+  }
   mlir::Block &body = program.getBody().emplaceBlock();
-  Value x = body.addArgument(ids, loc);
+  Value x = body.addArgument(inputType(), loc);
   Value rows = body.addArgument(meta, loc);
   b.setInsertionPointToStart(&body);
   for (const Call &call : calls) {
@@ -177,6 +214,20 @@ OwningOpRef<ModuleOp> ModelBuilder::finish(int64_t contextLength,
         call.state < 0 ? nullptr : b.getI64IntegerAttr(call.state), nullptr);
   }
   fm::ReturnOp::create(b, loc, x);
+  calls.clear();
+  states = 0;
+  inputFeatures = 0;
+}
+
+void ModelBuilder::setSimilarityScale(double scale) {
+  (*module)->setAttr("fm.similarity_scale", b.getF64FloatAttr(scale));
+}
+
+OwningOpRef<ModuleOp> ModelBuilder::finish() {
+  for (const auto &[name, tensor] : checkpoint.tensors)
+    if (!used.contains(name))
+      throw Error("{}: tensor '{}' is not part of a {} model", tensor.file,
+                  name, checkpoint.architecture);
   return std::move(module);
 }
 
@@ -208,10 +259,23 @@ Value BlockBuilder::embedding(const std::string &name, int64_t vocabulary,
 }
 
 Value BlockBuilder::positionEmbedding(const std::string &name, Value x,
-                                      int64_t positions) {
+                                      int64_t positions,
+                                      const WeightForm &form) {
   return fm::PositionEmbeddingOp::create(
       model.b, location(name), x.getType(), x, meta,
-      weight(name + ".weight", {positions, features(x)}));
+      weight(name, {positions, features(x)}, form));
+}
+
+Value BlockBuilder::addVector(const std::string &name, Value x,
+                              const WeightForm &form) {
+  return fm::AddVectorOp::create(model.b, location(name), x.getType(), x,
+                                 weight(name, {features(x)}, form));
+}
+
+Value BlockBuilder::classToken(const std::string &name, Value x,
+                               const WeightForm &form) {
+  return fm::ClassTokenOp::create(model.b, location(name), x.getType(), x, meta,
+                                  weight(name, {features(x)}, form));
 }
 
 Value BlockBuilder::linear(const std::string &name, Value x, int64_t outputs,
@@ -220,6 +284,7 @@ Value BlockBuilder::linear(const std::string &name, Value x, int64_t outputs,
   if (model.hasTensor(fullName(prefix, name + ".bias"))) {
     WeightForm ofBias = form;
     ofBias.transposed = false;
+    ofBias.fileShape.clear();
     bias = weight(name + ".bias", {outputs}, ofBias);
   }
   return fm::LinearOp::create(model.b, location(name), rowsOf(outputs), x,
@@ -256,6 +321,7 @@ Value BlockBuilder::attention(Value q, Value k, Value v,
     state = body.insertArgument(2u, fm::StateType::get(model.b.getContext()),
                                 location("state"));
     block.hasState = true;
+    block.bidirectional = attention.bidirectional;
   }
   OpBuilder &b = model.b;
   const bool windowed = attention.window > 0;
@@ -265,7 +331,8 @@ Value BlockBuilder::attention(Value q, Value k, Value v,
       b.getI64IntegerAttr(attention.kvHeads),
       b.getF64FloatAttr(attention.scale),
       windowed ? b.getI64IntegerAttr(0) : nullptr,
-      windowed ? b.getI64IntegerAttr(attention.window) : nullptr);
+      windowed ? b.getI64IntegerAttr(attention.window) : nullptr,
+      attention.bidirectional ? b.getUnitAttr() : nullptr);
 }
 
 Value BlockBuilder::activate(fm::Function function, Value x) {
@@ -289,4 +356,13 @@ Value BlockBuilder::scale(Value x, double factor) {
 
 Value BlockBuilder::selectRows(Value x) {
   return fm::SelectRowsOp::create(model.b, location("outputs"), x, meta);
+}
+
+Value BlockBuilder::meanRows(Value x) {
+  return fm::MeanRowsOp::create(model.b, location("mean"), x.getType(), x,
+                                meta);
+}
+
+Value BlockBuilder::l2Norm(Value x) {
+  return fm::L2NormOp::create(model.b, location("norm"), x.getType(), x);
 }

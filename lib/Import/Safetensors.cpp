@@ -23,6 +23,8 @@ static DType dtypeOf(const std::string &place, const std::string &name) {
     return DType::F16;
   if (name == "BF16")
     return DType::BF16;
+  if (name == "I64")
+    return DType::I64;
   throw Error("{} has dtype {}; F32, F16 and BF16 are supported", place, name);
 }
 

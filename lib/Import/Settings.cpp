@@ -3,6 +3,7 @@
 
 #include "isthmus/runtime/Error.h"
 
+#include <algorithm>
 #include <cmath>
 #include <fmt/ranges.h>
 
@@ -52,6 +53,18 @@ double Settings::number(const std::string &name, double least, double most,
     throw Error("{}: '{}' is {}; expected {} to {}", where, name, value, least,
                 most);
   return value;
+}
+
+std::vector<double>
+Settings::numbers(const std::string &name, size_t count,
+                  const std::vector<double> &fallback) const {
+  const auto *values = find<std::vector<double>>(name);
+  if (!values)
+    return fallback;
+  if (values->size() != count ||
+      !std::ranges::all_of(*values, [](double v) { return std::isfinite(v); }))
+    reject(name, fmt::format("a list of {} numbers is", count));
+  return *values;
 }
 
 bool Settings::flag(const std::string &name, bool fallback) const {

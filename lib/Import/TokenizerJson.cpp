@@ -3,7 +3,11 @@
 
 #include "isthmus/runtime/Error.h"
 
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <tuple>
+#include <unordered_map>
 
 using isthmus::rt::Error;
 using nlohmann::json;
@@ -43,11 +47,14 @@ static json preTokenizer(const std::string &where, const std::string &pre) {
               where, pre);
 }
 
-std::string isthmus::import::makeTokenizerJson(
-    const std::string &where, const std::vector<std::string> &tokens,
-    const std::vector<int64_t> &types, const std::vector<std::string> &merges,
-    const std::string &pre) {
-  json vocab = json::object(), added = json::array(), mergeList = json::array();
+/// The vocabulary, and the tokens that are matched in the text before anything
+/// else.
+static void addTokens(const std::string &where,
+                      const std::vector<std::string> &tokens,
+                      const std::vector<int64_t> &types, json &vocab,
+                      json &added) {
+  vocab = json::object();
+  added = json::array();
   for (size_t id = 0; id < tokens.size(); ++id) {
     if (!vocab.emplace(tokens[id], id).second)
       throw Error("{}: token '{}' appears twice in the vocabulary", where,
@@ -61,6 +68,19 @@ std::string isthmus::import::makeTokenizerJson(
                        {"normalized", false},
                        {"special", types[id] == 3}});
   }
+}
+
+/// Invalid UTF-8 in a hostile file must not become an exception half-way.
+static std::string dump(const json &tokenizer) {
+  return tokenizer.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+std::string isthmus::import::makeTokenizerJson(
+    const std::string &where, const std::vector<std::string> &tokens,
+    const std::vector<int64_t> &types, const std::vector<std::string> &merges,
+    const std::string &pre) {
+  json vocab, added, mergeList = json::array();
+  addTokens(where, tokens, types, vocab, added);
   for (const std::string &merge : merges) {
     size_t space = merge.find(' ', 1);
     if (space == std::string::npos)
@@ -71,16 +91,77 @@ std::string isthmus::import::makeTokenizerJson(
   json normalizer;
   if (pre == "qwen2" || pre == "deepseek-r1-qwen")
     normalizer = {{"type", "NFC"}};
-  json result = {{"version", "1.0"},
-                 {"added_tokens", std::move(added)},
-                 {"normalizer", std::move(normalizer)},
-                 {"pre_tokenizer", preTokenizer(where, pre)},
-                 {"decoder", byteLevel(true)},
-                 {"model",
-                  {{"type", "BPE"},
-                   {"ignore_merges", pre == "llama-bpe"},
-                   {"vocab", std::move(vocab)},
-                   {"merges", std::move(mergeList)}}}};
-  // Invalid UTF-8 in a hostile file must not become an exception half-way.
-  return result.dump(-1, ' ', false, json::error_handler_t::replace);
+  return dump({{"version", "1.0"},
+               {"added_tokens", std::move(added)},
+               {"normalizer", std::move(normalizer)},
+               {"pre_tokenizer", preTokenizer(where, pre)},
+               {"decoder", byteLevel(true)},
+               {"model",
+                {{"type", "BPE"},
+                 {"ignore_merges", pre == "llama-bpe"},
+                 {"vocab", std::move(vocab)},
+                 {"merges", std::move(mergeList)}}}});
+}
+
+/// The pairs of tokens that make a token, the best score first: SentencePiece
+/// joins whatever becomes the best token, and has no list of its own.
+static json mergesByScore(const std::vector<std::string> &tokens,
+                          const std::vector<int64_t> &types,
+                          const std::vector<double> &scores) {
+  std::unordered_map<std::string_view, size_t> ids;
+  auto isPlain = [&](size_t id) {
+    return id >= types.size() || types[id] == 1;
+  };
+  for (size_t id = 0; id < tokens.size(); ++id)
+    if (isPlain(id))
+      ids.emplace(tokens[id], id);
+  struct Merge {
+    double score;
+    size_t id, split;
+  };
+  std::vector<Merge> merges;
+  for (const auto &[token, id] : ids)
+    for (size_t split = 1; split < token.size(); ++split)
+      if (ids.contains(token.substr(0, split)) &&
+          ids.contains(token.substr(split)))
+        merges.push_back({scores[id], id, split});
+  std::sort(merges.begin(), merges.end(), [](const Merge &a, const Merge &b) {
+    return std::tuple(-a.score, a.id, a.split) <
+           std::tuple(-b.score, b.id, b.split);
+  });
+  json list = json::array();
+  for (const Merge &merge : merges)
+    list.push_back(json::array({tokens[merge.id].substr(0, merge.split),
+                                tokens[merge.id].substr(merge.split)}));
+  return list;
+}
+
+std::string isthmus::import::makeSentencePieceJson(
+    const std::string &where, const std::vector<std::string> &tokens,
+    const std::vector<int64_t> &types, const std::vector<double> &scores,
+    bool addSpacePrefix) {
+  if (scores.size() != tokens.size())
+    throw Error("{}: {} token scores for {} tokens", where, scores.size(),
+                tokens.size());
+  for (double score : scores)
+    if (!std::isfinite(score))
+      throw Error("{}: a token score is not a number", where);
+  json vocab, added;
+  addTokens(where, tokens, types, vocab, added);
+  json steps = json::array();
+  if (addSpacePrefix)
+    steps.push_back({{"type", "Prepend"}, {"prepend", "\u2581"}});
+  steps.push_back({{"type", "Replace"},
+                   {"pattern", {{"String", " "}}},
+                   {"content", "\u2581"}});
+  return dump({{"version", "1.0"},
+               {"added_tokens", std::move(added)},
+               {"normalizer", {{"type", "Sequence"}, {"normalizers", steps}}},
+               {"pre_tokenizer", nullptr},
+               {"decoder", nullptr},
+               {"model",
+                {{"type", "BPE"},
+                 {"byte_fallback", true},
+                 {"vocab", std::move(vocab)},
+                 {"merges", mergesByScore(tokens, types, scores)}}}});
 }

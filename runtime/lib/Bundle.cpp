@@ -145,6 +145,9 @@ public:
       need(index(m.tokenizer().blob(), m.blobs()) &&
                index(m.tokenizer().vocabulary(), m.blobs()),
            "tokenizer's blobs");
+    for (const auto *ids : {&m.tokenizer().prefix(), &m.tokenizer().suffix()})
+      for (uint32_t id : *ids)
+        need(id <= uint32_t(INT32_MAX), "tokenizer's prefix or suffix");
   }
 
 private:
@@ -217,10 +220,24 @@ private:
 
   void checkProgram(const bundle::Program &program) const {
     need(program.calls_size() > 0, "calls");
-    need(program.vocab_size() > 0 && program.vocab_size() < (1u << 30) &&
-             program.context_length() > 0 &&
-             program.context_length() < (1u << 30),
-         "vocabulary or context length");
+    const uint64_t features = program.input_features();
+    need(program.context_length() > 0 && program.context_length() < (1u << 30),
+         "context length");
+    need((program.vocab_size() > 0) != (features > 0) &&
+             program.vocab_size() < (1u << 30) && features < (1u << 26),
+         "vocabulary or input features");
+    need(program.output_features() > 0 &&
+             (program.task() != bundle::GENERATE ||
+              program.output_features() == program.vocab_size()),
+         "output features");
+    need(bundle::Task_IsValid(program.task()) &&
+             bundle::ResultRow_IsValid(program.result_row()),
+         "task or result row");
+    need(program.labels_size() == 0 ||
+             uint64_t(program.labels_size()) == program.output_features(),
+         "labels");
+    if (program.has_image())
+      checkImage(program);
     const bundle::Buffer *previous = nullptr;
     for (const auto &call : program.calls()) {
       need(index(call.template_(), m.templates()), "call's template");
@@ -231,16 +248,39 @@ private:
       need(call.state() >= -1 && call.state() < program.calls_size() &&
                (call.state() >= 0) == (block.kv_page_bytes() > 0),
            "call's state");
-      need(block.has_input() == (previous != nullptr), "first call");
-      if (previous)
+      need(block.has_input() == (previous != nullptr || features > 0),
+           "first call");
+      if (!previous)
+        need(features == 0 || (block.buffers(0).row_bytes() >= features * 4 &&
+                               block.buffers(0).rows() == bundle::TOKENS),
+             "program's input");
+      else
         need(previous->row_bytes() == block.buffers(0).row_bytes() &&
                  previous->rows() == block.buffers(0).rows(),
              "call's input");
       previous = &block.buffers(int(block.output()));
     }
     need(previous->rows() == bundle::OUTPUTS &&
-             previous->row_bytes() >= program.vocab_size() * 4,
+             previous->row_bytes() >= program.output_features() * 4,
          "program's output");
+  }
+
+  void checkImage(const bundle::Program &program) const {
+    const bundle::ImageInput &image = program.image();
+    const uint64_t size = image.size(), patch = image.patch();
+    constexpr uint64_t kLargest = 1 << 14;
+    need(
+        patch > 0 && size <= kLargest && size > 0 && size % patch == 0 &&
+            (image.shortest_edge() == 0 || (image.shortest_edge() >= size &&
+                                            image.shortest_edge() <= kLargest)),
+        "image's size");
+    need(program.input_features() == 3 * patch * patch &&
+             program.context_length() ==
+                 size / patch * (size / patch) + image.class_token(),
+         "image's patches");
+    need(image.mean_size() == 3 && image.deviation_size() == 3 &&
+             bundle::ImageInput::Filter_IsValid(image.filter()),
+         "image's scaling");
   }
 
   void checkPlan(const bundle::Plan &plan) const {

@@ -43,6 +43,32 @@ std::string isthmus::rt::toHex(std::span<const uint8_t> bytes) {
   return text;
 }
 
+std::string isthmus::rt::toBase64(std::span<const std::byte> bytes) {
+  // OpenSSL ends it with a zero.
+  std::string text((bytes.size() + 2) / 3 * 4 + 1, '\0');
+  const int length = EVP_EncodeBlock(
+      reinterpret_cast<unsigned char *>(text.data()),
+      reinterpret_cast<const unsigned char *>(bytes.data()), int(bytes.size()));
+  text.resize(size_t(length));
+  return text;
+}
+
+std::optional<std::vector<std::byte>>
+isthmus::rt::fromBase64(std::string_view text) {
+  const size_t padding = text.size() - std::min(text.find('='), text.size());
+  if (text.size() % 4 != 0 || text.size() > (1u << 30) || padding > 2)
+    return std::nullopt;
+  std::vector<std::byte> bytes(text.size() / 4 * 3);
+  // OpenSSL takes blanks at both ends, and counts what padding stands for.
+  const int length = EVP_DecodeBlock(
+      reinterpret_cast<unsigned char *>(bytes.data()),
+      reinterpret_cast<const unsigned char *>(text.data()), int(text.size()));
+  if (length != int(bytes.size()))
+    return std::nullopt;
+  bytes.resize(bytes.size() - padding);
+  return bytes;
+}
+
 void isthmus::rt::randomBytes(std::span<uint8_t> out) {
   if (RAND_bytes(out.data(), int(out.size())) != 1)
     throw Error("the operating system gave no random bytes");

@@ -92,6 +92,17 @@ TemplateLayout layOut(const bundle::Template &block, const StepLimits &limits,
   }
   return layout;
 }
+
+/// Calls may share a state: it has then the pages of the largest.
+void addState(LinkedStage &stage, uint32_t state, uint64_t pageBytes) {
+  auto known = std::ranges::find(stage.states, state,
+                                 &std::pair<uint32_t, uint64_t>::first);
+  if (known == stage.states.end())
+    known = stage.states.insert(known, {state, 0});
+  const uint64_t largest = std::max(known->second, pageBytes);
+  stage.pageBytes += largest - known->second;
+  known->second = largest;
+}
 } // namespace
 
 uint64_t LinkedStage::peakBytes(uint64_t positions, unsigned threads) const {
@@ -184,10 +195,8 @@ LinkedStage rt::linkStage(const bundle::Manifest &manifest,
       result.launches.push_back(std::move(linked));
     }
     weights.insert(call.weights().begin(), call.weights().end());
-    if (call.state() >= 0) {
-      result.states.emplace_back(uint32_t(call.state()), block.kv_page_bytes());
-      result.pageBytes += block.kv_page_bytes();
-    }
+    if (call.state() >= 0)
+      addState(result, uint32_t(call.state()), block.kv_page_bytes());
     result.output = {out, outBuffer.row_bytes(), outBuffer.rows()};
     std::swap(in, out);
   }

@@ -1,134 +1,92 @@
 //===- PreTokenizer.cpp - cuts text into words ----------------------------===//
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "PreTokenizer.h"
 
 #include "isthmus/runtime/Error.h"
 
 #include <nlohmann/json.hpp>
-#include <pcre2.h>
 
 using namespace isthmus::rt;
 using nlohmann::json;
 
-struct PreTokenizer::Code {
-  pcre2_code *code = nullptr;
-  ~Code() { pcre2_code_free(code); }
-};
-
-/// White space as Oniguruma (and Unicode's White_Space) has it; PCRE2's \s
-/// would add U+180E.
-static constexpr std::string_view kSpaces =
-    R"(\x09-\x0d\x20\x85\xa0\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-
-static std::string translate(std::string_view pattern) {
-  std::string out;
-  bool inClass = false;
-  for (size_t i = 0; i < pattern.size(); ++i) {
-    char c = pattern[i];
-    if (c == '\\' && i + 1 < pattern.size()) {
-      char next = pattern[++i];
-      if (next == 's')
-        out += inClass ? std::string(kSpaces) : fmt::format("[{}]", kSpaces);
-      else if (next == 'S' && !inClass)
-        out += fmt::format("[^{}]", kSpaces);
-      else
-        out += {c, next};
-      continue;
-    }
-    if (c == '[')
-      inClass = true;
-    else if (c == ']')
-      inClass = false;
-    out += c;
-  }
-  return out;
-}
-
-PreTokenizer::PreTokenizer(std::string_view pattern, bool addPrefixSpace)
-    : prefixSpace(addPrefixSpace) {
-  if (pattern.empty())
-    return;
-  std::string translated = translate(pattern);
-  int error = 0;
-  PCRE2_SIZE offset = 0;
-  auto compiled = std::make_shared<Code>();
-  compiled->code = pcre2_compile(
-      reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-      PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr);
-  if (!compiled->code)
-    throw Error("tokenizer.json: the pattern '{}' does not compile", pattern);
-  pcre2_jit_compile(compiled->code, PCRE2_JIT_COMPLETE);
-  code = compiled;
-}
-
 void PreTokenizer::split(std::vector<std::string_view> &pieces) const {
-  if (!code)
+  if (!pattern)
     return;
   std::vector<std::string_view> result;
-  std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data(
-      pcre2_match_data_create_from_pattern(code->code, nullptr),
-      pcre2_match_data_free);
   for (std::string_view piece : pieces) {
-    size_t at = 0;
-    for (size_t from = 0; from < piece.size();) {
-      int count = pcre2_match(
-          code->code, reinterpret_cast<PCRE2_SPTR>(piece.data()), piece.size(),
-          from, PCRE2_NO_UTF_CHECK, data.get(), nullptr);
-      if (count < 0)
-        break;
-      const PCRE2_SIZE *range = pcre2_get_ovector_pointer(data.get());
-      size_t first = range[0], last = range[1];
-      if (last == first) { // an empty match cuts nothing
-        from = last + 1;
-        continue;
+    size_t at = 0; // end of what is in pieces
+    auto add = [&](size_t first, size_t last) {
+      if (last > first)
+        result.push_back(piece.substr(first, last - first));
+    };
+    pattern->forEachMatch(piece, [&](size_t first, size_t last) {
+      if (kept == Pieces::WithMatch) {
+        add(at, last);
+      } else {
+        if (kept != Pieces::Matches)
+          add(at, first);
+        if (kept != Pieces::Rest)
+          add(first, last);
       }
-      if (first > at)
-        result.push_back(piece.substr(at, first - at));
-      result.push_back(piece.substr(first, last - first));
-      at = from = last;
-    }
-    if (at < piece.size())
-      result.push_back(piece.substr(at));
+      at = last;
+    });
+    if (kept != Pieces::Matches)
+      add(at, piece.size());
   }
   pieces = std::move(result);
 }
 
 /// GPT-2's words (github.com/openai/gpt-2, encoder.py).
-static constexpr std::string_view kWords =
+static constexpr std::string_view kGPT2Words =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-static std::string escape(std::string_view text) {
-  std::string out;
-  for (char c : text) {
-    if (std::string_view(R"(\^$.|?*+()[]{})").find(c) != std::string_view::npos)
-      out += '\\';
-    out += c;
-  }
-  return out;
+/// BERT's: white space goes, a punctuation mark is a word of its own, and so
+/// are ASCII's symbols.
+static constexpr std::string_view kBertPunctuation =
+    R"([\p{P}!-/:-@\x5b-`{-~])";
+
+static PreTokenizer parseSplit(const json &config) {
+  using Pieces = PreTokenizer::Pieces;
+  const std::string behavior = config.value("behavior", "");
+  const bool inverted = config.value("invert", false);
+  Pieces kept;
+  if (behavior == "Isolated" && !inverted)
+    kept = Pieces::All;
+  else if (behavior == "Removed")
+    kept = inverted ? Pieces::Matches : Pieces::Rest;
+  else if (behavior == "MergedWithPrevious" && !inverted)
+    kept = Pieces::WithMatch;
+  else
+    throw Error("tokenizer.json: Split with behavior '{}'{} is not supported",
+                behavior, inverted ? ", inverted," : "");
+  const json &pattern = config.at("pattern");
+  if (pattern.contains("Regex"))
+    return {Regex(pattern.at("Regex").get<std::string>()), kept, false};
+  return {Regex::literal(pattern.at("String").get<std::string>()), kept, false};
 }
 
 static void parseInto(const json &config, std::vector<PreTokenizer> &steps) {
+  using Pieces = PreTokenizer::Pieces;
   std::string type = config.at("type");
   if (type == "Sequence") {
     for (const json &inner : config.at("pretokenizers"))
       parseInto(inner, steps);
   } else if (type == "Digits") {
-    steps.emplace_back(config.value("individual_digits", false) ? R"(\p{N})"
-                                                                : R"(\p{N}+)",
+    const bool single = config.value("individual_digits", false);
+    steps.emplace_back(Regex(single ? R"(\p{N})" : R"(\p{N}+)"), Pieces::All,
                        false);
   } else if (type == "ByteLevel") {
-    steps.emplace_back(config.value("use_regex", true) ? kWords : "",
+    std::optional<Regex> words;
+    if (config.value("use_regex", true))
+      words.emplace(kGPT2Words);
+    steps.emplace_back(words, Pieces::All,
                        config.value("add_prefix_space", true));
+  } else if (type == "BertPreTokenizer") {
+    steps.emplace_back(Regex(R"(\s+)"), Pieces::Rest, false);
+    steps.emplace_back(Regex(kBertPunctuation), Pieces::All, false);
+  } else if (type == "WhitespaceSplit") {
+    steps.emplace_back(Regex(R"(\s+)"), Pieces::Rest, false);
   } else if (type == "Split") {
-    if (config.value("behavior", "") != "Isolated" ||
-        config.value("invert", false))
-      throw Error("tokenizer.json: Split is supported with behavior Isolated");
-    const json &pattern = config.at("pattern");
-    if (pattern.contains("Regex"))
-      steps.emplace_back(pattern.at("Regex").get<std::string>(), false);
-    else
-      steps.emplace_back(escape(pattern.at("String").get<std::string>()),
-                         false);
+    steps.push_back(parseSplit(config));
   } else {
     throw Error("tokenizer.json: pre-tokenizer '{}' is not supported", type);
   }
@@ -136,6 +94,7 @@ static void parseInto(const json &config, std::vector<PreTokenizer> &steps) {
 
 std::vector<PreTokenizer> isthmus::rt::parsePreTokenizers(const json &config) {
   std::vector<PreTokenizer> steps;
-  parseInto(config, steps);
+  if (!config.is_null())
+    parseInto(config, steps);
   return steps;
 }

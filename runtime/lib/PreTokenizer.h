@@ -1,29 +1,36 @@
 //===- PreTokenizer.h - cuts text into words --------------------*- C++ -*-===//
 #pragma once
 
-#include <memory>
+#include "Regex.h"
+
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace isthmus::rt {
 
 /// One step of pre-tokenization: cuts each piece at the matches of a pattern.
-/// Matches and what lies between them become pieces (behaviour "Isolated").
 class PreTokenizer {
 public:
-  /// `pattern` in the syntax of Hugging Face's tokenizers (Oniguruma); empty:
-  /// do not cut. Throws Error if it does not compile.
-  PreTokenizer(std::string_view pattern, bool addPrefixSpace);
+  /// What becomes of matches, and of what lies between them.
+  enum class Pieces {
+    All,       ///< both are pieces ("Isolated")
+    Matches,   ///< only matches are ("Removed", inverted)
+    Rest,      ///< only the rest is ("Removed")
+    WithMatch, ///< a match ends the piece before it ("MergedWithPrevious")
+  };
+
+  PreTokenizer(std::optional<Regex> pattern, Pieces kept, bool addPrefixSpace)
+      : pattern(std::move(pattern)), kept(kept), prefixSpace(addPrefixSpace) {}
 
   /// Pieces must be valid UTF-8.
   void split(std::vector<std::string_view> &pieces) const;
   bool addPrefixSpace() const { return prefixSpace; }
 
 private:
-  struct Code;
-  std::shared_ptr<const Code> code;
+  std::optional<Regex> pattern; ///< none: cuts nothing
+  Pieces kept;
   bool prefixSpace;
 };
 

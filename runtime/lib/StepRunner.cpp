@@ -8,21 +8,37 @@
 
 using namespace isthmus::rt;
 
+ModelInfo isthmus::rt::describe(const bundle::Program &program,
+                                const StepLimits &limits,
+                                uint64_t contextTokens) {
+  ModelInfo info;
+  info.vocabSize = program.vocab_size();
+  info.contextLength = program.context_length();
+  info.inputFeatures = program.input_features();
+  info.outputFeatures = program.output_features();
+  info.limits = limits;
+  info.pages = (contextTokens + kPagePositions - 1) / kPagePositions;
+  return info;
+}
+
 StepRows isthmus::rt::toStepRows(const StepBatch &batch, const ModelInfo &info,
-                                 std::vector<int32_t> &outputRows) {
-  const size_t rows = batch.ids.size();
+                                 StepArrays &arrays) {
+  const size_t rows = batch.positions.size();
   if (rows == 0 || rows > info.limits.tokens ||
       batch.outputs.size() > info.limits.outputs ||
-      batch.positions.size() != rows || batch.sequence.size() != rows ||
-      batch.pageStride <= 0 ||
+      batch.ids.size() != (info.inputFeatures ? 0 : rows) ||
+      batch.values.size() != rows * info.inputFeatures ||
+      batch.sequence.size() != rows || batch.pageStride <= 0 ||
       batch.pageTables.size() % size_t(batch.pageStride) != 0)
     throw Error("malformed step: {} rows, {} outputs", rows,
                 batch.outputs.size());
   const auto tables = int64_t(batch.pageTables.size()) / batch.pageStride;
-  for (size_t i = 0; i < rows; ++i) {
-    if (batch.ids[i] < 0 || uint64_t(batch.ids[i]) >= info.vocabSize)
-      throw Error("token id {} is outside the vocabulary of {}", batch.ids[i],
+  for (int32_t id : batch.ids)
+    if (id < 0 || uint64_t(id) >= info.vocabSize)
+      throw Error("token id {} is outside the vocabulary of {}", id,
                   info.vocabSize);
+  arrays.lengths.assign(size_t(tables), 0);
+  for (size_t i = 0; i < rows; ++i) {
     if (uint64_t(batch.positions[i]) >= info.contextLength)
       throw Error("position {} is outside the model's context of {}",
                   batch.positions[i], info.contextLength);
@@ -30,26 +46,29 @@ StepRows isthmus::rt::toStepRows(const StepBatch &batch, const ModelInfo &info,
         batch.positions[i] < 0 ||
         batch.positions[i] / kPagePositions >= batch.pageStride)
       throw Error("malformed step: row {} lies outside its page table", i);
+    int32_t &length = arrays.lengths[size_t(batch.sequence[i])];
+    length = std::max(length, batch.positions[i] + 1);
   }
   for (int32_t page : batch.pageTables)
     if (page < 0 || uint64_t(page) >= info.pages)
       throw Error("malformed step: page {} of {}", page, info.pages);
-  outputRows.clear();
+  arrays.outputRows.clear();
   for (const StepBatch::Output &output : batch.outputs) {
     if (output.row < 0 || size_t(output.row) >= rows ||
         output.target >= int64_t(info.vocabSize))
       throw Error("malformed step: output row {}", output.row);
-    outputRows.push_back(output.row);
+    arrays.outputRows.push_back(output.row);
   }
   StepRows step;
   step.tokens = int64_t(rows);
-  step.outputs = int64_t(outputRows.size());
+  step.outputs = int64_t(arrays.outputRows.size());
   step.ids = batch.ids.data();
   step.positions = batch.positions.data();
   step.sequence = batch.sequence.data();
   step.pageTables = batch.pageTables.data();
   step.pageStride = batch.pageStride;
-  step.outputRows = outputRows.data();
+  step.outputRows = arrays.outputRows.data();
+  step.lengths = arrays.lengths.data();
   int32_t longest =
       *std::max_element(batch.positions.begin(), batch.positions.end());
   step.partitions = longest / kPartitionPositions + 1;
@@ -97,37 +116,48 @@ LocalRunner::LocalRunner(const Bundle &bundle, const LocalOptions &options)
   const bundle::Program &program = manifest.programs(int(plan.program()));
   uint64_t positions =
       options.contextTokens ? options.contextTokens : plan.context_tokens();
-  model.vocabSize = program.vocab_size();
-  model.contextLength = program.context_length();
-  model.limits = options.limits;
-  model.pages = (positions + kPagePositions - 1) / kPagePositions;
+  StepLimits limits = options.limits;
+  if (program.task() != bundle::GENERATE) {
+    // Sequences are whole in a step, and keep nothing after it.
+    limits.tokens = std::max(limits.tokens, program.context_length());
+    positions = limits.tokens + limits.outputs * uint64_t(kPagePositions);
+  }
+  model = describe(program, limits, positions);
   for (int i = 0; i < plan.stages_size(); ++i) {
-    LinkedStage stage = linkStage(manifest, plan, i, options.limits);
+    LinkedStage stage = linkStage(manifest, plan, i, limits);
     peak += stage.peakBytes(positions, pool.size());
     bundle.verify(weightRanges(manifest, stage), pool.size());
     stages.push_back(std::make_unique<StageExecutor>(
-        bundle, library, plan, i, options.limits, model.pages, pool));
+        bundle, library, plan, i, limits, model.pages, pool));
   }
 }
 
 void LocalRunner::run(const StepBatch &batch, StepResult &result) {
-  step = toStepRows(batch, model, outputRows);
+  compute(batch);
+  finishStep(batch, stages.back()->output(),
+             stages.back()->stage().output.rowBytes, model.vocabSize, sampler,
+             result);
+}
+
+void LocalRunner::compute(const StepBatch &batch) {
+  step = toStepRows(batch, model, arrays);
+  const size_t rowBytes = model.inputFeatures * sizeof(float);
+  for (size_t i = 0; rowBytes > 0 && i < batch.positions.size(); ++i)
+    std::memcpy(stages[0]->input() + i * stages[0]->stage().input.rowBytes,
+                batch.values.data() + i * model.inputFeatures, rowBytes);
   for (size_t i = 0; i < stages.size(); ++i) {
     stages[i]->run(step);
     if (i + 1 == stages.size())
       break;
     const LinkedBuffer &from = stages[i]->stage().output;
     std::memcpy(stages[i + 1]->input(), stages[i]->output(),
-                from.rowBytes * batch.ids.size());
+                from.rowBytes * batch.positions.size());
   }
-  finishStep(batch, stages.back()->output(),
-             stages.back()->stage().output.rowBytes, model.vocabSize, sampler,
-             result);
 }
 
-std::span<const float> LocalRunner::logits(size_t index) const {
+std::span<const float> LocalRunner::output(size_t index) const {
   const StageExecutor &last = *stages.back();
   return {reinterpret_cast<const float *>(last.output() +
                                           index * last.stage().output.rowBytes),
-          model.vocabSize};
+          model.outputFeatures};
 }

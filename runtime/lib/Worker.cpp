@@ -93,6 +93,15 @@ std::unique_ptr<Channel> greet(const std::string &address,
   return channel;
 }
 
+/// Steps of encoders are not spoken between processes yet.
+void requireGenerates(const bundle::Program &program) {
+  if (program.task() != bundle::GENERATE)
+    throw Error(
+        "program '{}' makes embeddings or classes, which workers do not "
+        "run yet; run it in one process, without --worker",
+        program.name());
+}
+
 /// One coordinator's session on a worker.
 class WorkerSession {
 public:
@@ -140,7 +149,7 @@ private:
   std::unique_ptr<Channel> downstream;
   StepBatch batch;
   StepResult result;
-  std::vector<int32_t> outputRows;
+  StepArrays arrays;
   std::vector<std::byte> replyFrame;
   Sampler sampler;
 
@@ -170,10 +179,9 @@ private:
         hello.pages() == 0 || hello.pages() > (1u << 24))
       throw Error("asks for impossible limits");
     const bundle::Program &program = manifest.programs(int(plan.program()));
-    model.vocabSize = program.vocab_size();
-    model.contextLength = program.context_length();
-    model.limits = {hello.max_tokens(), hello.max_outputs()};
-    model.pages = hello.pages();
+    requireGenerates(program);
+    model = describe(program, {hello.max_tokens(), hello.max_outputs()},
+                     hello.pages() * uint64_t(kPagePositions));
     LinkedStage linked =
         linkStage(manifest, plan, int(hello.stage()), model.limits);
     uint64_t peak =
@@ -199,7 +207,7 @@ private:
     wire::Step message;
     auto payload = parseMessage(upstream, frame, message);
     fromWire(message, batch);
-    StepRows rows = toStepRows(batch, model, outputRows);
+    StepRows rows = toStepRows(batch, model, arrays);
     const LinkedStage &stage = executor->stage();
     size_t expected =
         stage.hasInput ? stage.input.rowBytes * batch.ids.size() : 0;
@@ -246,10 +254,8 @@ RemoteRunner::RemoteRunner(const Bundle &bundle,
   const bundle::Program &program = manifest.programs(int(chosen.program()));
   uint64_t positions =
       options.contextTokens ? options.contextTokens : chosen.context_tokens();
-  model.vocabSize = program.vocab_size();
-  model.contextLength = program.context_length();
-  model.limits = options.limits;
-  model.pages = (positions + kPagePositions - 1) / kPagePositions;
+  requireGenerates(program);
+  model = describe(program, options.limits, positions);
   connectFirst();
 }
 

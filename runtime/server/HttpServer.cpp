@@ -1,6 +1,8 @@
 //===- HttpServer.cpp - HTTP/1.1 in front of the OpenAI API ---------------===//
 #include "HttpServer.h"
 
+#include "Embeddings.h"
+
 #include "isthmus/runtime/TextStream.h"
 
 #include <atomic>
@@ -166,12 +168,13 @@ private:
         const char *path;
         http::verb method;
       };
-      static const Route routes[] = {
-          {"/health", http::verb::get},
-          {"/metrics", http::verb::get},
-          {"/v1/models", http::verb::get},
-          {"/v1/completions", http::verb::post},
-          {"/v1/chat/completions", http::verb::post}};
+      static const Route routes[] = {{"/health", http::verb::get},
+                                     {"/metrics", http::verb::get},
+                                     {"/v1/models", http::verb::get},
+                                     {"/v1/completions", http::verb::post},
+                                     {"/v1/chat/completions", http::verb::post},
+                                     {"/v1/embeddings", http::verb::post},
+                                     {"/classify", http::verb::post}};
       const Route *route = nullptr;
       for (const Route &candidate : routes)
         if (target == candidate.path)
@@ -189,10 +192,18 @@ private:
       if (target == "/health")
         return respond(http::status::ok, R"({"status":"ok"})", keep, version);
       if (target == "/metrics")
-        return respond(http::status::ok, metricsText(model.engine->stats()),
-                       keep, version, "text/plain; version=0.0.4");
+        return respond(http::status::ok, metricsText(model.stats()), keep,
+                       version, "text/plain; version=0.0.4");
       if (target == "/v1/models")
         return respond(http::status::ok, dump(listModels(model)), keep,
+                       version);
+      if (target == "/v1/embeddings")
+        return respond(http::status::ok,
+                       dump(answerEmbeddings(request.body(), model)), keep,
+                       version);
+      if (target == "/classify")
+        return respond(http::status::ok,
+                       dump(answerClassify(request.body(), model)), keep,
                        version);
       return complete(request, target == "/v1/chat/completions");
     } catch (const ApiError &error) {

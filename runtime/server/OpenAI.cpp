@@ -1,9 +1,10 @@
 //===- OpenAI.cpp - the OpenAI API over an engine -------------------------===//
 #include "OpenAI.h"
 
+#include "Fields.h"
+
 #include "isthmus/runtime/Crypto.h"
 
-#include <cmath>
 #include <ctime>
 
 using namespace isthmus::rt;
@@ -21,56 +22,6 @@ json ApiError::body() const {
 }
 
 namespace {
-/// Reads fields of a request with their type and range; names them in errors.
-class Fields {
-public:
-  explicit Fields(const json &object) : object(object) {}
-
-  bool has(const char *name) const {
-    auto it = object.find(name);
-    return it != object.end() && !it->is_null();
-  }
-  const json &at(const char *name) const { return object.at(name); }
-
-  double number(const char *name, double fallback, double least,
-                double most) const {
-    if (!has(name))
-      return fallback;
-    const json &value = at(name);
-    double number = value.is_number() ? value.get<double>() : NAN;
-    if (!(number >= least && number <= most))
-      throw ApiError(
-          400,
-          fmt::format("'{}' must be a number from {} to {}", name, least, most),
-          name);
-    return number;
-  }
-  int64_t integer(const char *name, int64_t fallback, int64_t least,
-                  int64_t most) const {
-    if (!has(name))
-      return fallback;
-    const json &value = at(name);
-    if (!value.is_number_integer() || value.get<int64_t>() < least ||
-        value.get<int64_t>() > most)
-      throw ApiError(400,
-                     fmt::format("'{}' must be an integer from {} to {}", name,
-                                 least, most),
-                     name);
-    return value.get<int64_t>();
-  }
-  bool boolean(const char *name, bool fallback) const {
-    if (!has(name))
-      return fallback;
-    if (!at(name).is_boolean())
-      throw ApiError(400, fmt::format("'{}' must be true or false", name),
-                     name);
-    return at(name).get<bool>();
-  }
-
-private:
-  const json &object;
-};
-
 std::vector<std::string> readStop(const Fields &fields) {
   std::vector<std::string> stop;
   if (!fields.has("stop"))
@@ -144,9 +95,7 @@ std::vector<int32_t> readPrompt(const Fields &fields,
 }
 } // namespace
 
-CompletionRequest isthmus::rt::parseCompletion(const std::string &body,
-                                               bool chat,
-                                               const ServedModel &model) {
+json isthmus::rt::parseBody(const std::string &body, const ServedModel &model) {
   json parsed;
   try {
     parsed = json::parse(body);
@@ -162,6 +111,20 @@ CompletionRequest isthmus::rt::parseCompletion(const std::string &body,
                    fmt::format("there is no model {}; '{}' is served here",
                                fields.at("model").dump(), model.name),
                    "model", "model_not_found");
+  return parsed;
+}
+
+CompletionRequest isthmus::rt::parseCompletion(const std::string &body,
+                                               bool chat,
+                                               const ServedModel &model) {
+  if (!model.engine)
+    throw ApiError(400, fmt::format("'{}' makes {}; it continues no text",
+                                    model.name,
+                                    model.classifies ? "classes, see /classify"
+                                                     : "embeddings, see "
+                                                       "/v1/embeddings"));
+  const json parsed = parseBody(body, model);
+  Fields fields(parsed);
   if (fields.integer("n", 1, 1, 128) != 1)
     throw ApiError(400, "only one answer a request is supported", "n");
   for (const char *name : {"tools", "functions", "response_format", "logprobs",

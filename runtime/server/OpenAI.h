@@ -13,14 +13,33 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <variant>
 
 namespace isthmus::rt {
 
-/// A model as the API sees it.
+/// What an encoder is asked to encode: a text, its ids, or the bytes of a PNG
+/// or JPEG.
+using EncoderInput =
+    std::variant<std::string, std::vector<int32_t>, std::vector<std::byte>>;
+
+/// A vector for each input, and the ids that were read.
+struct Encodings {
+  std::vector<std::vector<float>> vectors;
+  size_t tokens = 0;
+};
+
+/// A model as the API sees it: one that continues texts has an engine, one that
+/// makes embeddings or classes has `encode`.
 struct ServedModel {
   std::string name;
-  Engine *engine;
-  const Tokenizer *tokenizer;
+  std::function<EngineStats()> stats;
+
+  std::function<Encodings(std::span<const EncoderInput>)> encode;
+  bool classifies = false; ///< vectors are the logits of `labels`
+  std::vector<std::string> labels;
+
+  Engine *engine = nullptr;
+  const Tokenizer *tokenizer = nullptr;
   std::function<std::vector<int32_t>(const std::string &)> encodePrompt;
   std::function<std::vector<int32_t>(const nlohmann::json &)> encodeChat;
   std::vector<int32_t> stopTokens;

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes references.json: what transformers in fp32 gives for the tiny checkpoints.
+"""Writes references.json and encoder_references.json: what transformers in fp32 gives
+for the tiny checkpoints.
 
 Needs torch and transformers, which the tests themselves do not:
     python test/e2e/make_references.py
@@ -12,9 +13,10 @@ import numpy as np
 import torch
 
 import tiny
+import tiny_encoders
 
 torch.cuda.is_current_stream_capturing = lambda: False
-from transformers import AutoModelForCausalLM  # noqa: E402
+from transformers import AutoModel, AutoModelForCausalLM, CLIPModel, ViTForImageClassification  # noqa: E402
 
 PROMPTS = [[5], [3, 200, 17, 42, 9], list(range(10, 60))]
 
@@ -36,7 +38,36 @@ def answer(model, prompt):
                 scale=float(np.abs(logits).max()), least_gap=float((top[:, -1] - top[:, -2]).min()))
 
 
+# Texts of one token, of a few, and of more than one partition of attention.
+SEQUENCES = [[2], [2, 9, 44, 80, 3], [(i * 31) % 90 + 5 for i in range(300)]]
+
+
+def load(kind, name):
+    with tempfile.TemporaryDirectory() as folder:
+        return kind.from_pretrained(tiny_encoders.write_folder(folder, name), dtype=torch.float32).eval()
+
+
+@torch.no_grad()
+def encoders():
+    """The vectors of each tiny encoder, by its name; inputs are in the tests."""
+    bert = load(AutoModel, "sentence")
+    hidden = [bert(torch.tensor([ids])).last_hidden_state[0] for ids in SEQUENCES]
+    pixels = torch.from_numpy(tiny_encoders.pixel_values(3, 72))
+    vit, features = load(ViTForImageClassification, "vit"), load(AutoModel, "vit_features")
+    clip = load(CLIPModel, "clip")
+    texts = [[0, 40, 41, 42, 1], [0, 99, 1]]
+    towers = [clip(input_ids=torch.tensor([ids]), pixel_values=torch.from_numpy(tiny_encoders.pixel_values(3, 32)))
+              for ids in texts]
+    out = {"sentence": [torch.nn.functional.normalize(h.mean(0), dim=0) for h in hidden], "bert": [h[0] for h in hidden],
+           "vit": vit(pixels).logits, "vit_features": features(pixels).last_hidden_state[:, 0],
+           "clip_image": towers[0].image_embeds, "clip_text": [t.text_embeds[0] for t in towers],
+           "clip_scores": [t.logits_per_image[:, 0] for t in towers]}
+    return {name: [[float(v) for v in row] for row in rows] for name, rows in out.items()} | {
+        "sequences": SEQUENCES, "texts": texts}
+
+
 def main():
+    (pathlib.Path(__file__).parent / "encoder_references.json").write_text(json.dumps(encoders()) + "\n")
     out = {}
     for name in ("llama", "qwen2", "mistral", "llama3", "qwen3", "gpt2", "gemma3", "gemma3_scaled"):
         with tempfile.TemporaryDirectory() as folder:

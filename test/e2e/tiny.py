@@ -195,7 +195,28 @@ def permute(value, heads):
     return value.reshape(heads, 2, value.shape[0] // heads // 2, *value.shape[1:]).swapaxes(1, 2).reshape(value.shape)
 
 
-def write_gguf(path, name, dtype="F32"):
+def add_tokenizer(writer, sentence_piece):
+    """A byte-level BPE, or tokens and types of a SentencePiece BPE."""
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    if sentence_piece:
+        tokens, types = sentence_piece
+        writer.add_tokenizer_model("llama")
+        writer.add_token_scores([-float(i) for i in range(len(tokens))])
+        writer.add_add_space_prefix(False)
+    else:
+        files = tokenizer_json()
+        tokens = list(files["model"]["vocab"])
+        types = [3 if i < 3 else 1 for i in range(len(tokens))]
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("smollm")
+        writer.add_token_merges([" ".join(m) for m in files["model"]["merges"]])
+        writer.add_chat_template(TEMPLATE)
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+
+
+def write_gguf(path, name, dtype="F32", sentence_piece=None):
     """Writes the checkpoint with its matrices in `dtype`; returns the f32 values that
     the file stands for, by Hugging Face name."""
     import gguf
@@ -212,16 +233,7 @@ def write_gguf(path, name, dtype="F32"):
     writer.add_context_length(c["max_position_embeddings"])
     writer.add_layer_norm_rms_eps(c["rms_norm_eps"])
     writer.add_rope_freq_base(c["rope_theta"])
-    files = tokenizer_json()
-    tokens = list(files["model"]["vocab"])
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(tokens)
-    writer.add_token_types([3 if i < 3 else 1 for i in range(len(tokens))])
-    writer.add_token_merges([" ".join(m) for m in files["model"]["merges"]])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
-    writer.add_chat_template(TEMPLATE)
+    add_tokenizer(writer, sentence_piece)
     kind = gguf.GGMLQuantizationType[dtype]
     random = np.random.Generator(np.random.PCG64(3))
     values = {}

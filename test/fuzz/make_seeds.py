@@ -6,10 +6,12 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "e2e"))
 import numpy as np  # noqa: E402
 import tiny  # noqa: E402
+import tiny_encoders  # noqa: E402
+from PIL import Image  # noqa: E402
 
 
 def main(folder):
-    for name in ("GGUF", "Safetensors", "Bundle", "Tokenizer", "Vocabulary"):
+    for name in ("GGUF", "Safetensors", "Bundle", "Tokenizer", "Vocabulary", "Image", "Npy"):
         (folder / name).mkdir(parents=True)
     tiny.write_gguf(folder / "full.gguf", "llama", "Q4_0")
     data = (folder / "full.gguf").read_bytes()
@@ -19,7 +21,16 @@ def main(folder):
     (folder / "Bundle/empty").write_bytes(b"")
     (folder / "Vocabulary/slot").write_bytes(bytes([60, 0, 0, 0, 9]))
     (folder / "Vocabulary/cut").write_bytes(bytes([255, 255, 255, 255, 100]))
-    (folder / "Tokenizer/tiny").write_bytes(json.dumps(tiny.tokenizer_json()).encode() + b"\0the thing <|end|> 123")
+    for name, config in (("tiny", tiny.tokenizer_json()), ("wordpiece", tiny_encoders.wordpiece_json()),
+                         ("clip", tiny_encoders.clip_json())):
+        (folder / "Tokenizer" / name).write_bytes(json.dumps(config).encode() + b"\0the thing <|end|> [CLS] 123")
+    picture = Image.fromarray(tiny_encoders.image(24, 17))
+    picture.save(folder / "Image/rgb.png")
+    picture.save(folder / "Image/rgb.jpg")
+    picture.convert("P").save(folder / "Image/palette.png")
+    picture.save(folder / "Image/progressive.jpg", progressive=True)
+    np.save(folder / "Npy/floats.npy", np.zeros((2, 3), np.float32))
+    np.save(folder / "Npy/integers.npy", np.arange(4))
 
 
 main(pathlib.Path(sys.argv[1]))

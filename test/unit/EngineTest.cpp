@@ -13,13 +13,16 @@ namespace {
 class SumRunner : public StepRunner {
 public:
   SumRunner(uint64_t pages, uint64_t rows) {
-    model = {97, 256, {rows, 8}, pages};
+    model.vocabSize = model.outputFeatures = 97;
+    model.contextLength = 256;
+    model.limits = {rows, 8};
+    model.pages = pages;
     cache.resize(pages * kPagePositions);
   }
   const ModelInfo &info() const override { return model; }
   void run(const StepBatch &batch, StepResult &result) override {
-    std::vector<int32_t> outputRows;
-    toStepRows(batch, model, outputRows); // checks the batch
+    StepArrays arrays;
+    toStepRows(batch, model, arrays); // checks the batch
     if (fail)
       throw Error("a worker is gone");
     largest = std::max(largest, batch.ids.size());

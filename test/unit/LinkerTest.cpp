@@ -71,6 +71,7 @@ bundle::Manifest makeManifest() {
   auto *program = m.add_programs();
   program->set_context_length(128);
   program->set_vocab_size(100);
+  program->set_output_features(100);
   for (uint32_t i = 0; i < 5; ++i) {
     auto *call = program->add_calls();
     call->set_template_(i == 0 ? 0 : i == 4 ? 2 : 1);
@@ -168,6 +169,67 @@ TEST(Linker, SmallStepsHaveTheirOwnBarriersAndBuffers) {
   EXPECT_LE(small.arenaBytes, large.arenaBytes);
 }
 
+TEST(Linker, CallsMayShareAState) {
+  bundle::Manifest m = makeManifest();
+  const uint64_t apart = linkStage(m, makePlan({5}), 0, {64, 4}).pageBytes;
+  for (auto &call : *m.mutable_programs(0)->mutable_calls())
+    if (call.state() >= 0)
+      call.set_state(0);
+  LinkedStage stage = linkStage(m, makePlan({5}), 0, {64, 4});
+  EXPECT_EQ(stage.states.size(), 1u);
+  EXPECT_EQ(apart, 3 * 4096u);
+  EXPECT_EQ(stage.pageBytes, 4096u);
+}
+
+TEST(Manifest, ChecksProgramsThatTakeValues) {
+  auto check = [](auto change) {
+    bundle::Manifest m = makeManifest();
+    // The embedding takes rows of values: an image of 2 x 2 patches.
+    auto *embed = m.mutable_templates(0);
+    embed->set_has_input(true);
+    embed->set_output(1);
+    *embed->add_buffers() = embed->buffers(0);
+    embed->mutable_buffers(0)->set_row_bytes(64);
+    auto *program = m.mutable_programs(0);
+    program->set_vocab_size(0);
+    program->set_task(bundle::EMBED);
+    program->set_input_features(12);
+    program->set_context_length(5);
+    auto *image = program->mutable_image();
+    image->set_size(4);
+    image->set_patch(2);
+    image->set_class_token(true);
+    for (int i = 0; i < 3; ++i) {
+      image->add_mean(0);
+      image->add_deviation(1);
+    }
+    *m.add_plans() = makePlan({5});
+    change(m, *image);
+    checkManifest("test", m, 1 << 20);
+  };
+  EXPECT_NO_THROW(check([](auto &, auto &) {}));
+  auto rejects = [&](auto change) { EXPECT_THROW(check(change), Error); };
+  rejects([](auto &, auto &image) { image.set_patch(0); });
+  rejects([](auto &, auto &image) { image.set_patch(3); });
+  rejects([](auto &, auto &image) { image.set_size(8); });
+  rejects([](auto &, auto &image) { image.set_class_token(false); });
+  rejects([](auto &, auto &image) { image.set_shortest_edge(3); });
+  rejects([](auto &, auto &image) { image.add_mean(0); });
+  rejects([](auto &, auto &image) {
+    image.set_filter(bundle::ImageInput::Filter(9));
+  });
+  rejects(
+      [](auto &m, auto &) { m.mutable_programs(0)->set_input_features(17); });
+  rejects([](auto &m, auto &) { m.mutable_programs(0)->set_vocab_size(9); });
+  rejects([](auto &m, auto &) {
+    m.mutable_programs(0)->set_task(bundle::GENERATE);
+  });
+  rejects([](auto &m, auto &) { m.mutable_programs(0)->add_labels("one"); });
+  rejects([](auto &m, auto &) {
+    m.mutable_programs(0)->set_result_row(bundle::ResultRow(5));
+  });
+}
+
 TEST(Manifest, RejectsIndicesOutOfRange) {
   auto rejects = [](auto change) {
     bundle::Manifest m = makeManifest();
@@ -192,7 +254,7 @@ TEST(Manifest, RejectsIndicesOutOfRange) {
   });
   rejects(
       [](auto &m) { m.mutable_programs(0)->mutable_calls(1)->set_state(-1); });
-  rejects([](auto &m) { m.mutable_programs(0)->set_vocab_size(1000); });
+  rejects([](auto &m) { m.mutable_programs(0)->set_output_features(1000); });
   rejects([](auto &m) { m.mutable_plans(0)->mutable_stages(0)->set_calls(4); });
   rejects(
       [](auto &m) { m.mutable_plans(0)->mutable_stages(0)->set_device(9); });

@@ -57,7 +57,7 @@ TEST(Tokenizer, RefusesWhatItCannotDoExactly) {
   rejects([](json &c) { c["model"]["byte_fallback"] = true; });
   rejects([](json &c) { c["pre_tokenizer"] = nullptr; });
   rejects([](json &c) { c["pre_tokenizer"]["type"] = "Metaspace"; });
-  rejects([](json &c) { c["normalizer"] = {{"type", "Lowercase"}}; });
+  rejects([](json &c) { c["normalizer"] = {{"type", "Precompiled"}}; });
   rejects([](json &c) { c["added_tokens"][0]["lstrip"] = true; });
   rejects([](json &c) { c["model"]["merges"].push_back("a q"); });
   rejects([](json &c) { c["model"]["vocab"]["a"] = -1; });
@@ -66,6 +66,49 @@ TEST(Tokenizer, RefusesWhatItCannotDoExactly) {
   }); // found by the fuzzer
   rejects([](json &c) { c.erase("model"); });
   EXPECT_THROW(Tokenizer{"{"}, Error);
+}
+
+TEST(Tokenizer, WordPieceTakesTheLongestToken) {
+  json config = {
+      {"normalizer", {{"type", "BertNormalizer"}}},
+      {"pre_tokenizer", {{"type", "BertPreTokenizer"}}},
+      {"model",
+       {{"type", "WordPiece"},
+        {"max_input_chars_per_word", 5},
+        {"vocab",
+         {{"[UNK]", 0}, {"ab", 1}, {"a", 2}, {"##b", 3}, {"##bc", 4}}}}}};
+  Tokenizer t(config.dump());
+  EXPECT_EQ(t.encode("ab ABBC abb"), (std::vector<int32_t>{1, 1, 4, 1, 3}));
+  // One unknown part makes the word unknown, even if other parts would do; so
+  // does its length.
+  EXPECT_EQ(t.encode("abc"), (std::vector<int32_t>{0}));
+  EXPECT_EQ(t.encode("abx \xC3\xA1"), (std::vector<int32_t>{0, 2}));
+  EXPECT_EQ(t.encode("abbbb abbbbb"), (std::vector<int32_t>{1, 3, 3, 3, 0}));
+  EXPECT_EQ(t.decode(std::vector<int32_t>{1, 3, 2}), " abb a");
+  config["model"]["unk_token"] = "[OTHER]";
+  EXPECT_THROW(Tokenizer{config.dump()}, Error);
+}
+
+TEST(Tokenizer, CharactersFallBackToBytes) {
+  json vocab = {{"\u2581", 256}, {"a", 257}, {"\u2581a", 258}};
+  for (int byte = 0; byte < 256; ++byte)
+    vocab[fmt::format("<0x{:02X}>", byte)] = byte;
+  json config = {{"normalizer",
+                  {{"type", "Replace"},
+                   {"pattern", {{"String", " "}}},
+                   {"content", "\u2581"}}},
+                 {"pre_tokenizer", nullptr},
+                 {"model",
+                  {{"type", "BPE"},
+                   {"byte_fallback", true},
+                   {"vocab", vocab},
+                   {"merges", json::array({json::array({"\u2581", "a"})})}}}};
+  Tokenizer t(config.dump());
+  const std::vector<int32_t> ids = {258, 257, 0xC3, 0xA9, 256};
+  EXPECT_EQ(t.encode(" aa\xC3\xA9 "), ids);
+  EXPECT_EQ(t.decode(ids), " aa\xC3\xA9 ");
+  config["model"]["vocab"].erase("<0x41>");
+  EXPECT_THROW(Tokenizer{config.dump()}, Error);
 }
 
 TEST(Tokenizer, TwoTokensOfOneIdAreRefused) {

@@ -18,6 +18,30 @@ static llvm::cl::opt<std::string>
     model("model", llvm::cl::desc("model file or folder for --import-model"));
 static llvm::cl::list<int> tokens("tokens", llvm::cl::CommaSeparated,
                                   llvm::cl::desc("token ids for --interpret"));
+static llvm::cl::opt<std::string>
+    programName("program", llvm::cl::desc("program for --interpret (default: "
+                                          "the first)"));
+static llvm::cl::opt<std::string>
+    rowsFile("rows", llvm::cl::desc("file of raw f32 rows for --interpret, of "
+                                    "a program that takes values"));
+
+/// The input that the options name, for `program`.
+static FailureOr<fm::SequenceInput> readInput(fm::ProgramOp program) {
+  fm::SequenceInput input{{tokens.begin(), tokens.end()}};
+  if (rowsFile.empty())
+    return input;
+  auto file = llvm::MemoryBuffer::getFile(rowsFile);
+  if (!file)
+    return program.emitError(rowsFile + ": " + file.getError().message());
+  auto type = cast<RankedTensorType>(program.getArgumentTypes()[0]);
+  input.rows.columns = type.getShape().back();
+  input.rows.values.resize((*file)->getBufferSize() / sizeof(float));
+  std::memcpy(input.rows.values.data(), (*file)->getBufferStart(),
+              input.rows.values.size() * sizeof(float));
+  input.rows.rows = int64_t(input.rows.values.size()) /
+                    std::max<int64_t>(1, input.rows.columns);
+  return input;
+}
 
 static void registerIn(DialectRegistry &registry) {
   isthmus::registerAllDialects(registry);
@@ -70,14 +94,19 @@ static TranslateFromMLIRRegistration templatesToText(
     registerIn);
 
 static TranslateFromMLIRRegistration interpretProgram(
-    "interpret", "run the first program on --tokens; raw f32 logits",
+    "interpret", "run a program on --tokens or --rows; raw f32 results",
     [](ModuleOp module, llvm::raw_ostream &out) -> LogicalResult {
       auto programs = module.getOps<fm::ProgramOp>();
-      if (programs.empty() || tokens.empty())
-        return module.emitError("needs an fm.program and --tokens");
-      SmallVector<int32_t> ids(tokens.begin(), tokens.end());
+      auto named = llvm::find_if(programs, [](fm::ProgramOp program) {
+        return programName.empty() || program.getSymName() == programName;
+      });
+      if (named == programs.end() || (tokens.empty() && rowsFile.empty()))
+        return module.emitError("needs an fm.program, and --tokens or --rows");
+      FailureOr<fm::SequenceInput> input = readInput(*named);
+      if (failed(input))
+        return failure();
       weights::Sources sources;
-      auto logits = fm::interpret(*programs.begin(), ids, sources);
+      auto logits = fm::interpret(*named, *input, sources);
       if (failed(logits))
         return failure();
       out.write(reinterpret_cast<const char *>(logits->values.data()),

@@ -1,10 +1,10 @@
 //===- Bench.cpp - 'isthmus bench' ----------------------------------------===//
 #include "../Sequences.h"
 #include "Commands.h"
-#include "Session.h"
+#include "Encoders.h"
+#include "Profiler.h"
 
 #include "isthmus/runtime/Error.h"
-#include "isthmus/runtime/Profile.h"
 
 #include <fmt/format.h>
 #include <fstream>
@@ -16,110 +16,20 @@ using namespace isthmus::cli;
 using nlohmann::json;
 
 namespace {
-/// Profiles one kind of step, with the limits of the machine measured between
-/// the steps, so that both see the same neighbours.
-class Profiler {
-public:
-  explicit Profiler(rt::LocalRunner &runner)
-      : limits(runner.kernels(), runner.threads()), runner(runner) {
-    for (const auto &executor : runner.executors())
-      executor->record();
-  }
-
-  rt::MachineLimits limits;
-
-  /// Reads the weights from first to last, which is what a step of one row does
-  /// and finds in the caches what that finds.
-  void probe(const rt::Bundle &bundle) {
-    for (const auto &executor : runner.executors()) {
-      const std::byte *first = nullptr, *end = nullptr;
-      for (uint32_t weight : executor->stage().weights) {
-        auto bytes = bundle.weight(weight);
-        if (!first || bytes.data() < first)
-          first = bytes.data();
-        end = std::max(end, bytes.data() + bytes.size());
-      }
-      for (int pass = 0; pass < 3; ++pass)
-        limits.probeRead({first, end});
-    }
-    limits.probeArithmetic();
-  }
-
-  void add(rt::Profile &profile) {
-    for (const auto &executor : runner.executors())
-      profile.add(*executor, runner.lastStep(), limits);
-  }
-
-  std::string trace() const {
-    std::string events = "{\"traceEvents\":[";
-    int process = 0;
-    for (const auto &executor : runner.executors())
-      rt::appendTrace(*executor, process++, events);
-    return events + "]}\n";
-  }
-
-private:
-  rt::LocalRunner &runner;
-};
-
-json toJson(const rt::Profile &profile) {
-  json kernels = json::array();
-  for (const auto &[name, entry] : profile.entries())
-    kernels.push_back({{"kernel", name},
-                       {"launches", entry.launches},
-                       {"seconds", entry.seconds},
-                       {"bytes", entry.cost.bytes},
-                       {"ops", entry.cost.ops},
-                       {"roofline", entry.limitSeconds / entry.seconds}});
-  return {{"steps", profile.steps()},
-          {"seconds", profile.seconds()},
-          {"roofline", profile.limitSeconds() / profile.seconds()},
-          {"kernels", kernels}};
-}
-
-void printProfile(const std::string &title, const rt::Profile &profile) {
-  auto steps = double(profile.steps());
-  fmt::print("{}: {:.0f} us a step, {:.0f} % of the roofline\n", title,
-             profile.seconds() / steps * 1e6,
-             100 * profile.limitSeconds() / profile.seconds());
-  fmt::print("  {:<44} {:>5} {:>9} {:>6} {:>8} {:>8} {:>9}\n", "kernel",
-             "calls", "us/step", "share", "GB/s", "Gop/s", "roofline");
-  std::vector<std::pair<std::string, rt::Profile::Entry>> sorted(
-      profile.entries().begin(), profile.entries().end());
-  std::sort(sorted.begin(), sorted.end(), [](const auto &a, const auto &b) {
-    return a.second.seconds > b.second.seconds;
-  });
-  double inKernels = 0;
-  for (const auto &[name, e] : sorted) {
-    inKernels += e.seconds;
-    fmt::print("  {:<44} {:>5.0f} {:>9.1f} {:>4.1f} % {:>8.1f} {:>8.1f} "
-               "{:>7.0f} %\n",
-               name, double(e.launches) / steps, e.seconds / steps * 1e6,
-               100 * e.seconds / profile.seconds(),
-               double(e.cost.bytes) / e.seconds * 1e-9,
-               double(e.cost.ops) / e.seconds * 1e-9,
-               100 * e.limitSeconds / e.seconds);
-  }
-  // Launches that overlap count twice: the rest can be negative.
-  double rest = profile.seconds() - inKernels;
-  fmt::print("  {:<44} {:>5} {:>9.1f} {:>4.1f} %\n", "(barriers and gaps)", "",
-             rest / steps * 1e6, 100 * rest / profile.seconds());
-}
-
 struct Options {
   SessionOptions session;
   uint64_t prompt = 512, generate = 128, depth = 0, repetitions = 5, batch = 1;
-  std::string trace;
+  std::string trace, encoder;
   bool json = false, profile = false;
 };
 
-void run(const Options &o, SessionOptions sessionOptions) {
+void run(const Options &o, rt::Bundle bundle, SessionOptions sessionOptions) {
   const uint64_t longest = std::max(o.prompt, o.depth + o.generate) + 32;
   if (sessionOptions.context == 0)
     sessionOptions.context = (longest + rt::kPagePositions) /
                              rt::kPagePositions * rt::kPagePositions * o.batch;
   sessionOptions.outputs = std::max<uint64_t>(sessionOptions.outputs, o.batch);
-  Session session(sessionOptions);
+  Session session(std::move(bundle), sessionOptions);
   if (longest * o.batch > session.runner->info().pages * rt::kPagePositions)
     throw rt::Error("{} positions are more than the {} reserved; raise "
                     "--context",
@@ -203,26 +113,81 @@ void run(const Options &o, SessionOptions sessionOptions) {
                o.batch > 1 ? fmt::format(" over {} sequences", o.batch) : "");
   if (!o.profile)
     return;
-  fmt::print("limits: {:.1f} GB/s, {:.0f} Gop/s f32, {:.0f} bf16, {:.0f} "
-             "int8\n",
-             profiler->limits.bytesPerSecond() * 1e-9,
-             profiler->limits.opsPerSecond(bundle::Cost::F32) * 1e-9,
-             profiler->limits.opsPerSecond(bundle::Cost::BF16) * 1e-9,
-             profiler->limits.opsPerSecond(bundle::Cost::INT8) * 1e-9);
+  printLimits(profiler->limits);
   if (prefillProfile.steps())
     printProfile("prefill", prefillProfile);
   if (decodeProfile.steps())
     printProfile("decode", decodeProfile);
+}
+
+/// Encoders: whole batches of texts of `prompt` tokens, or of images.
+void runEncoder(const Options &o, Encoders &encoders) {
+  rt::Encoder &encoder = encoders.image && o.encoder != "text"
+                             ? *encoders.image
+                             : encoders.needText();
+  const rt::ModelInfo &info = encoder.info();
+  std::vector<rt::Encoder::Sequence> sequences(o.batch);
+  const uint64_t length = std::min(o.prompt, info.contextLength);
+  for (uint64_t i = 0; i < o.batch; ++i)
+    if (info.inputFeatures)
+      for (int32_t id :
+           someIds(info.contextLength * info.inputFeatures, 256, i))
+        sequences[i].values.push_back(float(id) / 128 - 1);
+    else
+      sequences[i].ids = someIds(length, info.vocabSize, i);
+  std::optional<Profiler> profiler;
+  rt::Profile profile;
+  if (o.profile || !o.trace.empty())
+    profiler.emplace(encoder.local());
+  std::vector<double> seconds;
+  for (uint64_t r = 0; r <= o.repetitions; ++r) { // the first warms up
+    if (profiler)
+      profiler->probe(encoders.bundle);
+    const double taken = secondsOf([&] { encoder.run(sequences); });
+    if (r == 0)
+      continue;
+    seconds.push_back(taken);
+    if (profiler)
+      profiler->add(profile); // the last step of the batch
+  }
+  if (!o.trace.empty() && !(std::ofstream(o.trace) << profiler->trace()))
+    throw rt::Error("{}: cannot write", o.trace);
+  const double taken = median(seconds);
+  const std::string &program = encoder.program().name();
+  json out = {{"target", encoder.local().kernels().target()},
+              {"program", program},
+              {"batch", o.batch},
+              {"repetitions", o.repetitions},
+              {"seconds", taken},
+              {"sequences_s", double(o.batch) / taken}};
+  if (profiler)
+    out["profile"] = toJson(profile);
+  if (o.json)
+    return fmt::print("{}\n", out.dump());
+  fmt::print("{} x {}: {:.3f} ms, {:.1f} a second\n", o.batch,
+             info.inputFeatures ? "one image"
+                                : fmt::format("a text of {} tokens", length),
+             taken * 1e3, double(o.batch) / taken);
+  if (!o.profile)
+    return;
+  printLimits(profiler->limits);
+  printProfile(program, profile);
 }
 } // namespace
 
 void cli::addBench(CLI::App &app) {
   auto o = std::make_shared<Options>();
   CLI::App *command = app.add_subcommand(
-      "bench", "Measure prefill and decode speed (medians)\n\nExample:\n  "
-               "isthmus bench smol.isth -p 512 -n 128 --threads 2 --profile\n");
+      "bench",
+      "Measure the speed of prefill and decode, or of an encoder (medians)\n\n"
+      "Example:\n  isthmus bench smol.isth -p 512 -n 128 --threads 2 "
+      "--profile\n"
+      "  isthmus bench vit.isth --batch 16\n");
   o->session.addTo(*command);
-  command->add_option("-p", o->prompt, "prompt tokens; 0 skips prefill")
+  command
+      ->add_option(
+          "-p", o->prompt,
+          "prompt tokens; 0 skips prefill. Of an encoder: of each text")
       ->capture_default_str();
   command->add_option("-n", o->generate, "tokens to generate; 0 skips decode")
       ->capture_default_str();
@@ -242,5 +207,15 @@ void cli::addBench(CLI::App &app) {
   command->add_option("--trace", o->trace,
                       "write the last decode step for ui.perfetto.dev");
   command->add_flag("--json", o->json, "print JSON");
-  command->callback([o] { run(*o, o->session); });
+  command
+      ->add_option("--encoder", o->encoder,
+                   "of a model with two: 'image' (default) or 'text'")
+      ->check(CLI::IsMember({"image", "text"}));
+  command->callback([o] {
+    rt::Bundle bundle = openTrusted(o->session.bundle);
+    if (isGenerator(bundle))
+      return run(*o, std::move(bundle), o->session);
+    Encoders encoders(std::move(bundle), o->session);
+    runEncoder(*o, encoders);
+  });
 }

@@ -58,8 +58,8 @@ void cli::addEval(CLI::App &app) {
       auto request = std::make_shared<rt::Request>();
       request->prompt.assign(ids.begin() + ptrdiff_t(c * o->chunk),
                              ids.begin() + ptrdiff_t((c + 1) * o->chunk));
-      if (files.add_bos() && files.bos() >= 0)
-        request->prompt[0] = files.bos();
+      if (files.prefix_size() == 1)
+        request->prompt[0] = int32_t(files.prefix(0));
       request->scoreFrom = int32_t(o->chunk / 2 + 1);
       std::promise<std::string> done;
       request->onFinish = [&](rt::FinishReason, const std::string &error) {
@@ -135,7 +135,7 @@ void cli::addLogits(CLI::App &app) {
       batch.sequence.assign(count, 0);
       session.runner->run(batch, result);
       for (size_t i = 0; i < count; ++i) {
-        auto row = session.local->logits(i);
+        auto row = session.local->output(i);
         file.write(reinterpret_cast<const char *>(row.data()),
                    std::streamsize(row.size_bytes()));
       }

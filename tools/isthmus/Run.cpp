@@ -1,5 +1,6 @@
 //===- Run.cpp - 'isthmus run' and 'isthmus chat' -------------------------===//
 #include "Commands.h"
+#include "Encoders.h"
 #include "Session.h"
 
 #include "isthmus/runtime/Engine.h"
@@ -87,14 +88,18 @@ void cli::addRun(CLI::App &app) {
   struct Options {
     SessionOptions session;
     SamplingOptions sampling;
+    EncodeOptions encode;
     std::string prompt;
     std::vector<int32_t> tokens;
     bool ignoreEos = false, json = false;
   };
   auto o = std::make_shared<Options>();
   CLI::App *command = app.add_subcommand(
-      "run", "Continue a prompt\n\nExample:\n  isthmus run smol.isth --prompt "
-             "'The isthmus of Panama' --max-tokens 32\n");
+      "run",
+      "Continue a prompt, or encode texts and images\n\nExample:\n  isthmus "
+      "run "
+      "smol.isth --prompt 'The isthmus of Panama' --max-tokens 32\n  isthmus "
+      "run clip.isth --image cat.jpg --text 'a cat' --text 'a dog'\n");
   o->session.addTo(*command);
   o->session.addRemoteTo(*command);
   o->sampling.addTo(*command);
@@ -102,11 +107,25 @@ void cli::addRun(CLI::App &app) {
   command->add_option("--tokens", o->tokens, "token ids to continue: 1,2,3")
       ->delimiter(',')
       ->excludes(prompt);
+  o->encode.addTo(*command);
   command->add_flag("--ignore-eos", o->ignoreEos, "go on after the end token");
   command->add_flag("--json", o->json,
                     "print tokens, text and timings as JSON");
   command->callback([o] {
-    Session session(o->session);
+    rt::Bundle bundle = openTrusted(o->session.bundle);
+    if (!isGenerator(bundle)) {
+      if (!o->encode.any() || !o->prompt.empty() || !o->tokens.empty())
+        throw rt::Error("{}: makes embeddings or classes; give it --text, "
+                        "--image or --input",
+                        o->session.bundle);
+      o->encode.json = o->json;
+      Encoders encoders(std::move(bundle), o->session);
+      return runEncoders(encoders, o->encode);
+    }
+    if (o->encode.any() || !o->encode.output.empty())
+      throw rt::Error("{}: continues texts; give it a --prompt",
+                      o->session.bundle);
+    Session session(std::move(bundle), o->session);
     auto request = std::make_shared<rt::Request>();
     request->prompt =
         o->tokens.empty() ? session.encodePrompt(o->prompt) : o->tokens;

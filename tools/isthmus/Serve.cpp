@@ -1,6 +1,6 @@
 //===- Serve.cpp - 'isthmus serve' and 'worker' ---------------------------===//
 #include "Commands.h"
-#include "Session.h"
+#include "Encoders.h"
 
 #include "HttpServer.h"
 #include "isthmus/runtime/Error.h"
@@ -37,6 +37,71 @@ void say(const std::string &message) {
   fmt::print("{}\n", message);
   std::fflush(stdout);
 }
+
+/// The vectors of a request's inputs, which may mix texts and images.
+rt::Encodings encode(cli::Encoders &encoders,
+                     std::span<const rt::EncoderInput> inputs) {
+  using Sequence = rt::Encoder::Sequence;
+  struct Part {
+    rt::Encoder *encoder;
+    std::vector<Sequence> sequences;
+    std::vector<size_t> indices; ///< of the inputs
+  };
+  Part texts{encoders.text.get(), {}, {}}, images{encoders.image.get(), {}, {}};
+  rt::Encodings out;
+  for (const rt::EncoderInput &input : inputs) {
+    const size_t index = texts.indices.size() + images.indices.size();
+    const auto *picture = std::get_if<std::vector<std::byte>>(&input);
+    Part &part = picture ? images : texts;
+    part.indices.push_back(index);
+    if (picture) {
+      encoders.needImage();
+      part.sequences.push_back(
+          encoders.ofImage(*picture, fmt::format("input {}", index)));
+      continue;
+    }
+    encoders.needText();
+    const auto *text = std::get_if<std::string>(&input);
+    part.sequences.push_back(
+        text ? encoders.ofText(*text)
+             : Sequence{std::get<std::vector<int32_t>>(input), {}});
+    out.tokens += part.sequences.back().ids.size();
+  }
+  out.vectors.resize(inputs.size());
+  for (Part *part : {&texts, &images}) {
+    if (part->sequences.empty())
+      continue;
+    auto vectors = part->encoder->run(part->sequences);
+    for (size_t i = 0; i < vectors.size(); ++i)
+      out.vectors[part->indices[i]] = std::move(vectors[i]);
+  }
+  return out;
+}
+
+/// Makes the API see encoders, which must outlive `model`.
+void describe(cli::Encoders &encoders, rt::ServedModel &model) {
+  const rt::Encoder &any = encoders.image ? *encoders.image : *encoders.text;
+  model.classifies = any.program().task() == bundle::CLASSIFY;
+  model.labels.assign(any.program().labels().begin(),
+                      any.program().labels().end());
+  struct Counters {
+    std::mutex mutex;
+    rt::EngineStats stats;
+  };
+  auto counters = std::make_shared<Counters>();
+  model.encode = [&encoders,
+                  counters](std::span<const rt::EncoderInput> inputs) {
+    rt::Encodings encodings = encode(encoders, inputs);
+    std::lock_guard lock(counters->mutex);
+    counters->stats.requests++;
+    counters->stats.promptTokens += encodings.tokens;
+    return encodings;
+  };
+  model.stats = [counters] {
+    std::lock_guard lock(counters->mutex);
+    return counters->stats;
+  };
+}
 } // namespace
 
 void cli::addServe(CLI::App &app) {
@@ -49,8 +114,9 @@ void cli::addServe(CLI::App &app) {
   auto o = std::make_shared<Options>();
   CLI::App *command = app.add_subcommand(
       "serve",
-      "Serve a bundle with the OpenAI API\n\nExample:\n  isthmus serve "
-      "smol.isth --port 8080\n  curl localhost:8080/v1/models\n");
+      "Serve a bundle with the OpenAI API: completions and chats, or "
+      "embeddings\n\nExample:\n  isthmus serve smol.isth --port 8080\n  curl "
+      "localhost:8080/v1/models\n");
   o->session.addTo(*command);
   o->session.addRemoteTo(*command);
   command->add_option("--port", o->http.port, "port; 0 takes a free one")
@@ -74,11 +140,32 @@ void cli::addServe(CLI::App &app) {
       else
         std::_Exit(0);
     });
-    Session session(o->session);
-    rt::Engine engine(*session.runner, o->sequences);
+    auto serve = [&](rt::ServedModel &model) {
+      model.name =
+          o->name.empty()
+              ? std::filesystem::path(o->session.bundle).stem().string()
+              : o->name;
+      rt::HttpServer server(o->http, model);
+      {
+        std::lock_guard lock(mutex);
+        stop = [&] { server.stop(); };
+      }
+      say(fmt::format("serving '{}' on http://{}:{}", model.name, o->http.host,
+                      server.port()));
+      server.run();
+      std::lock_guard lock(mutex);
+      stop = nullptr;
+    };
+    rt::Bundle bundle = openTrusted(o->session.bundle);
     rt::ServedModel model;
-    model.name =
-        o->name.empty() ? session.bundle.path().stem().string() : o->name;
+    if (!isGenerator(bundle)) {
+      Encoders encoders(std::move(bundle), o->session);
+      describe(encoders, model);
+      return serve(model);
+    }
+    Session session(std::move(bundle), o->session);
+    rt::Engine engine(*session.runner, o->sequences);
+    model.stats = [&] { return engine.stats(); };
     model.engine = &engine;
     model.tokenizer = &session.needTokenizer();
     model.encodePrompt = [&](const std::string &text) {
@@ -88,16 +175,7 @@ void cli::addServe(CLI::App &app) {
       return session.encodeChat(messages);
     };
     model.stopTokens = session.stopTokens();
-    rt::HttpServer server(o->http, model);
-    {
-      std::lock_guard lock(mutex);
-      stop = [&] { server.stop(); };
-    }
-    say(fmt::format("serving '{}' on http://{}:{}", model.name, o->http.host,
-                    server.port()));
-    server.run();
-    std::lock_guard lock(mutex);
-    stop = nullptr;
+    serve(model);
   });
 }
 

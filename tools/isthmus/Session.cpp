@@ -1,9 +1,12 @@
 //===- Session.cpp - an opened bundle, ready to answer --------------------===//
 #include "Session.h"
 
+#include "Encoders.h"
+
 #include "isthmus/runtime/Error.h"
 #include "isthmus/runtime/Worker.h"
 
+#include <algorithm>
 #include <future>
 #include <nlohmann/json.hpp>
 
@@ -28,7 +31,7 @@ void SessionOptions::addRemoteTo(CLI::App &app) {
   app.add_option("--cluster", cluster, "folder of this cluster member (tls)");
 }
 
-static rt::Bundle openTrusted(const std::string &path) {
+rt::Bundle cli::openTrusted(const std::string &path) {
   rt::Bundle bundle(path);
   bundle.requireTrust(rt::KeyStore());
   return bundle;
@@ -50,8 +53,20 @@ std::optional<rt::Tokenizer> cli::loadTokenizer(const rt::Bundle &bundle) {
       vocabulary);
 }
 
-Session::Session(const SessionOptions &options)
-    : bundle(openTrusted(options.bundle)) {
+std::vector<int32_t> cli::surround(const rt::Bundle &bundle,
+                                   std::vector<int32_t> ids) {
+  const bundle::Tokenizer &files = bundle.manifest().tokenizer();
+  ids.insert(ids.begin(), files.prefix().begin(), files.prefix().end());
+  ids.insert(ids.end(), files.suffix().begin(), files.suffix().end());
+  return ids;
+}
+
+Session::Session(rt::Bundle opened, const SessionOptions &options)
+    : bundle(std::move(opened)) {
+  if (!isGenerator(bundle))
+    throw rt::Error("{}: makes embeddings or classes; it continues no text. "
+                    "'isthmus run' takes its --text or --image",
+                    bundle.path().string());
   // Beside the check of the weights.
   auto loading =
       std::async(std::launch::async, [this] { return loadTokenizer(bundle); });
@@ -89,11 +104,12 @@ const rt::Tokenizer &Session::needTokenizer() const {
 
 std::vector<int32_t> Session::encodePrompt(const std::string &text) const {
   std::vector<int32_t> ids = needTokenizer().encode(text);
-  const bundle::Tokenizer &files = bundle.manifest().tokenizer();
-  if (files.add_bos() && files.bos() >= 0 &&
-      (ids.empty() || ids[0] != files.bos()))
-    ids.insert(ids.begin(), files.bos());
-  return ids;
+  // Prompts are often written with what begins every text.
+  const auto &prefix = bundle.manifest().tokenizer().prefix();
+  const size_t compared = std::min(ids.size(), size_t(prefix.size()));
+  if (std::ranges::equal(prefix, std::span(ids).first(compared)))
+    ids.erase(ids.begin(), ids.begin() + ptrdiff_t(compared));
+  return surround(bundle, std::move(ids));
 }
 
 std::vector<int32_t> Session::encodeChat(const nlohmann::json &messages) const {

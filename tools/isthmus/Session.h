@@ -26,15 +26,24 @@ struct SessionOptions {
   void addRemoteTo(CLI::App &app);
 };
 
+/// Opens a bundle whose signer this user trusts. Throws rt::Error.
+rt::Bundle openTrusted(const std::string &path);
+
+/// The ids of a text with those that stand around every text of the model.
+std::vector<int32_t> surround(const rt::Bundle &bundle,
+                              std::vector<int32_t> ids);
+
 /// The bundle's tokenizer, its bytes checked; none if it has none. The bundle
 /// must outlive it.
 std::optional<rt::Tokenizer> loadTokenizer(const rt::Bundle &bundle);
 
-/// A bundle whose signer is trusted, a runner for its plan, and what it needs
-/// to speak. Throws rt::Error.
+/// A bundle that continues texts, whose signer is trusted, a runner for its
+/// plan, and what it needs to speak. Throws rt::Error.
 class Session {
 public:
-  explicit Session(const SessionOptions &options);
+  explicit Session(const SessionOptions &options)
+      : Session(openTrusted(options.bundle), options) {}
+  Session(rt::Bundle bundle, const SessionOptions &options);
 
   rt::Bundle bundle;
   std::unique_ptr<rt::StepRunner> runner;

@@ -137,6 +137,19 @@ void emitAdd(KernelBuilder &k, int64_t features);
 /// Operands: x, y. One tile an output row.
 void emitSelectRows(KernelBuilder &k, int64_t features);
 
+/// Operands: x, y: the mean of the sequence's rows, which stand side by side in
+/// the step. One tile an output row.
+void emitMeanRows(KernelBuilder &k, int64_t features);
+
+/// Operands: x, vector, y: x + vector. One tile a row.
+void emitAddVector(KernelBuilder &k, int64_t features);
+
+/// Operands: x, token, y: the token at position 0, else x. One tile a row.
+void emitClassToken(KernelBuilder &k, int64_t features);
+
+/// Operands: x, y: rows of length one. One tile a row.
+void emitL2Norm(KernelBuilder &k, int64_t features);
+
 /// Operands: table, y. One tile a row.
 void emitEmbedding(KernelBuilder &k, const PackedLayout &table);
 
@@ -157,7 +170,8 @@ struct AttentionSpec : KVLayout {
   int64_t heads;
   double scale;
   std::optional<int64_t> sinks, window;
-  int64_t partitions = 1; ///< of the longest sequence the model takes
+  bool bidirectional = false; ///< rows see their whole sequence
+  int64_t partitions = 1;     ///< of the longest sequence the model takes
   /// Rows of a tile of emitAttention: the same on every target, since all share
   /// one schedule.
   static constexpr int64_t kRowsPerTile = 4;

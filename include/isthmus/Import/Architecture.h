@@ -26,8 +26,8 @@ struct Architecture {
 
 std::span<const Architecture> architectures();
 
-/// Builds the module of a checkpoint: blocks, one `fm.param` a weight, and the
-/// program `main`. Checks that every tensor is there, has its shape, and is
+/// Builds the module of a checkpoint: blocks, one `fm.param` a weight, and its
+/// programs. Checks that every tensor is there, has its shape, and is
 /// used. Throws rt::Error.
 mlir::OwningOpRef<mlir::ModuleOp> buildModel(mlir::MLIRContext &context,
                                              const Checkpoint &checkpoint);
@@ -36,5 +36,8 @@ mlir::OwningOpRef<mlir::ModuleOp> buildModel(mlir::MLIRContext &context,
 Architecture llama();
 Architecture gpt2();
 Architecture gemma3();
+Architecture bert();
+Architecture vit();
+Architecture clip();
 
 } // namespace isthmus::import

@@ -18,8 +18,21 @@
 
 namespace isthmus::import {
 
-/// Format in which a tensor's values are stored.
-enum class DType { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q4_K, Q5_K, Q6_K };
+/// Format in which a tensor's values are stored. I64 are no weights: tables of
+/// positions that some checkpoints carry along.
+enum class DType {
+  F32,
+  F16,
+  BF16,
+  Q8_0,
+  Q4_0,
+  Q4_1,
+  Q5_0,
+  Q4_K,
+  Q5_K,
+  Q6_K,
+  I64
+};
 
 /// Lower-case name, as `fm.source` writes it.
 std::string_view nameOf(DType dtype);
@@ -44,7 +57,7 @@ struct TokenizerFiles {
   std::string chatTemplate;
   int32_t bos = -1;
   std::vector<uint32_t> eos;
-  bool addBos = false;
+  std::vector<uint32_t> prefix, suffix; ///< ids around every text
 };
 
 struct Checkpoint {

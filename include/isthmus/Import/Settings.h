@@ -34,6 +34,9 @@ public:
   /// A number between the limits, ends included.
   double number(const std::string &name, double least, double most,
                 std::optional<double> fallback = std::nullopt) const;
+  /// `count` finite numbers.
+  std::vector<double> numbers(const std::string &name, size_t count,
+                              const std::vector<double> &fallback) const;
   bool flag(const std::string &name, bool fallback) const;
   std::string text(const std::string &name, const std::string &fallback) const;
   std::vector<std::string> texts(const std::string &name) const;

@@ -20,4 +20,15 @@ std::string makeTokenizerJson(const std::string &where,
                               const std::vector<std::string> &merges,
                               const std::string &pre);
 
+/// The same for a SentencePiece BPE in GGUF (`tokenizer.ggml.model` "llama"):
+/// characters with byte fallback, blanks as U+2581.
+///
+/// \param scores of each token; pairs are joined that make the best one.
+/// \param addSpacePrefix a text begins with a blank.
+std::string makeSentencePieceJson(const std::string &where,
+                                  const std::vector<std::string> &tokens,
+                                  const std::vector<int64_t> &types,
+                                  const std::vector<double> &scores,
+                                  bool addSpacePrefix);
+
 } // namespace isthmus::import

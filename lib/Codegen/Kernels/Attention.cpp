@@ -89,6 +89,8 @@ public:
     sequence = k.stepField(rt::kStepSequence, true);
     pageTables = k.stepField(rt::kStepPageTables, true);
     pageStride = k.stepField(rt::kStepPageStride, false);
+    if (spec.bidirectional)
+      lengths = k.stepField(rt::kStepLengths, true);
     running = k.ptr(k.scratch, spec.rowsAtOnce * group * kPartition * 4);
     softmax = k.ptr(running, spec.rowsAtOnce * group * spec.headDim * 4);
     rounded =
@@ -131,13 +133,13 @@ public:
           splitTile(k.min(k.add(tile, 1), k.add(k.end, -1)), count);
       ahead = Ahead{pagesOf(next.row), k.mul(next.head, spec.headBytes()),
                     k.mul(next.partition, kPartition / kPage),
-                    k.div(positionOf(next.row), kPage)};
+                    k.div(k.add(seenBy(next.row), -1), kPage)};
       Value partial =
           k.ptr(k.ptr(y, k.mul(own.row, spec.partialRowBytes())),
                 k.mul(k.add(k.mul(own.head, spec.partitions), own.partition),
                       spec.partialBytes()));
       Value first = k.mul(own.partition, kPartition);
-      Value inside = k.min(k.sub(k.add(position, 1), first), k.cst(kPartition));
+      Value inside = k.min(k.sub(end, first), k.cst(kPartition));
       auto nothing = [&] {
         for (int64_t g = 0; g < group; ++g)
           for (int64_t d = 0; d < spec.headDim + 2 * kLanes; d += kLanes)
@@ -162,13 +164,13 @@ private:
   int64_t group; ///< query heads that share a key/value head
   CacheProducts products;
   VectorType lanes;
-  Value q, state, y, positions, sequence, pageTables, pageStride;
+  Value q, state, y, positions, sequence, pageTables, pageStride, lengths;
   Value running, softmax; ///< per query, in scratch
   Value rounded;          ///< queries as factors, in scratch
-  // Of the rows at hand: their number, and position, places of queries and
-  // outputs of the first.
+  // Of the rows at hand: their number, how many positions the last one sees,
+  // and position, places of queries and outputs of the first.
   int64_t rows = 1;
-  Value position, pages, queries, kvOffset, out;
+  Value end, position, pages, queries, kvOffset, out;
 
   /// The pages of one head that the thread will read next, of which page p is
   /// fetched while page p of the present partition is read.
@@ -245,10 +247,18 @@ private:
   Value positionOf(Value row) {
     return k.toI64(k.load(k.i32(), k.ptr(positions, k.mul(row, 4))));
   }
+  Value sequenceOf(Value row) {
+    return k.toI64(k.load(k.i32(), k.ptr(sequence, k.mul(row, 4))));
+  }
   /// The page table of the row's sequence.
   Value pagesOf(Value row) {
-    Value table = k.toI64(k.load(k.i32(), k.ptr(sequence, k.mul(row, 4))));
-    return k.ptr(pageTables, k.mul(k.mul(table, pageStride), 4));
+    return k.ptr(pageTables, k.mul(k.mul(sequenceOf(row), pageStride), 4));
+  }
+  /// How many positions the row sees, from the first one on.
+  Value seenBy(Value row) {
+    if (!spec.bidirectional)
+      return k.add(positionOf(row), 1);
+    return k.toI64(k.load(k.i32(), k.ptr(lengths, k.mul(sequenceOf(row), 4))));
   }
 
   void openRows(Value row, Value head, int64_t count) {
@@ -256,6 +266,7 @@ private:
     Value rowOffset =
         k.add(k.mul(row, rowBytes()), k.mul(head, group * spec.headDim * 4));
     position = positionOf(row);
+    end = spec.bidirectional ? seenBy(row) : k.add(position, count);
     pages = pagesOf(row);
     queries = k.ptr(q, rowOffset);
     out = k.ptr(y, rowOffset);
@@ -296,7 +307,6 @@ private:
     });
     k.loop(k.cst(0), k.cst(rows * group * spec.headDim * 4), kLanes * 4,
            [&](Value o) { k.store(k.zeros(kLanes), k.ptr(running, o)); });
-    Value end = k.add(position, count);
     k.loop(k.cst(0), end, kPartition, [&](Value first) {
       Value inside = k.min(k.sub(end, first), k.cst(kPartition));
       ifVisible(first, inside, [&] { emitAndMerge(first, inside); });
@@ -392,7 +402,7 @@ private:
     k.loop(k.cst(0), pageCount, 1, [&](Value p) {
       Value keys = pagePtr(k.add(firstPage, p));
       // The next page of the sequence, of this partition or the one after.
-      Value lastPage = k.div(k.add(position, rows - 1), kPage);
+      Value lastPage = k.div(k.add(end, -1), kPage);
       Value next = pagePtr(k.min(k.add(k.add(firstPage, p), 1), lastPage));
       Value far = pageAhead(p);
       forEachGroup([&](int64_t query, int64_t count) {
@@ -450,9 +460,9 @@ private:
     }
   }
 
-  /// True in the lanes that a row at `own` may see; `offset` is in bytes of the
-  /// scores of positions from `first` on.
-  Value visible(Value offset, Value first, Value own) {
+  /// True in the lanes that a row may see of which the last position is before
+  /// `seen`; `offset` is in bytes of the scores of positions from `first` on.
+  Value visible(Value offset, Value first, Value seen) {
     VectorType ints = k.vec(kLanes, k.i32());
     SmallVector<int32_t> iota;
     for (int32_t i = 0; i < kLanes; ++i)
@@ -466,10 +476,10 @@ private:
       return arith::CmpIOp::create(k.b, k.loc, arith::CmpIPredicate::slt, a, b);
     };
     Value absolute = k.add(lane, splat32(k.add(k.div(offset, 4), first)));
-    Value result = less(absolute, splat32(k.add(own, 1)));
+    Value result = less(absolute, splat32(seen));
     if (spec.window) {
       Value isSink = less(absolute, k.cst(ints, *spec.sinks));
-      Value inWindow = less(splat32(k.add(own, -*spec.window)), absolute);
+      Value inWindow = less(splat32(k.add(seen, -1 - *spec.window)), absolute);
       Value either = arith::OrIOp::create(k.b, k.loc, isSink, inWindow);
       result = arith::AndIOp::create(k.b, k.loc, result, either);
     }
@@ -482,12 +492,14 @@ private:
     };
     forEachQuery([&](Value query) {
       Value scores = k.ptr(k.scratch, k.mul(query, kPartition * 4));
-      Value own = k.add(position, k.div(query, group));
+      Value seen = spec.bidirectional
+                       ? end
+                       : k.add(k.add(position, k.div(query, group)), 1);
       // Whole vectors before the row's position need no mask.
       Value clear = k.cst(0);
       if (!spec.window) {
-        Value seen = k.max(k.sub(k.add(own, 1), first), k.cst(0));
-        clear = k.min(k.mul(k.div(seen, kLanes), kLanes * 4), bytes);
+        Value inside = k.max(k.sub(seen, first), k.cst(0));
+        clear = k.min(k.mul(k.div(inside, kLanes), kLanes * 4), bytes);
       }
       auto overScores =
           [&](Values state,
@@ -505,7 +517,7 @@ private:
           [&](Value offset, ValueRange sofar, bool masked) -> Values {
             Value score = k.load(lanes, k.ptr(scores, offset));
             if (masked)
-              score = select(visible(offset, first, own), score,
+              score = select(visible(offset, first, seen), score,
                              k.fcst(lanes, kMasked));
             return {k.fmax(sofar[0], score)};
           })[0];
@@ -523,7 +535,7 @@ private:
             Value e =
                 products.roundsFactors() ? k.exp2ForBF16(score) : k.exp(score);
             auto hide = [&](Value v) {
-              return masked ? select(visible(offset, first, own), v,
+              return masked ? select(visible(offset, first, seen), v,
                                      k.zeros(kLanes))
                             : v;
             };
@@ -641,13 +653,23 @@ void isthmus::emitAttentionPartitions(KernelBuilder &k,
 
 void isthmus::emitAttentionMerge(KernelBuilder &k, const AttentionSpec &spec) {
   Value partials = k.operand(0), y = k.operand(1);
-  Value positions = k.stepField(rt::kStepPositions, true);
+  // The last position that each row sees.
+  Value array = k.stepField(
+      spec.bidirectional ? rt::kStepSequence : rt::kStepPositions, true);
+  Value lengths;
+  if (spec.bidirectional)
+    lengths = k.stepField(rt::kStepLengths, true);
+  auto entry = [&](Value array, Value index) {
+    return k.toI64(k.load(k.i32(), k.ptr(array, k.mul(index, 4))));
+  };
   VectorType lanes = k.vec(kLanes, k.f32());
   const int64_t vectors = spec.headDim / kLanes;
   const int64_t headBytes = (spec.headDim + 2 * kLanes) * 4;
   k.loop(k.begin, k.end, 1, [&](Value row) {
-    Value position = k.toI64(k.load(k.i32(), k.ptr(positions, k.mul(row, 4))));
-    Value count = k.add(k.div(position, kPartition), 1);
+    Value last = entry(array, row);
+    if (lengths)
+      last = k.add(entry(lengths, last), -1);
+    Value count = k.add(k.div(last, kPartition), 1);
     Value from = k.ptr(partials, k.mul(row, spec.partialRowBytes()));
     Value out = k.ptr(y, k.mul(row, floatRowBytes(spec.heads * spec.headDim)));
     k.loop(k.cst(0), k.cst(spec.heads), 1, [&](Value head) {

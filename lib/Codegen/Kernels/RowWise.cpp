@@ -237,3 +237,77 @@ void isthmus::emitSelectRows(KernelBuilder &k, int64_t features) {
     });
   });
 }
+
+void isthmus::emitMeanRows(KernelBuilder &k, int64_t features) {
+  Value x = k.operand(0), y = k.operand(1);
+  VectorType lanes = k.vec(kLanes, k.f32());
+  Value outputRows = k.stepField(rt::kStepOutputRows, /*isPointer=*/true);
+  Value positions = k.stepField(rt::kStepPositions, /*isPointer=*/true);
+  Value sequence = k.stepField(rt::kStepSequence, /*isPointer=*/true);
+  Value lengths = k.stepField(rt::kStepLengths, /*isPointer=*/true);
+  const int64_t rowBytes = floatRowBytes(features);
+  auto entry = [&](Value array, Value index) {
+    return k.toI64(k.load(k.i32(), rowPtr(k, array, index, 4)));
+  };
+  forEachRow(k, [&](Value row) {
+    Value source = entry(outputRows, row);
+    Value in = rowPtr(k, x, k.sub(source, entry(positions, source)), rowBytes);
+    Value length = entry(lengths, entry(sequence, source));
+    Value count =
+        k.splat(arith::SIToFPOp::create(k.b, k.loc, k.f32(), length), kLanes);
+    writeRow(k, y, row, features, RowFormat::F32, [&](Value offset) {
+      Value sum =
+          k.loop(k.cst(0), length, 1, {k.zeros(kLanes)},
+                 [&](Value t, ValueRange sofar) -> KernelBuilder::Values {
+                   Value at = k.ptr(rowPtr(k, in, t, rowBytes), offset);
+                   return {k.fadd(sofar[0], k.load(lanes, at))};
+                 })[0];
+      return k.fdiv(sum, count);
+    });
+  });
+}
+
+void isthmus::emitAddVector(KernelBuilder &k, int64_t features) {
+  Value x = k.operand(0), vector = k.operand(1), y = k.operand(2);
+  VectorType lanes = k.vec(kLanes, k.f32());
+  forEachRow(k, [&](Value row) {
+    Value in = rowPtr(k, x, row, floatRowBytes(features));
+    writeRow(k, y, row, features, RowFormat::F32, [&](Value offset) {
+      return k.fadd(k.load(lanes, k.ptr(in, offset)),
+                    k.load(lanes, k.ptr(vector, offset)));
+    });
+  });
+}
+
+void isthmus::emitClassToken(KernelBuilder &k, int64_t features) {
+  Value x = k.operand(0), token = k.operand(1), y = k.operand(2);
+  Value positions = k.stepField(rt::kStepPositions, /*isPointer=*/true);
+  forEachRow(k, [&](Value row) {
+    Value in = rowPtr(k, x, row, floatRowBytes(features));
+    Value position = k.toI64(k.load(k.i32(), rowPtr(k, positions, row, 4)));
+    auto copy = [&](Value from) {
+      writeRow(k, y, row, features, RowFormat::F32, [&](Value offset) {
+        return k.load(k.vec(kLanes, k.f32()), k.ptr(from, offset));
+      });
+    };
+    k.ifElse(
+        k.equal(position, k.cst(0)), [&] { copy(token); }, [&] { copy(in); });
+  });
+}
+
+void isthmus::emitL2Norm(KernelBuilder &k, int64_t features) {
+  Value x = k.operand(0), y = k.operand(1);
+  VectorType lanes = k.vec(kLanes, k.f32());
+  forEachRow(k, [&](Value row) {
+    Value in = rowPtr(k, x, row, floatRowBytes(features));
+    Value squares = sumOver(
+        k, in, features, [&](Value v, Value sum) { return k.fma(v, v, sum); });
+    Value length = math::SqrtOp::create(k.b, k.loc, k.reduceAdd(squares));
+    Value factor = k.splat(
+        k.fdiv(k.fcst(k.f32(), 1.0), k.fmax(length, k.fcst(k.f32(), 1e-12))),
+        kLanes);
+    writeRow(k, y, row, features, RowFormat::F32, [&](Value offset) {
+      return k.fmul(k.load(lanes, k.ptr(in, offset)), factor);
+    });
+  });
+}

@@ -48,8 +48,8 @@ static OwningOpRef<ModuleOp> build(ModelBuilder &m) {
       m.ignoreTensor(fmt::format("{}h.{}.{}", root, i, mask));
 
   m.call("embed", root, [&](BlockBuilder &b) {
-    return b.positionEmbedding("wpe", b.embedding("wte", vocabulary, hidden),
-                               context);
+    return b.positionEmbedding("wpe.weight",
+                               b.embedding("wte", vocabulary, hidden), context);
   });
   for (int64_t i = 0; i < layers; ++i)
     m.call("layer", fmt::format("{}h.{}.", root, i), [&](BlockBuilder &b) {
@@ -72,7 +72,8 @@ static OwningOpRef<ModuleOp> build(ModelBuilder &m) {
     return b.linear(m.hasTensor("lm_head.weight") ? "/lm_head" : "wte", x,
                     vocabulary);
   });
-  return m.finish(context, vocabulary);
+  m.endProgram({.contextLength = context, .vocabulary = vocabulary});
+  return m.finish();
 }
 
 Architecture import::gpt2() {

@@ -98,7 +98,8 @@ static OwningOpRef<ModuleOp> build(ModelBuilder &m) {
            });
   }
   callHead(m, vocabulary, epsilon, norm);
-  return m.finish(context, vocabulary);
+  m.endProgram({.contextLength = context, .vocabulary = vocabulary});
+  return m.finish();
 }
 
 Architecture import::gemma3() {

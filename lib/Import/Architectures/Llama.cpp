@@ -25,7 +25,7 @@ static OwningOpRef<ModuleOp> build(ModelBuilder &m) {
   if (m.hasTensor("rope_freqs.weight")) {
     if (!rope.factors.empty())
       s.reject("rope_scaling.rope_type", "none is, beside rope_freqs");
-    rope.factors = m.readTensor("rope_freqs.weight", headDim / 2);
+    rope.factors = m.readTensor("rope_freqs.weight", {headDim / 2});
   }
   if (heads % kvHeads != 0)
     s.reject("num_key_value_heads", "a divisor of num_attention_heads is");
@@ -69,7 +69,8 @@ static OwningOpRef<ModuleOp> build(ModelBuilder &m) {
       return b.add(x, b.linear("mlp.down_proj", gated, hidden));
     });
   callHead(m, vocabulary, epsilon);
-  return m.finish(context, vocabulary);
+  m.endProgram({.contextLength = context, .vocabulary = vocabulary});
+  return m.finish();
 }
 
 Architecture import::llama() {

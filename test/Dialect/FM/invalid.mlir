@@ -214,3 +214,27 @@ fm.block @b(%x: tensor<?x32xf32>, %rows: !fm.rows) -> tensor<?x32xf32> {
   %0 = fm.rotary %x, %rows {head_dim = 16 : i64, theta = 1.0e4 : f64, factors = array<f32: 1.0>} : tensor<?x32xf32>
   fm.return %0 : tensor<?x32xf32>
 }
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>, %rows: !fm.rows, %t: !fm.weight<[16], f32>) -> tensor<?x32xf32> {
+  // expected-error@+1 {{token must be !fm.weight<[32], f32>}}
+  %0 = fm.class_token %x, %rows, %t : tensor<?x32xf32>, !fm.weight<[16], f32>
+  fm.return %0 : tensor<?x32xf32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>, %v: !fm.weight<[16], f32>) -> tensor<?x32xf32> {
+  // expected-error@+1 {{vector must be !fm.weight<[32], f32>}}
+  %0 = fm.add_vector %x, %v : tensor<?x32xf32>, !fm.weight<[16], f32>
+  fm.return %0 : tensor<?x32xf32>
+}
+
+// -----
+
+fm.block @b(%x: tensor<?x32xf32>, %rows: !fm.rows, %state: !fm.state) -> tensor<?x32xf32> {
+  // expected-error@+1 {{a bidirectional row sees its whole sequence; it has no window}}
+  %0 = fm.attention %x, %x, %x, %rows, %state bidirectional {heads = 2 : i64, kv_heads = 2 : i64, scale = 0.25 : f64, sinks = 0 : i64, window = 8 : i64} : tensor<?x32xf32>, tensor<?x32xf32> -> tensor<?x32xf32>
+  fm.return %0 : tensor<?x32xf32>
+}

@@ -76,6 +76,22 @@ fm.block @others(%x: tensor<?x32xf32>, %rows: !fm.rows, %n: !fm.weight<[32], f32
   fm.return %6 : tensor<?x32xf32>
 }
 
+// Patches of an image, and what becomes of them.
+// CHECK-LABEL: fm.block @encoder
+fm.block @encoder(%x: tensor<?x32xf32>, %rows: !fm.rows, %state: !fm.state, %v: !fm.weight<[32], f32>) -> tensor<?x32xf32> {
+  // CHECK: fm.class_token %{{.*}}, %{{.*}}, %{{.*}} : tensor<?x32xf32>, <[32], f32>
+  %0 = fm.class_token %x, %rows, %v : tensor<?x32xf32>, !fm.weight<[32], f32>
+  // CHECK: fm.add_vector %{{.*}}, %{{.*}} : tensor<?x32xf32>, <[32], f32>
+  %1 = fm.add_vector %0, %v : tensor<?x32xf32>, !fm.weight<[32], f32>
+  // CHECK: fm.attention {{.*}} bidirectional kv bf16 {
+  %2 = fm.attention %1, %1, %1, %rows, %state bidirectional kv bf16 {heads = 2 : i64, kv_heads = 2 : i64, scale = 0.25 : f64} : tensor<?x32xf32>, tensor<?x32xf32> -> tensor<?x32xf32>
+  // CHECK: fm.mean_rows
+  %3 = fm.mean_rows %2, %rows : tensor<?x32xf32>
+  // CHECK: fm.l2_norm
+  %4 = fm.l2_norm %3 : tensor<?x32xf32>
+  fm.return %4 : tensor<?x32xf32>
+}
+
 fm.param @norm : !fm.weight<[32], f32> {
   %0 = fm.source "m.gguf" at 0 as "f32" : !fm.weight<[32], f32>
   fm.yield %0 : !fm.weight<[32], f32>

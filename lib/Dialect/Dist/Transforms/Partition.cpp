@@ -120,7 +120,7 @@ private:
     // the two slots between calls. The linker's own figure is smaller.
     uint64_t rows = kStepTokens;
     for (Operation &op : block.getBody().front()) {
-      if (isa<fm::SelectRowsOp>(op))
+      if (fm::choosesRows(op))
         rows = kStepOutputs;
       for (Type type : op.getResultTypes())
         layer.workBytes += rows * 4 * uint64_t(fm::getFeatures(type));

@@ -186,6 +186,10 @@ bool isthmus::fm::isKVFormat(WeightFormat format) {
   return format != WeightFormat::Int4;
 }
 
+bool isthmus::fm::choosesRows(Operation &op) {
+  return isa<SelectRowsOp, MeanRowsOp>(op);
+}
+
 bool isthmus::fm::isProductWeight(OpOperand &use) {
   if (auto linear = dyn_cast<LinearOp>(use.getOwner()))
     return use.get() == linear.getWeight();
@@ -304,6 +308,16 @@ LogicalResult PositionEmbeddingOp::verify() {
   return success();
 }
 
+LogicalResult AddVectorOp::verify() {
+  return verifyVector(*this, getVector().getType(),
+                      getFeatures(getX().getType()), "vector");
+}
+
+LogicalResult ClassTokenOp::verify() {
+  return verifyVector(*this, getToken().getType(),
+                      getFeatures(getX().getType()), "token");
+}
+
 LogicalResult QuantizeRowsOp::verify() {
   if (failed(verifyKeepsFeatures(*this)))
     return failure();
@@ -345,6 +359,9 @@ LogicalResult AttentionOp::verify() {
     return emitOpError("kv_format must be f32, f16, bf16 or int8");
   if (getWindow() && (*getWindow() <= 0 || *getSinks() < 0))
     return emitOpError("window must be positive and sinks not negative");
+  if (getWindow() && getBidirectional())
+    return emitOpError("a bidirectional row sees its whole sequence; it has no "
+                       "window");
   return success();
 }
 

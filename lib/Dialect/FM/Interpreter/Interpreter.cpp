@@ -16,13 +16,21 @@ using namespace isthmus::fm;
 namespace {
 class Interpreter {
 public:
-  Interpreter(ProgramOp program, ArrayRef<int32_t> tokens,
+  Interpreter(ProgramOp program, const SequenceInput &input,
               weights::Sources &sources)
-      : program(program), tokens(tokens), sources(sources),
+      : program(program), input(input), sources(sources),
         symbols(program->getParentOfType<ModuleOp>()) {}
 
   FailureOr<Matrix> run() {
     std::map<void *, Matrix> values;
+    Value first = program.getBody().getArgument(0);
+    if (!isa<IntegerType>(cast<ShapedType>(first.getType()).getElementType())) {
+      if (input.rows.columns != fm::getFeatures(first.getType()))
+        return program.emitError("takes rows of ")
+               << fm::getFeatures(first.getType()) << " features, got "
+               << input.rows.columns;
+      values[first.getAsOpaquePointer()] = input.rows;
+    }
     for (Operation &op : program.getBody().front()) {
       if (auto call = dyn_cast<CallOp>(op)) {
         Matrix input;
@@ -48,7 +56,7 @@ public:
 
 private:
   ProgramOp program;
-  ArrayRef<int32_t> tokens;
+  const SequenceInput &input;
   weights::Sources &sources;
   SymbolTable symbols;
   llvm::DenseMap<Value, Matrix> values; ///< of the block being run
@@ -159,7 +167,8 @@ private:
     return llvm::TypeSwitch<Operation &, LogicalResult>(op)
         .Case<EmbeddingOp, LinearOp, AddOp, RMSNormOp, QuantizeRowsOp, RotaryOp,
               AttentionOp, ActivateOp, GluOp, GatedLinearOp, ScaleOp,
-              LayerNormOp, PositionEmbeddingOp, SelectRowsOp>([&](auto typed) {
+              LayerNormOp, PositionEmbeddingOp, SelectRowsOp, AddVectorOp,
+              ClassTokenOp, MeanRowsOp, L2NormOp>([&](auto typed) {
           Matrix result = compute(typed);
           roundRows(result, typed->getResult(0).getType());
           values[typed->getResult(0)] = std::move(result);
@@ -172,8 +181,8 @@ private:
 
   Matrix compute(EmbeddingOp op) {
     const Matrix &table = values[op.getTable()];
-    Matrix y{int64_t(tokens.size()), table.columns, {}};
-    for (int32_t id : tokens)
+    Matrix y{int64_t(input.tokens.size()), table.columns, {}};
+    for (int32_t id : input.tokens)
       y.values.insert(y.values.end(), table.values.begin() + id * table.columns,
                       table.values.begin() + (id + 1) * table.columns);
     return y;
@@ -310,7 +319,8 @@ private:
         int64_t kv = h / group * dim;
         std::vector<double> probabilities;
         double largest = -INFINITY, sum = 0;
-        for (int64_t p = 0; p <= t; ++p) {
+        const int64_t end = op.getBidirectional() ? q.rows : t + 1;
+        for (int64_t p = 0; p < end; ++p) {
           double score = 0;
           for (int64_t d = 0; d < dim; ++d)
             score += double(q.at(t, h * dim + d)) * double(k.at(p, kv + d));
@@ -330,7 +340,7 @@ private:
           roundProbabilities(probabilities, v, kv, dim);
         for (int64_t d = 0; d < dim; ++d) {
           double out = 0;
-          for (int64_t p = 0; p <= t; ++p)
+          for (int64_t p = 0; p < end; ++p)
             out += probabilities[size_t(p)] * double(v.at(p, kv + d));
           y.at(t, h * dim + d) = float(out / sum);
         }
@@ -407,11 +417,53 @@ private:
   }
 
   Matrix compute(SelectRowsOp op) { return values[op.getX()]; }
+
+  Matrix compute(AddVectorOp op) {
+    Matrix y = values[op.getX()];
+    const Matrix &vector = values[op.getVector()];
+    for (int64_t t = 0; t < y.rows; ++t)
+      for (int64_t i = 0; i < y.columns; ++i)
+        y.at(t, i) += vector.at(0, i);
+    return y;
+  }
+
+  Matrix compute(ClassTokenOp op) {
+    Matrix y = values[op.getX()];
+    const Matrix &token = values[op.getToken()];
+    for (int64_t i = 0; i < y.columns; ++i)
+      y.at(0, i) = token.at(0, i);
+    return y;
+  }
+
+  Matrix compute(MeanRowsOp op) {
+    Matrix y = values[op.getX()];
+    for (int64_t i = 0; i < y.columns; ++i) {
+      double sum = 0;
+      for (int64_t t = 0; t < y.rows; ++t)
+        sum += double(y.at(t, i));
+      for (int64_t t = 0; t < y.rows; ++t)
+        y.at(t, i) = float(sum / double(y.rows));
+    }
+    return y;
+  }
+
+  Matrix compute(L2NormOp op) {
+    Matrix y = values[op.getX()];
+    for (int64_t t = 0; t < y.rows; ++t) {
+      double squares = 0;
+      for (int64_t i = 0; i < y.columns; ++i)
+        squares += double(y.at(t, i)) * double(y.at(t, i));
+      for (int64_t i = 0; i < y.columns; ++i)
+        y.at(t, i) =
+            float(double(y.at(t, i)) / std::max(std::sqrt(squares), 1e-12));
+    }
+    return y;
+  }
 };
 } // namespace
 
 FailureOr<Matrix> isthmus::fm::interpret(ProgramOp program,
-                                         ArrayRef<int32_t> tokens,
+                                         const SequenceInput &input,
                                          weights::Sources &sources) {
-  return Interpreter(program, tokens, sources).run();
+  return Interpreter(program, input, sources).run();
 }

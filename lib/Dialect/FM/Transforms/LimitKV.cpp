@@ -21,6 +21,9 @@ struct LimitKV : public isthmus::fm::impl::LimitKVBase<LimitKV> {
       return signalPassFailure();
     }
     getOperation().walk([&](AttentionOp attention) {
+      // What encoders keep lasts for one step.
+      if (attention.getBidirectional())
+        return;
       // A model's own window may be smaller: it was trained with it.
       if (attention.getWindow() &&
           int64_t(*attention.getSinks() + *attention.getWindow()) <= budget)

@@ -5,8 +5,11 @@
 #include <array>
 #include <cstddef>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace isthmus::rt {
 
@@ -16,6 +19,9 @@ using Signature = std::array<uint8_t, 64>; ///< Ed25519
 
 Digest sha256(std::span<const std::byte> bytes);
 std::string toHex(std::span<const uint8_t> bytes);
+std::string toBase64(std::span<const std::byte> bytes);
+/// Nothing if the text is not base64 (RFC 4648, with padding).
+std::optional<std::vector<std::byte>> fromBase64(std::string_view text);
 /// Fills from the operating system's random source.
 void randomBytes(std::span<uint8_t> out);
 bool verifySignature(const PublicKey &key, std::span<const std::byte> message,

@@ -11,7 +11,7 @@
 
 namespace isthmus::rt {
 
-inline constexpr uint32_t kKernelABI = 4;
+inline constexpr uint32_t kKernelABI = 5;
 
 /// Positions that one page of the KV cache holds.
 inline constexpr int64_t kPagePositions = 32;
@@ -36,6 +36,7 @@ struct StepRows {
   int64_t pageStride;        ///< entries in one row of `pageTables`
   const int32_t *outputRows; ///< [outputs] row number
   int64_t partitions;        ///< of the longest sequence of the step
+  const int32_t *lengths; ///< [sequences] positions, those of the step included
 };
 
 /// Index of each field of StepRows, as kernels address them.
@@ -49,6 +50,7 @@ enum StepField : unsigned {
   kStepPageStride,
   kStepOutputRows,
   kStepPartitions,
+  kStepLengths,
 };
 
 /// Arguments of one launch. They do not change between steps.

@@ -11,7 +11,10 @@ namespace isthmus::rt {
 
 /// One step over a ragged batch of rows: any mix of prompt chunks and decodes.
 struct StepBatch {
-  std::vector<int32_t> ids, positions, sequence;
+  std::vector<int32_t>
+      ids; ///< a token a row, or none if the model takes values
+  std::vector<float> values; ///< [rows][inputFeatures], or none
+  std::vector<int32_t> positions, sequence;
   std::vector<int32_t> pageTables; ///< [sequences][pageStride]
   int64_t pageStride = 0;
 
@@ -33,6 +36,8 @@ struct StepResult {
 /// What the engine needs to know of a model.
 struct ModelInfo {
   uint64_t vocabSize = 0, contextLength = 0;
+  uint64_t inputFeatures = 0; ///< values in a row; 0 if it takes token ids
+  uint64_t outputFeatures = 0;
   StepLimits limits;
   uint64_t pages = 0; ///< KV pages that sequences may use
 };
@@ -46,10 +51,19 @@ public:
   virtual void run(const StepBatch &batch, StepResult &result) = 0;
 };
 
+/// The sizes of a program.
+ModelInfo describe(const bundle::Program &program, const StepLimits &limits,
+                   uint64_t contextTokens);
+
+/// What StepRows points to beside the batch.
+struct StepArrays {
+  std::vector<int32_t> outputRows, lengths;
+};
+
 /// The arrays of a batch as kernels see them. Throws Error if a row points
 /// outside the vocabulary, the tables or the pages.
 StepRows toStepRows(const StepBatch &batch, const ModelInfo &info,
-                    std::vector<int32_t> &outputRows);
+                    StepArrays &arrays);
 
 /// Samples or scores the outputs of a batch from logits.
 void finishStep(const StepBatch &batch, const std::byte *logits,
@@ -72,8 +86,10 @@ public:
   const ModelInfo &info() const override { return model; }
   void run(const StepBatch &batch, StepResult &result) override;
 
-  /// Logits of output `index` of the last step.
-  std::span<const float> logits(size_t index) const;
+  /// Runs a step without sampling.
+  void compute(const StepBatch &batch);
+  /// Result of output `index` of the last step: `outputFeatures` values.
+  std::span<const float> output(size_t index) const;
   /// Bytes reserved for weights, activations and KV cache of all stages.
   uint64_t peakBytes() const { return peak; }
   const KernelLibrary &kernels() const { return library; }
@@ -89,7 +105,7 @@ private:
   KernelLibrary library;
   ThreadPool pool;
   std::vector<std::unique_ptr<StageExecutor>> stages;
-  std::vector<int32_t> outputRows;
+  StepArrays arrays;
   StepRows step{};
   Sampler sampler;
   uint64_t peak = 0;

@@ -1,4 +1,4 @@
-//===- Tokenizer.h - byte-level BPE as Hugging Face defines it --*- C++ -*-===//
+//===- Tokenizer.h - tokenizers as Hugging Face defines them ----*- C++ -*-===//
 #pragma once
 
 #include <cstddef>
@@ -18,12 +18,14 @@ struct CompiledTokenizer {
   std::string config; ///< the JSON without vocabulary and merges
   std::vector<std::byte> vocabulary;
 };
-/// Throws Error if the JSON is malformed or its model is not BPE.
+/// Throws Error if the JSON is malformed.
 CompiledTokenizer compileTokenizer(std::string_view json);
 
-/// A tokenizer from a `tokenizer.json` of Hugging Face's tokenizers: BPE models
-/// over bytes, with the normalizers and pre-tokenizers that decoders use (NFC;
-/// Split, Digits, ByteLevel). Gives the same ids as that library.
+/// A tokenizer from a `tokenizer.json` of Hugging Face's tokenizers: BPE over
+/// bytes (GPT-2, CLIP) or over characters (SentencePiece's, with byte
+/// fallback), and WordPiece (BERT), with the normalizers and pre-tokenizers
+/// that go with them. Gives the same ids as that library; what a post-processor
+/// adds is not added.
 class Tokenizer {
 public:
   /// Throws Error if the JSON is malformed or asks for something unsupported.

@@ -24,6 +24,9 @@ namespace isthmus::fm {
 /// True if `use` is a weight matrix of a product (fm.linear, fm.gated_linear).
 bool isProductWeight(mlir::OpOperand &use);
 
+/// True if the operator goes from the step's rows to those that are wanted.
+bool choosesRows(mlir::Operation &op);
+
 /// True if a cache can keep keys and values in `format`.
 bool isKVFormat(WeightFormat format);
 

@@ -285,23 +285,24 @@ def FM_RotaryOp : FM_Op<"rotary", [Pure, AllTypesMatch<["x", "result"]>]> {
 }
 
 def FM_AttentionOp : FM_Op<"attention", [AllTypesMatch<["k", "v"]>, MemoryEffects<[MemRead, MemWrite]>]> {
-  let summary = "appends keys and values to the cache and attends causally";
+  let summary = "appends keys and values to the cache and attends to it";
   let description = [{
     Grouped-query attention: query head h reads key/value head h * kv_heads / heads.
     Keys are stored after rotary embedding at absolute positions. With `window` a
     row sees the first `sinks` positions and the last `window` ones
-    (arXiv:2309.17453); without, all positions up to its own. The cache stores keys
-    and values as `kv_format`: f32, f16, bf16, or int8 with a scale for each key and
+    (arXiv:2309.17453); without, all positions up to its own. A `bidirectional` row
+    sees all positions of its sequence, which is whole in the step: the state then
+    means nothing between calls, and all of them may share one. The cache stores keys and values as `kv_format`: f32, f16, bf16, or int8 with a scale for each key and
     each value of a head, rounded to nearest even. With bf16 queries and probabilities are rounded to bf16 too, the latter relative to the
     largest of their partition (docs/numerics.md).
   }];
   let arguments = (ins FM_Float:$q, FM_Float:$k, FM_Float:$v, FM_RowsType:$rows,
                        FM_StateType:$state, I64Attr:$heads, I64Attr:$kv_heads,
                        F64Attr:$scale, OptionalAttr<I64Attr>:$sinks,
-                       OptionalAttr<I64Attr>:$window,
+                       OptionalAttr<I64Attr>:$window, UnitAttr:$bidirectional,
                        DefaultValuedAttr<FM_WeightFormat, "::isthmus::fm::WeightFormat::F32">:$kv_format);
   let results = (outs FM_Float:$result);
-  let assemblyFormat = "$q `,` $k `,` $v `,` $rows `,` $state (`kv` $kv_format^)? attr-dict `:` type($q) `,` type($k) `->` type($result)";
+  let assemblyFormat = "$q `,` $k `,` $v `,` $rows `,` $state (`bidirectional` $bidirectional^)? (`kv` $kv_format^)? attr-dict `:` type($q) `,` type($k) `->` type($result)";
   let hasVerifier = 1;
 }
 
@@ -361,6 +362,36 @@ def FM_SelectRowsOp : FM_Op<"select_rows", [Pure, AllTypesMatch<["x", "result"]>
   let arguments = (ins FM_Float:$x, FM_RowsType:$rows);
   let results = (outs FM_Float:$result);
   let assemblyFormat = "$x `,` $rows attr-dict `:` type($x)";
+}
+
+def FM_AddVectorOp : FM_Op<"add_vector", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "x plus the same vector in every row";
+  let arguments = (ins FM_Float:$x, FM_WeightType:$vector);
+  let results = (outs FM_Float:$result);
+  let assemblyFormat = "$x `,` $vector attr-dict `:` type($x) `,` type($vector)";
+  let hasVerifier = 1;
+}
+
+def FM_ClassTokenOp : FM_Op<"class_token", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "x with a learned vector as the row of each position 0 (arXiv:2010.11929)";
+  let arguments = (ins FM_Float:$x, FM_RowsType:$rows, FM_WeightType:$token);
+  let results = (outs FM_Float:$result);
+  let assemblyFormat = "$x `,` $rows `,` $token attr-dict `:` type($x) `,` type($token)";
+  let hasVerifier = 1;
+}
+
+def FM_MeanRowsOp : FM_Op<"mean_rows", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "for each row that is wanted the mean of its sequence's rows, which are whole in the step";
+  let arguments = (ins FM_Float:$x, FM_RowsType:$rows);
+  let results = (outs FM_Float:$result);
+  let assemblyFormat = "$x `,` $rows attr-dict `:` type($x)";
+}
+
+def FM_L2NormOp : FM_Op<"l2_norm", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "x / max(sqrt(sum(x^2)), 1e-12): rows of length one";
+  let arguments = (ins FM_Float:$x);
+  let results = (outs FM_Float:$result);
+  let assemblyFormat = "$x attr-dict `:` type($x)";
 }
 
 #endif

@@ -20,12 +20,18 @@ struct Matrix {
   }
 };
 
-/// Runs `program` on one sequence of tokens from position 0 and returns the
-/// logits after each of them (`fm.select_rows` keeps all rows). Slow and
+/// One sequence from position 0: token ids, or rows of values if that is what
+/// the program takes.
+struct SequenceInput {
+  std::vector<int32_t> tokens;
+  Matrix rows = {};
+};
+
+/// Runs `program` on one sequence and returns the result of each position, all
+/// of them being wanted (`fm.select_rows` keeps all rows). Slow and
 /// obvious on purpose: sums in double, no blocking, no sharing. Fails with a
 /// diagnostic on operators it does not know.
-mlir::FailureOr<Matrix> interpret(ProgramOp program,
-                                  llvm::ArrayRef<int32_t> tokens,
+mlir::FailureOr<Matrix> interpret(ProgramOp program, const SequenceInput &input,
                                   weights::Sources &sources);
 
 } // namespace isthmus::fm

@@ -1,0 +1,30 @@
+//===- Npy.h - arrays of NumPy in files -------------------------*- C++ -*-===//
+//
+// numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+//
+//===----------------------------------------------------------------------===//
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace isthmus::cli {
+
+/// An array in C order: floats or integers, the other is empty.
+struct NpyArray {
+  std::vector<size_t> shape;
+  std::vector<float> floats;
+  std::vector<int64_t> integers;
+};
+
+/// Reads f32, f64, i32 or i64 in little-endian C order. Throws rt::Error.
+NpyArray readNpy(const std::string &path);
+
+/// Writes [rows][columns] of f32. Throws rt::Error.
+void writeNpy(const std::string &path,
+              std::span<const std::vector<float>> rows);
+
+} // namespace isthmus::cli
