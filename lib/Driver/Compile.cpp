@@ -282,6 +282,8 @@ private:
     if (files.json.empty())
       return;
     rt::CompiledTokenizer compiled = rt::compileTokenizer(files.json);
+    // Throws now what it would throw whoever opens the bundle.
+    rt::Tokenizer(compiled.config, compiled.vocabulary);
     bundle::Tokenizer *tokenizer = manifest.mutable_tokenizer();
     tokenizer->set_blob(writer.beginBlob("tokenizer.json"));
     writer.append(std::as_bytes(std::span(compiled.config)));

@@ -98,14 +98,26 @@ def test_hostile_settings(isthmus, tmp_path):
 
 def test_a_model_without_its_tokenizer(isthmus, tmp_path):
     """A tokenizer that is not supported costs the text, not the model, and is said."""
-    folder = with_settings(tmp_path / "m", "llama")
-    tokenizer = tiny.tokenizer_json()
-    tokenizer["model"]["byte_fallback"] = True
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    done = isthmus.run(["compile", folder, "-o", tmp_path / "m.isth"], 60, None)
+    tiny.write_gguf(tmp_path / "m.gguf", "llama")
+    (tmp_path / "m.gguf").write_bytes((tmp_path / "m.gguf").read_bytes().replace(b"gpt2", b"rwkv"))
+    done = isthmus.run(["compile", tmp_path / "m.gguf", "-o", tmp_path / "m.isth"], 60, None)
     assert done.returncode == 0 and "takes token ids only" in done.stderr
     assert len(isthmus.tokens(tmp_path / "m.isth", [3, 4])) == 24
     assert "give ids with --tokens" in isthmus.fails("run", tmp_path / "m.isth", "--prompt", "a")
+
+
+@pytest.mark.parametrize("change,words", [
+    (lambda t: t["model"].update(byte_fallback=True), "<0x00> is no token"),
+    (lambda t: t["model"].update(type="Unigram"), "model 'Unigram' is not supported"),
+    (lambda t: t.update(normalizer=dict(type="Precompiled")), "normalizer 'Precompiled'"),
+    (lambda t: t.update(pre_tokenizer=dict(type="Metaspace")), "pre-tokenizer 'Metaspace'")])
+def test_tokenizers_that_are_not_supported(isthmus, tmp_path, change, words):
+    """Said by the compiler, not by whoever opens the bundle."""
+    folder = with_settings(tmp_path / "m", "llama")
+    tokenizer = tiny.tokenizer_json()
+    change(tokenizer)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert words in compile_fails(isthmus, folder, tmp_path)
 
 
 def test_int8_cache_of_large_heads(isthmus, tmp_path):
