@@ -184,6 +184,7 @@ private:
     int64_t bytes = 0, rowOps = 0, positionBytes = 0, positionOps = 0;
     sched::Arithmetic arithmetic = sched::Arithmetic::F32;
     Value sparse = {}; ///< a buffer of whose rows only some bytes are used
+    bool bidirectional = false;
   };
 
   /// Everything of a launch but its kernel and operands; the last operand is
@@ -239,7 +240,7 @@ private:
         shape.rowsPerTile,
         sched::CostAttr::get(builder.getContext(), cost.bytes, rowBytes,
                              cost.positionBytes, cost.rowOps, cost.positionOps,
-                             cost.arithmetic));
+                             cost.bidirectional, cost.arithmetic));
   }
 
   /// Emits the kernel `name` unless an equal one exists already.
@@ -557,6 +558,7 @@ private:
     Cost cost;
     cost.positionBytes = spec.positionBytes();
     cost.positionOps = 4 * spec.heads * spec.headDim;
+    cost.bidirectional = spec.bidirectional;
     if (spec.format == PackedFormat::BF16)
       cost.arithmetic = sched::Arithmetic::BF16;
     Value y = resultBuffer(op, sched::RowKind::Tokens);

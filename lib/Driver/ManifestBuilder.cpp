@@ -16,6 +16,7 @@ static void translateCost(sched::CostAttr cost, bundle::Cost &out) {
   out.set_bytes_per_position(uint64_t(cost.getPositionBytes()));
   out.set_ops_per_row(uint64_t(cost.getRowOps()));
   out.set_ops_per_position(uint64_t(cost.getPositionOps()));
+  out.set_bidirectional(cost.getBidirectional());
   // The two enumerations list the kinds in the same order.
   out.set_arithmetic(
       static_cast<bundle::Cost::Arithmetic>(cost.getArithmetic()));

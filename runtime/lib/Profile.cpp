@@ -25,7 +25,10 @@ LaunchCost isthmus::rt::costOf(const bundle::Launch &launch,
     auto positions = uint64_t(step.positions[row]) + 1;
     uint64_t &longest = cached[step.sequence[row]];
     longest = std::max(longest, positions);
-    result.ops += cost.ops_per_position() * positions;
+    const auto seen = cost.bidirectional()
+                          ? uint64_t(step.lengths[step.sequence[row]])
+                          : positions;
+    result.ops += cost.ops_per_position() * seen;
   }
   for (auto [sequence, positions] : cached)
     result.bytes += cost.bytes_per_position() * positions;

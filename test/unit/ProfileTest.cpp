@@ -42,6 +42,10 @@ TEST(CostOf, ReadsACacheOnceForAllRowsOfItsSequence) {
   LaunchCost cost = costOf(launch, rows.step);
   EXPECT_EQ(cost.bytes, 8u * (6 + 10));
   EXPECT_EQ(cost.ops, 2u * (5 + 6 + 10));
+  launch.mutable_cost()->set_bidirectional(true);
+  const int32_t lengths[] = {6, 10};
+  rows.step.lengths = lengths;
+  EXPECT_EQ(costOf(launch, rows.step).ops, 2u * (6 + 6 + 10));
 }
 
 TEST(CostOf, IsZeroForBundlesThatDoNotSay) {

@@ -49,7 +49,7 @@ def Sched_CostAttr : AttrDef<Sched_Dialect, "Cost"> {
   let description = [{
     `bytes` once a launch (its weights), `row_bytes` for each row, `position_bytes` for
     each cached position of each sequence; `row_ops` for each row and `position_ops`
-    for each position that a row attends to, one multiply-add being two operations.
+    for each position that a row attends to (its whole sequence if `bidirectional`), one multiply-add being two operations.
     Profiles set a launch's time against them (`isthmus bench --profile`).
 
     ```mlir
@@ -62,6 +62,7 @@ def Sched_CostAttr : AttrDef<Sched_Dialect, "Cost"> {
       DefaultValuedParameter<"int64_t", "0">:$position_bytes,
       DefaultValuedParameter<"int64_t", "0">:$row_ops,
       DefaultValuedParameter<"int64_t", "0">:$position_ops,
+      DefaultValuedParameter<"bool", "false">:$bidirectional,
       DefaultValuedParameter<"::isthmus::sched::Arithmetic", "::isthmus::sched::Arithmetic::F32">:$arithmetic);
   let assemblyFormat = "`<` struct(params) `>`";
 }
