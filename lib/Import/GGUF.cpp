@@ -293,11 +293,48 @@ private:
           [&](const auto &data) { result.settings.set(known->second, data); },
           value.data);
     }
+    if (const auto *pooling = find<int64_t>(prefix + "pooling_type")) {
+      // As llama.cpp numbers them; its embeddings have length one.
+      static const std::map<int64_t, std::string> kinds = {
+          {0, "none"}, {1, "mean"}, {2, "cls"}, {3, "last"}, {4, "rank"}};
+      auto kind = kinds.find(*pooling);
+      result.settings.set("sentence.pooling",
+                          kind != kinds.end() ? kind->second : "unknown");
+      result.settings.set("sentence.normalize", true);
+    }
+    if (auto types = result.tensors.find("token_types.weight");
+        types != result.tensors.end())
+      result.settings.set("type_vocab_size", types->second.shape.front());
     auto table = result.tensors.find("token_embd.weight");
     if (table == result.tensors.end())
       throw Error("{}: tensor 'token_embd.weight' is missing", where);
     vocabulary = table->second.shape.front();
     result.settings.set("vocab_size", vocabulary);
+  }
+
+  bool flag(const std::string &key, bool fallback) {
+    const auto *value = find<int64_t>(key);
+    return value ? *value != 0 : fallback;
+  }
+
+  std::string tokenizerJson(const std::string &model,
+                            const std::vector<std::string> &tokens,
+                            const std::vector<int64_t> &types,
+                            int64_t unknown) {
+    if (model == "llama")
+      return makeSentencePieceJson(
+          where, tokens, types,
+          get<std::vector<double>>("tokenizer.ggml.scores"),
+          flag("tokenizer.ggml.add_space_prefix", true));
+    if (model == "bert")
+      return makeWordPieceJson(
+          where, tokens, types, size_t(unknown),
+          flag("tokenizer.ggml.normalizer.lowercase", true));
+    const auto *pre = find<std::string>("tokenizer.ggml.pre");
+    return makeTokenizerJson(
+        where, tokens, types,
+        get<std::vector<std::string>>("tokenizer.ggml.merges"),
+        pre ? *pre : "gpt-2");
   }
 
   void readTokenizer() {
@@ -306,35 +343,20 @@ private:
     if (!tokens)
       return;
     const auto &model = get<std::string>("tokenizer.ggml.model");
-    if (model != "gpt2" && model != "llama") {
+    if (model != "gpt2" && model != "llama" && model != "bert") {
       result.tokenizer.unsupported =
           "tokenizer model '" + model +
-          "' is not supported yet; byte-level BPE ('gpt2') and SentencePiece "
-          "BPE ('llama') are";
+          "' is not supported yet; byte-level BPE ('gpt2'), SentencePiece BPE "
+          "('llama') and WordPiece ('bert') are";
       return;
     }
     if (int64_t(tokens->size()) > vocabulary)
       throw Error("{}: {} tokens, but the embedding has {} rows", where,
                   tokens->size(), vocabulary);
-    const auto *pre = find<std::string>("tokenizer.ggml.pre");
     const auto *types = find<std::vector<int64_t>>("tokenizer.ggml.token_type");
     if (types && types->size() != tokens->size())
       throw Error("{}: {} token types for {} tokens", where, types->size(),
                   tokens->size());
-    const std::vector<int64_t> none;
-    TokenizerFiles &t = result.tokenizer;
-    if (model == "gpt2") {
-      t.json = makeTokenizerJson(
-          where, *tokens, types ? *types : none,
-          get<std::vector<std::string>>("tokenizer.ggml.merges"),
-          pre ? *pre : "gpt-2");
-    } else {
-      const auto *blank = find<int64_t>("tokenizer.ggml.add_space_prefix");
-      t.json = makeSentencePieceJson(
-          where, *tokens, types ? *types : none,
-          get<std::vector<double>>("tokenizer.ggml.scores"),
-          !blank || *blank != 0);
-    }
     auto id = [&](const std::string &key) -> int64_t {
       const auto *value = find<int64_t>(key);
       if (!value)
@@ -344,15 +366,22 @@ private:
                     *value);
       return *value;
     };
+    const std::vector<int64_t> none;
+    TokenizerFiles &t = result.tokenizer;
+    t.json = tokenizerJson(model, *tokens, types ? *types : none,
+                           id("tokenizer.ggml.unknown_token_id"));
     t.bos = int32_t(id("tokenizer.ggml.bos_token_id"));
     for (const char *key :
          {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"})
       if (int64_t eos = id(key); eos >= 0)
         if (t.eos.empty() || t.eos.back() != uint32_t(eos))
           t.eos.push_back(uint32_t(eos));
-    if (const auto *add = find<int64_t>("tokenizer.ggml.add_bos_token"))
-      if (*add != 0 && t.bos >= 0)
-        t.prefix = {uint32_t(t.bos)};
+    // BERT's texts always have both.
+    if (t.bos >= 0 && flag("tokenizer.ggml.add_bos_token", model == "bert"))
+      t.prefix = {uint32_t(t.bos)};
+    const int64_t separator = id("tokenizer.ggml.seperator_token_id"); // sic
+    if (separator >= 0 && model == "bert")
+      t.suffix = {uint32_t(separator)};
     if (const auto *chat = find<std::string>("tokenizer.chat_template"))
       t.chatTemplate = *chat;
   }

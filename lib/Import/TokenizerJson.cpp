@@ -165,3 +165,36 @@ std::string isthmus::import::makeSentencePieceJson(
                  {"vocab", std::move(vocab)},
                  {"merges", mergesByScore(tokens, types, scores)}}}});
 }
+
+std::string isthmus::import::makeWordPieceJson(
+    const std::string &where, const std::vector<std::string> &tokens,
+    const std::vector<int64_t> &types, size_t unknown, bool lowercase) {
+  if (unknown >= tokens.size())
+    throw Error("{}: the unknown token is outside the vocabulary", where);
+  // llama.cpp's converter marks what begins a word instead of what goes on.
+  constexpr std::string_view kBlank = "\xE2\x96\x81";
+  std::vector<std::string> pieces = tokens;
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    if (id < types.size() && types[id] == 3)
+      continue;
+    pieces[id] = tokens[id].starts_with(kBlank)
+                     ? tokens[id].substr(kBlank.size())
+                     : "##" + tokens[id];
+  }
+  json vocab, added;
+  addTokens(where, pieces, types, vocab, added);
+  return dump({{"version", "1.0"},
+               {"added_tokens", std::move(added)},
+               {"normalizer",
+                {{"type", "BertNormalizer"},
+                 {"clean_text", true},
+                 {"handle_chinese_chars", true},
+                 {"strip_accents", nullptr},
+                 {"lowercase", lowercase}}},
+               {"pre_tokenizer", {{"type", "BertPreTokenizer"}}},
+               {"decoder", nullptr},
+               {"model",
+                {{"type", "WordPiece"},
+                 {"unk_token", pieces[unknown]},
+                 {"vocab", std::move(vocab)}}}});
+}

@@ -59,6 +59,15 @@ def test_texts_equal_transformers(encoders, encode, name):
         near(encode(encoders(name), input_ids=np.array(ids, np.int64)), [theirs])
 
 
+def test_bert_from_gguf(isthmus, encoders, encode, tmp_path):
+    tiny_encoders.write_gguf(tmp_path / "m.gguf")
+    isthmus("compile", tmp_path / "m.gguf", "--weights", "f32", "-o", tmp_path / "m.isth")
+    for ids, theirs in zip(SEQUENCES, REFERENCES["sentence"]):
+        near(encode(tmp_path / "m.isth", input_ids=np.array(ids)), [theirs])
+    texts = ("--text", "The cat sits over an isthmus!", "--text", "[CLS] Unknown Ünïcode \u65e5 word, sitting")
+    assert np.array_equal(encode(tmp_path / "m.isth", *texts), encode(encoders("sentence"), *texts))
+
+
 @pytest.mark.parametrize("name,size", [("vit", 72), ("vit_features", 72), ("clip", 32)])
 def test_images_equal_transformers(encoders, encode, name, size):
     ours = encode(encoders(name), pixel_values=tiny_encoders.pixel_values(3, size))

@@ -186,6 +186,47 @@ def write_folder(folder, name):
     return folder
 
 
+GGUF_NAMES = {"embeddings.word_embeddings": "token_embd", "embeddings.position_embeddings": "position_embd",
+              "embeddings.token_type_embeddings": "token_types", "embeddings.LayerNorm": "token_embd_norm",
+              "attention.self.query": "attn_q", "attention.self.key": "attn_k", "attention.self.value": "attn_v",
+              "attention.output.dense": "attn_output", "attention.output.LayerNorm": "attn_output_norm",
+              "intermediate.dense": "ffn_up", "output.dense": "ffn_down", "output.LayerNorm": "layer_output_norm"}
+
+
+def write_gguf(path):
+    """The checkpoint 'sentence' as llama.cpp's converter writes it."""
+    import gguf
+    writer = gguf.GGUFWriter(str(path), "bert")
+    writer.add_block_count(BERT["num_hidden_layers"])
+    writer.add_context_length(BERT["max_position_embeddings"])
+    writer.add_embedding_length(BERT["hidden_size"])
+    writer.add_feed_forward_length(BERT["intermediate_size"])
+    writer.add_head_count(BERT["num_attention_heads"])
+    writer.add_layer_norm_eps(BERT["layer_norm_eps"])
+    writer.add_causal_attention(False)
+    writer.add_pooling_type(gguf.PoolingType.MEAN)
+    tokens = list(wordpiece_json()["model"]["vocab"])
+    writer.add_tokenizer_model("bert")
+    # What begins a word is marked, not what goes on.
+    writer.add_token_list([t if i < 5 else t[2:] if t.startswith("##") else "\u2581" + t for i, t in enumerate(tokens)])
+    writer.add_token_types([3 if i < 5 else 1 for i in range(len(tokens))])
+    writer.add_bos_token_id(tokens.index("[CLS]"))
+    writer.add_sep_token_id(tokens.index("[SEP]"))
+    writer.add_unk_token_id(tokens.index("[UNK]"))
+    for name, value in weights(bert_shapes()).items():
+        if name.startswith("pooler"):
+            continue
+        layer, stem, kind = "", *name.rsplit(".", 1)
+        if stem.startswith("encoder.layer."):
+            _, _, number, stem = stem.split(".", 3)
+            layer = f"blk.{number}."
+        writer.add_tensor(f"{layer}{GGUF_NAMES[stem]}.{kind}", value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def image(width, height, seed=0):
     """Smooth colours, noise, and hard edges."""
     generator = np.random.Generator(np.random.PCG64(seed))

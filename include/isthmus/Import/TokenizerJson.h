@@ -31,4 +31,12 @@ std::string makeSentencePieceJson(const std::string &where,
                                   const std::vector<double> &scores,
                                   bool addSpacePrefix);
 
+/// The same for BERT's WordPiece in GGUF (`tokenizer.ggml.model` "bert").
+///
+/// \param unknown id of the token for words that are not in the vocabulary.
+std::string makeWordPieceJson(const std::string &where,
+                              const std::vector<std::string> &tokens,
+                              const std::vector<int64_t> &types, size_t unknown,
+                              bool lowercase);
+
 } // namespace isthmus::import

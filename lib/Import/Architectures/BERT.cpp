@@ -24,13 +24,18 @@ static constexpr LayerNames kLayer{"attention.self.query",
 
 static OwningOpRef<ModuleOp> build(ModelBuilder &m) {
   const Settings &s = m.settings();
+  // Readers of GGUF know the epsilon by the name that GPT-2 has for it.
+  const double epsilon = s.number("layer_norm_epsilon", 1e-13, 0.1, 1e-12);
   const LayerSizes sizes = readLayerSizes(
-      s, "", {768, 3072, 12, 12, 1e-12, readFunction(s, "hidden_act", "gelu")});
+      s, "",
+      {768, 3072, 12, 12, epsilon, readFunction(s, "hidden_act", "gelu")});
   const int64_t vocabulary = s.size("vocab_size");
   const int64_t positions = s.size("max_position_embeddings");
   const int64_t types = s.size("type_vocab_size", 1 << 10, 2);
   if (s.text("position_embedding_type", "absolute") != "absolute")
     s.reject("position_embedding_type", "absolute is");
+  if (s.flag("is_decoder", false))
+    s.reject("is_decoder", "false is");
   // What modules.json says of the parts after the transformer.
   const std::string pooling = s.text("sentence.pooling", "mean");
   if (pooling != "mean" && pooling != "cls")
@@ -77,4 +82,20 @@ static OwningOpRef<ModuleOp> build(ModelBuilder &m) {
   return m.finish();
 }
 
-Architecture import::bert() { return {{"bert"}, {}, build}; }
+Architecture import::bert() {
+  return {
+      {"bert"},
+      {{"token_embd", "embeddings.word_embeddings"},
+       {"position_embd", "embeddings.position_embeddings"},
+       {"token_types", "embeddings.token_type_embeddings"},
+       {"token_embd_norm", "embeddings.LayerNorm"},
+       {"blk.#.attn_q", "encoder.layer.#.attention.self.query"},
+       {"blk.#.attn_k", "encoder.layer.#.attention.self.key"},
+       {"blk.#.attn_v", "encoder.layer.#.attention.self.value"},
+       {"blk.#.attn_output", "encoder.layer.#.attention.output.dense"},
+       {"blk.#.attn_output_norm", "encoder.layer.#.attention.output.LayerNorm"},
+       {"blk.#.ffn_up", "encoder.layer.#.intermediate.dense"},
+       {"blk.#.ffn_down", "encoder.layer.#.output.dense"},
+       {"blk.#.layer_output_norm", "encoder.layer.#.output.LayerNorm"}},
+      build};
+}

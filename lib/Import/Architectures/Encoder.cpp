@@ -81,7 +81,7 @@ LayerSizes import::readLayerSizes(const Settings &s, const std::string &prefix,
   sizes.heads = s.size(prefix + "num_attention_heads", 1 << 12, fallback.heads);
   sizes.layers = s.size(prefix + "num_hidden_layers", 1000, fallback.layers);
   sizes.epsilon =
-      s.number(prefix + "layer_norm_eps", 1e-12, 0.1, fallback.epsilon);
+      s.number(prefix + "layer_norm_eps", 1e-13, 0.1, fallback.epsilon);
   if (sizes.hidden % sizes.heads != 0)
     s.reject(prefix + "num_attention_heads", "a divisor of the hidden size is");
   return sizes;
