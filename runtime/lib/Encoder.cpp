@@ -4,6 +4,8 @@
 #include "isthmus/runtime/Error.h"
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 
 using namespace isthmus;
 using namespace isthmus::rt;
@@ -75,4 +77,15 @@ Encoder::run(std::span<const Sequence> sequences) {
     }
   }
   return results;
+}
+
+std::vector<double> isthmus::rt::softmax(std::span<const double> logits) {
+  const double largest = *std::ranges::max_element(logits);
+  std::vector<double> out;
+  for (double logit : logits)
+    out.push_back(std::exp(logit - largest));
+  const double sum = std::accumulate(out.begin(), out.end(), 0.0);
+  for (double &value : out)
+    value /= sum;
+  return out;
 }

@@ -3,9 +3,9 @@
 
 #include "Fields.h"
 #include "isthmus/runtime/Crypto.h"
+#include "isthmus/runtime/Encoder.h"
 
 #include <algorithm>
-#include <numeric>
 
 using namespace isthmus::rt;
 using nlohmann::json;
@@ -141,13 +141,8 @@ json isthmus::rt::answerClassify(const std::string &body,
   json data = json::array();
   for (const std::vector<float> &logits : encodings.vectors) {
     const auto best = std::ranges::max_element(logits);
-    std::vector<double> probabilities;
-    for (float logit : logits)
-      probabilities.push_back(std::exp(double(logit) - double(*best)));
-    const double sum =
-        std::accumulate(probabilities.begin(), probabilities.end(), 0.0);
-    for (double &value : probabilities)
-      value /= sum;
+    const auto probabilities =
+        softmax(std::vector<double>(logits.begin(), logits.end()));
     const auto index = size_t(best - logits.begin());
     data.push_back(
         {{"index", data.size()},

@@ -122,9 +122,9 @@ void run(const Options &o, rt::Bundle bundle, SessionOptions sessionOptions) {
 
 /// Encoders: whole batches of texts of `prompt` tokens, or of images.
 void runEncoder(const Options &o, Encoders &encoders) {
-  rt::Encoder &encoder = encoders.image && o.encoder != "text"
-                             ? *encoders.image
-                             : encoders.needText();
+  rt::Encoder &encoder = encoders.takesImages() && o.encoder != "text"
+                             ? encoders.image()
+                             : encoders.text();
   const rt::ModelInfo &info = encoder.info();
   std::vector<rt::Encoder::Sequence> sequences(o.batch);
   const uint64_t length = std::min(o.prompt, info.contextLength);

@@ -28,54 +28,58 @@ bool cli::isGenerator(const rt::Bundle &bundle) {
   });
 }
 
-Encoders::Encoders(rt::Bundle opened, const SessionOptions &options)
-    : bundle(std::move(opened)), tokenizer(loadTokenizer(bundle)) {
+/// The plan of the encoder that takes images, or of the one that takes texts.
+static int planOf(const rt::Bundle &bundle, bool takesImages) {
+  return rt::findPlan(bundle.manifest(), [&](const bundle::Program &program) {
+    return program.task() != bundle::GENERATE &&
+           program.has_image() == takesImages;
+  });
+}
+
+Encoders::Encoders(rt::Bundle given, const SessionOptions &options)
+    : bundle(std::move(given)), options(options),
+      textPlan(planOf(bundle, false)), imagePlan(planOf(bundle, true)) {
   if (!options.workers.empty())
     throw rt::Error("{}: makes embeddings or classes, which workers do not run "
                     "yet; leave --worker out",
                     bundle.path().string());
+}
+
+rt::Encoder &Encoders::open(bool takesImages) {
+  std::unique_ptr<rt::Encoder> &encoder = opened[takesImages];
+  if (encoder)
+    return *encoder;
   rt::LocalOptions local;
   local.threads = options.threads;
   local.limits.outputs = options.outputs;
-  auto open = [&](bool takesImages) -> std::unique_ptr<rt::Encoder> {
-    local.plan = rt::findPlan(bundle.manifest(), [&](const auto &program) {
-      return program.task() != bundle::GENERATE &&
-             program.has_image() == takesImages;
-    });
-    return local.plan < 0 ? nullptr
-                          : std::make_unique<rt::Encoder>(bundle, local);
-  };
-  text = open(/*takesImages=*/false);
-  image = open(/*takesImages=*/true);
+  local.plan = takesImages ? imagePlan : textPlan;
+  if (local.plan < 0)
+    throw rt::Error("{}: takes no {}, only {}", bundle.path().string(),
+                    takesImages ? "images" : "texts",
+                    takesImages ? "texts" : "images");
+  encoder = std::make_unique<rt::Encoder>(bundle, local);
+  if (!takesImages)
+    if (auto loaded = loadTokenizer(bundle))
+      tokenizer.emplace(std::move(*loaded));
+  return *encoder;
 }
 
-rt::Encoder &Encoders::needText() {
-  if (!text)
-    throw rt::Error("{}: takes no texts; give it an --image",
-                    bundle.path().string());
-  return *text;
-}
+rt::Encoder &Encoders::text() { return open(/*takesImages=*/false); }
+rt::Encoder &Encoders::image() { return open(/*takesImages=*/true); }
 
-rt::Encoder &Encoders::needImage() {
-  if (!image)
-    throw rt::Error("{}: takes no images; give it a --text",
-                    bundle.path().string());
-  return *image;
-}
-
-Sequence Encoders::ofText(const std::string &text) const {
+Sequence Encoders::ofText(const std::string &given) {
+  text();
   if (!tokenizer)
     throw rt::Error("{}: the bundle has no tokenizer; give ids with --input "
                     "input_ids=FILE.npy",
                     bundle.path().string());
-  return {surround(bundle, tokenizer->encode(text)), {}};
+  return {surround(bundle, tokenizer->encode(given)), {}};
 }
 
 Sequence Encoders::ofImage(std::span<const std::byte> file,
-                           const std::string &where) const {
-  return {
-      {},
-      rt::toPatches(rt::decodeImage(file, where), image->program().image())};
+                           const std::string &where) {
+  const bundle::ImageInput &input = image().program().image();
+  return {{}, rt::toPatches(rt::decodeImage(file, where), input)};
 }
 
 //===----------------------------------------------------------------------===//
@@ -163,17 +167,6 @@ struct Batch {
   }
 };
 
-std::vector<double> softmax(std::span<const double> logits) {
-  const double largest = *std::ranges::max_element(logits);
-  std::vector<double> out;
-  for (double logit : logits)
-    out.push_back(std::exp(logit - largest));
-  const double sum = std::accumulate(out.begin(), out.end(), 0.0);
-  for (double &value : out)
-    value /= sum;
-  return out;
-}
-
 double cosine(const std::vector<float> &a, const std::vector<float> &b) {
   double product = 0, squaresA = 0, squaresB = 0;
   for (size_t i = 0; i < a.size(); ++i) {
@@ -191,7 +184,7 @@ json number(double value) {
 /// The classes of a result, the likeliest first.
 json classesOf(const std::vector<float> &logits, const bundle::Program &p) {
   std::vector<double> probabilities =
-      softmax(std::vector<double>(logits.begin(), logits.end()));
+      rt::softmax(std::vector<double>(logits.begin(), logits.end()));
   std::vector<size_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
   std::ranges::sort(order, std::less(),
@@ -252,7 +245,7 @@ json matches(const Batch &images, const Batch &texts, double scale) {
     std::vector<double> logits;
     for (const auto &text : texts.results)
       logits.push_back(scale * cosine(image, text));
-    out.push_back({{"logits", logits}, {"probabilities", softmax(logits)}});
+    out.push_back({{"logits", logits}, {"probabilities", rt::softmax(logits)}});
   }
   return out;
 }
@@ -261,9 +254,8 @@ json matches(const Batch &images, const Batch &texts, double scale) {
 void cli::runEncoders(Encoders &encoders, const EncodeOptions &options) {
   Batch texts, images;
   for (const std::string &text : options.texts)
-    (encoders.needText(), texts.add(text, encoders.ofText(text)));
+    texts.add(text, encoders.ofText(text));
   for (const std::string &path : options.images) {
-    encoders.needImage();
     rt::MappedFile file(path);
     images.add(path, encoders.ofImage(file.bytes(), path));
   }
@@ -279,18 +271,16 @@ void cli::runEncoders(Encoders &encoders, const EncodeOptions &options) {
     const bool pixels = name == "pixel_values";
     Batch &batch = pixels ? images : texts;
     for (Sequence &sequence :
-         pixels
-             ? fromPixels(array, path, encoders.needImage().program().image())
-             : (encoders.needText(), fromIds(array, path)))
+         pixels ? fromPixels(array, path, encoders.image().program().image())
+                : fromIds(array, path))
       batch.add(fmt::format("{}[{}]", path, batch.names.size()),
                 std::move(sequence));
   }
   auto start = std::chrono::steady_clock::now();
-  for (auto [batch, encoder] : {std::pair(&texts, encoders.text.get()),
-                                {&images, encoders.image.get()}})
+  for (Batch *batch : {&texts, &images})
     if (!batch->sequences.empty()) {
-      batch->encoder = encoder;
-      batch->results = encoder->run(batch->sequences);
+      batch->encoder = batch == &texts ? &encoders.text() : &encoders.image();
+      batch->results = batch->encoder->run(batch->sequences);
     }
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)

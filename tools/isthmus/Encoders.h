@@ -12,25 +12,31 @@ namespace isthmus::cli {
 bool isGenerator(const rt::Bundle &bundle);
 
 /// The encoders of a bundle: one for texts, one for images, or both (CLIP).
-/// Throws rt::Error.
+/// Each is opened when it is needed first. Throws rt::Error.
 class Encoders {
 public:
   /// `bundle` is trusted.
   Encoders(rt::Bundle bundle, const SessionOptions &options);
 
-  rt::Bundle bundle;
-  std::unique_ptr<rt::Encoder> text, image; ///< or null
+  const rt::Bundle bundle;
 
+  bool takesTexts() const { return textPlan >= 0; }
+  bool takesImages() const { return imagePlan >= 0; }
   /// The encoder, or an error that says what the model takes instead.
-  rt::Encoder &needText();
-  rt::Encoder &needImage();
+  rt::Encoder &text();
+  rt::Encoder &image();
 
-  rt::Encoder::Sequence ofText(const std::string &text) const;
+  rt::Encoder::Sequence ofText(const std::string &text);
   rt::Encoder::Sequence ofImage(std::span<const std::byte> file,
-                                const std::string &where) const;
+                                const std::string &where);
 
 private:
+  SessionOptions options;
+  int textPlan, imagePlan; ///< -1: none
   std::optional<rt::Tokenizer> tokenizer;
+  std::unique_ptr<rt::Encoder> opened[2];
+
+  rt::Encoder &open(bool takesImages);
 };
 
 /// What 'isthmus run' is given for an encoder.

@@ -12,6 +12,23 @@ using namespace isthmus;
 using nlohmann::json;
 
 namespace {
+/// What a program takes and gives.
+json describe(const bundle::Program &program) {
+  std::string takes = fmt::format(
+      "up to {} tokens of {}", program.context_length(), program.vocab_size());
+  if (program.has_image())
+    takes = fmt::format("an image of {0} x {0} pixels in {1} rows of {2}",
+                        program.image().size(), program.context_length(),
+                        program.input_features());
+  const char *gives = program.task() == bundle::GENERATE ? "the next token"
+                      : program.task() == bundle::EMBED  ? "an embedding"
+                                                         : "classes";
+  return {{"name", program.name()},
+          {"takes", takes},
+          {"gives", gives},
+          {"output_features", program.output_features()}};
+}
+
 json describe(const rt::Bundle &bundle, unsigned threads) {
   const bundle::Manifest &m = bundle.manifest();
   json out = {{"bundle", bundle.path().string()},
@@ -38,6 +55,8 @@ json describe(const rt::Bundle &bundle, unsigned threads) {
       kernels.push_back(launch.kernel());
     out["templates"].push_back({{"name", block.name()}, {"kernels", kernels}});
   }
+  for (const auto &program : m.programs())
+    out["programs"].push_back(describe(program));
   for (const auto &plan : m.plans()) {
     json stages = json::array();
     for (int i = 0; i < plan.stages_size(); ++i) {
@@ -58,6 +77,7 @@ json describe(const rt::Bundle &bundle, unsigned threads) {
            {"budget_bytes", device.memory_bytes()}});
     }
     out["plans"].push_back({{"name", plan.name()},
+                            {"program", m.programs(int(plan.program())).name()},
                             {"context_tokens", plan.context_tokens()},
                             {"stages", stages}});
   }
@@ -92,9 +112,14 @@ void print(const json &d) {
   for (const json &t : d["templates"])
     fmt::print("  block     {:<10} {} launches\n", t["name"].get<std::string>(),
                t["kernels"].size());
+  for (const json &p : d["programs"])
+    fmt::print("  program   {:<10} takes {}, gives {} ({} values)\n",
+               p["name"].get<std::string>(), p["takes"].get<std::string>(),
+               p["gives"].get<std::string>(), p["output_features"].get<int>());
   for (const json &plan : d["plans"]) {
-    fmt::print("  plan '{}' for {} tokens of context\n",
+    fmt::print("  plan '{}' of '{}' for {} tokens of context\n",
                plan["name"].get<std::string>(),
+               plan["program"].get<std::string>(),
                plan["context_tokens"].get<int>());
     int total = 0;
     for (const json &s : plan["stages"])

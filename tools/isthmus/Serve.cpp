@@ -38,36 +38,37 @@ void say(const std::string &message) {
   std::fflush(stdout);
 }
 
-/// The vectors of a request's inputs, which may mix texts and images.
-rt::Encodings encode(cli::Encoders &encoders,
-                     std::span<const rt::EncoderInput> inputs) {
+/// Inputs that are held decoded at once: a picture may be much larger then.
+constexpr size_t kInputsAtOnce = 16;
+
+/// The vectors of a few inputs, which may mix texts and images.
+void encodeSome(cli::Encoders &encoders,
+                std::span<const rt::EncoderInput> inputs, rt::Encodings &out) {
   using Sequence = rt::Encoder::Sequence;
   struct Part {
-    rt::Encoder *encoder;
+    rt::Encoder *encoder = nullptr;
     std::vector<Sequence> sequences;
-    std::vector<size_t> indices; ///< of the inputs
+    std::vector<size_t> indices; ///< of the results
   };
-  Part texts{encoders.text.get(), {}, {}}, images{encoders.image.get(), {}, {}};
-  rt::Encodings out;
+  Part texts, images;
   for (const rt::EncoderInput &input : inputs) {
-    const size_t index = texts.indices.size() + images.indices.size();
+    const size_t index = out.vectors.size();
+    out.vectors.emplace_back();
     const auto *picture = std::get_if<std::vector<std::byte>>(&input);
     Part &part = picture ? images : texts;
+    part.encoder = picture ? &encoders.image() : &encoders.text();
     part.indices.push_back(index);
     if (picture) {
-      encoders.needImage();
       part.sequences.push_back(
           encoders.ofImage(*picture, fmt::format("input {}", index)));
       continue;
     }
-    encoders.needText();
     const auto *text = std::get_if<std::string>(&input);
     part.sequences.push_back(
         text ? encoders.ofText(*text)
              : Sequence{std::get<std::vector<int32_t>>(input), {}});
     out.tokens += part.sequences.back().ids.size();
   }
-  out.vectors.resize(inputs.size());
   for (Part *part : {&texts, &images}) {
     if (part->sequences.empty())
       continue;
@@ -75,31 +76,40 @@ rt::Encodings encode(cli::Encoders &encoders,
     for (size_t i = 0; i < vectors.size(); ++i)
       out.vectors[part->indices[i]] = std::move(vectors[i]);
   }
-  return out;
 }
 
 /// Makes the API see encoders, which must outlive `model`.
 void describe(cli::Encoders &encoders, rt::ServedModel &model) {
-  const rt::Encoder &any = encoders.image ? *encoders.image : *encoders.text;
-  model.classifies = any.program().task() == bundle::CLASSIFY;
-  model.labels.assign(any.program().labels().begin(),
-                      any.program().labels().end());
-  struct Counters {
-    std::mutex mutex;
+  // Before the first request, and by one thread.
+  for (bool images : {false, true})
+    if (images ? encoders.takesImages() : encoders.takesTexts()) {
+      const auto &program =
+          (images ? encoders.image() : encoders.text()).program();
+      model.classifies = program.task() == bundle::CLASSIFY;
+      model.labels.assign(program.labels().begin(), program.labels().end());
+    }
+  struct State {
+    std::mutex encoding; ///< one request after another: pictures are large
+    std::mutex mutex;    ///< of the counters
     rt::EngineStats stats;
   };
-  auto counters = std::make_shared<Counters>();
-  model.encode = [&encoders,
-                  counters](std::span<const rt::EncoderInput> inputs) {
-    rt::Encodings encodings = encode(encoders, inputs);
-    std::lock_guard lock(counters->mutex);
-    counters->stats.requests++;
-    counters->stats.promptTokens += encodings.tokens;
+  auto state = std::make_shared<State>();
+  model.encode = [&encoders, state](std::span<const rt::EncoderInput> inputs) {
+    rt::Encodings encodings;
+    std::unique_lock encoding(state->encoding);
+    for (; !inputs.empty();
+         inputs = inputs.subspan(std::min(kInputsAtOnce, inputs.size())))
+      encodeSome(encoders, inputs.first(std::min(kInputsAtOnce, inputs.size())),
+                 encodings);
+    encoding.unlock();
+    std::lock_guard lock(state->mutex);
+    state->stats.requests++;
+    state->stats.promptTokens += encodings.tokens;
     return encodings;
   };
-  model.stats = [counters] {
-    std::lock_guard lock(counters->mutex);
-    return counters->stats;
+  model.stats = [state] {
+    std::lock_guard lock(state->mutex);
+    return state->stats;
   };
 }
 } // namespace

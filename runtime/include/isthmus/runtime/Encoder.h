@@ -39,6 +39,9 @@ private:
   std::mutex mutex;
 };
 
+/// Probabilities of classes from their logits.
+std::vector<double> softmax(std::span<const double> logits);
+
 /// Index of the plan for the first program that `wanted` accepts; -1: none.
 template <typename Predicate>
 int findPlan(const bundle::Manifest &manifest, Predicate wanted) {
