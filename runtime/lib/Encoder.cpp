@@ -25,56 +25,103 @@ static const bundle::Program &encoderOf(const Bundle &bundle, int plan) {
 Encoder::Encoder(const Bundle &bundle, const LocalOptions &options)
     : content(encoderOf(bundle, options.plan)), runner(bundle, options) {}
 
-size_t Encoder::rowsOf(const Sequence &sequence) const {
-  const ModelInfo &model = info();
-  const size_t rows = model.inputFeatures
-                          ? sequence.values.size() / model.inputFeatures
-                          : sequence.ids.size();
+Encoder::Job Encoder::check(const Sequence &sequence) const {
+  const ModelInfo &model = runner.info();
+  const uint64_t features = model.inputFeatures;
+  const size_t rows =
+      features ? sequence.values.size() / features : sequence.ids.size();
   if (rows == 0 || rows > model.contextLength)
     throw Error("a sequence has {} rows; the model takes 1 to {}", rows,
                 model.contextLength);
-  return rows;
+  if (sequence.values.size() != rows * features ||
+      sequence.ids.size() != (features ? 0 : rows))
+    throw Error("the model takes {}",
+                features ? "values, not token ids" : "token ids, not values");
+  for (int32_t id : sequence.ids)
+    if (id < 0 || uint64_t(id) >= model.vocabSize)
+      throw Error("token id {} is outside the vocabulary of {}", id,
+                  model.vocabSize);
+  return {&sequence, rows};
+}
+
+void Encoder::addToBatch(const Job &job) {
+  const auto own = int32_t(batch.outputs.size());
+  const size_t before = batch.positions.size();
+  // Pages last for the step: they are given out from the first one on.
+  int32_t nextPage = 0;
+  for (int32_t page : batch.pageTables)
+    nextPage = std::max(nextPage, page + 1);
+  for (int64_t page = 0; page < batch.pageStride; ++page)
+    batch.pageTables.push_back(
+        page * kPagePositions < int64_t(job.rows) ? nextPage++ : 0);
+  batch.ids.insert(batch.ids.end(), job.sequence->ids.begin(),
+                   job.sequence->ids.end());
+  batch.values.insert(batch.values.end(), job.sequence->values.begin(),
+                      job.sequence->values.end());
+  for (size_t row = 0; row < job.rows; ++row)
+    batch.positions.push_back(int32_t(row));
+  batch.sequence.insert(batch.sequence.end(), job.rows, own);
+  const bool first = content.result_row() == bundle::FIRST;
+  batch.outputs.push_back(
+      {int32_t(first ? before : before + job.rows - 1), -1, {}});
+}
+
+void Encoder::runStep(std::unique_lock<std::mutex> &lock) {
+  const StepLimits &limits = runner.info().limits;
+  batch = {};
+  batch.pageStride = int64_t(runner.info().contextLength + kPagePositions - 1) /
+                     kPagePositions;
+  std::vector<Job *> jobs;
+  while (!queue.empty() && jobs.size() < limits.outputs &&
+         batch.positions.size() + queue.front()->rows <= limits.tokens) {
+    jobs.push_back(queue.front());
+    queue.pop_front();
+    addToBatch(*jobs.back());
+  }
+  lock.unlock();
+  std::exception_ptr error;
+  try {
+    runner.compute(batch);
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      auto row = runner.output(i);
+      jobs[i]->result.assign(row.begin(), row.end());
+    }
+  } catch (...) {
+    error = std::current_exception();
+  }
+  ++stepCount;
+  lock.lock();
+  for (Job *job : jobs) {
+    job->error = error;
+    job->done = true;
+  }
 }
 
 std::vector<std::vector<float>>
 Encoder::run(std::span<const Sequence> sequences) {
+  std::vector<Job> jobs;
   for (const Sequence &sequence : sequences)
-    rowsOf(sequence); // checks
-  std::lock_guard lock(mutex);
-  const StepLimits &limits = info().limits;
+    jobs.push_back(check(sequence));
+  std::unique_lock lock(mutex);
+  for (Job &job : jobs)
+    queue.push_back(&job);
+  // Whoever finds no step running runs one, perhaps for others.
+  while (!std::ranges::all_of(jobs, &Job::done)) {
+    if (running) {
+      changed.wait(lock);
+      continue;
+    }
+    running = true;
+    runStep(lock);
+    running = false;
+    changed.notify_all();
+  }
+  lock.unlock();
   std::vector<std::vector<float>> results;
-  const auto stride =
-      int64_t(info().contextLength + kPagePositions - 1) / kPagePositions;
-  while (results.size() < sequences.size()) {
-    batch = {};
-    batch.pageStride = stride;
-    int32_t nextPage = 0;
-    for (size_t i = results.size(); i < sequences.size(); ++i) {
-      const Sequence &sequence = sequences[i];
-      const size_t rows = rowsOf(sequence), before = batch.positions.size();
-      if (before + rows > limits.tokens ||
-          batch.outputs.size() == limits.outputs)
-        break;
-      const auto own = int32_t(batch.outputs.size());
-      batch.ids.insert(batch.ids.end(), sequence.ids.begin(),
-                       sequence.ids.end());
-      batch.values.insert(batch.values.end(), sequence.values.begin(),
-                          sequence.values.end());
-      for (size_t row = 0; row < rows; ++row)
-        batch.positions.push_back(int32_t(row));
-      batch.sequence.insert(batch.sequence.end(), rows, own);
-      for (int64_t page = 0; page < stride; ++page)
-        batch.pageTables.push_back(
-            page * kPagePositions < int64_t(rows) ? nextPage++ : 0);
-      const bool first = content.result_row() == bundle::FIRST;
-      batch.outputs.push_back(
-          {int32_t(first ? before : before + rows - 1), -1, {}});
-    }
-    runner.compute(batch);
-    for (size_t i = 0; i < batch.outputs.size(); ++i) {
-      auto row = runner.output(i);
-      results.emplace_back(row.begin(), row.end());
-    }
+  for (Job &job : jobs) {
+    if (job.error)
+      std::rethrow_exception(job.error);
+    results.push_back(std::move(job.result));
   }
   return results;
 }

@@ -1,5 +1,6 @@
 """Encoders of texts and images: against transformers, the interpreter, and Pillow."""
 import base64
+import concurrent.futures
 import io
 import json
 import pathlib
@@ -12,7 +13,7 @@ from PIL import Image
 
 import tiny_encoders
 from conftest import BIN
-from test_server import post
+from test_server import metric, post
 
 REFERENCES = json.loads((pathlib.Path(__file__).parent / "encoder_references.json").read_text())
 SEQUENCES = REFERENCES["sequences"]
@@ -261,6 +262,20 @@ def test_embeddings_through_the_official_client(serve, isthmus, encoders):
     near(np.array(ids.data[0].embedding, np.float32), REFERENCES["sentence"][1])
     with pytest.raises(openai.BadRequestError, match="makes embeddings"):
         client.completions.create(model="tiny", prompt="x")
+
+
+def test_requests_of_many_share_steps(serve, isthmus, encoders):
+    """Whatever came meanwhile is in the next step, and nobody's vectors change for it."""
+    server = serve("sentence")
+    texts = [" ".join(["the cat sits over an isthmus"] * (1 + i % 7)) + str(i) for i in range(48)]
+    local = json.loads(isthmus("run", encoders("sentence"), "--json", *[a for t in texts for a in ("--text", t)]))
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda t: post(server + "/v1/embeddings", json.dumps(dict(input=t)).encode()), texts))
+    assert all(status == 200 for status, _ in answers)
+    for (_, answer), mine in zip(answers, local["results"]):
+        assert answer["data"][0]["embedding"] == mine["embedding"]
+    assert metric(server, "requests_total") == 48
+    assert 0 < metric(server, "steps_total") <= 48
 
 
 def test_images_over_http(serve, isthmus, encoders, tmp_path):

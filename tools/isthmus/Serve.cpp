@@ -41,8 +41,9 @@ void say(const std::string &message) {
 /// Inputs that are held decoded at once: a picture may be much larger then.
 constexpr size_t kInputsAtOnce = 16;
 
-/// The vectors of a few inputs, which may mix texts and images.
-void encodeSome(cli::Encoders &encoders,
+/// The vectors of a few inputs, which may mix texts and images. `decoding` is
+/// held while a picture is large.
+void encodeSome(cli::Encoders &encoders, std::mutex &decoding,
                 std::span<const rt::EncoderInput> inputs, rt::Encodings &out) {
   using Sequence = rt::Encoder::Sequence;
   struct Part {
@@ -59,6 +60,7 @@ void encodeSome(cli::Encoders &encoders,
     part.encoder = picture ? &encoders.image() : &encoders.text();
     part.indices.push_back(index);
     if (picture) {
+      std::lock_guard lock(decoding);
       part.sequences.push_back(
           encoders.ofImage(*picture, fmt::format("input {}", index)));
       continue;
@@ -89,27 +91,31 @@ void describe(cli::Encoders &encoders, rt::ServedModel &model) {
       model.labels.assign(program.labels().begin(), program.labels().end());
     }
   struct State {
-    std::mutex encoding; ///< one request after another: pictures are large
-    std::mutex mutex;    ///< of the counters
+    std::mutex decoding;
+    std::mutex mutex; ///< of the counters
     rt::EngineStats stats;
   };
   auto state = std::make_shared<State>();
   model.encode = [&encoders, state](std::span<const rt::EncoderInput> inputs) {
     rt::Encodings encodings;
-    std::unique_lock encoding(state->encoding);
     for (; !inputs.empty();
          inputs = inputs.subspan(std::min(kInputsAtOnce, inputs.size())))
-      encodeSome(encoders, inputs.first(std::min(kInputsAtOnce, inputs.size())),
+      encodeSome(encoders, state->decoding,
+                 inputs.first(std::min(kInputsAtOnce, inputs.size())),
                  encodings);
-    encoding.unlock();
     std::lock_guard lock(state->mutex);
     state->stats.requests++;
     state->stats.promptTokens += encodings.tokens;
     return encodings;
   };
-  model.stats = [state] {
+  model.stats = [&encoders, state] {
     std::lock_guard lock(state->mutex);
-    return state->stats;
+    rt::EngineStats stats = state->stats;
+    if (encoders.takesTexts())
+      stats.steps += encoders.text().steps();
+    if (encoders.takesImages())
+      stats.steps += encoders.image().steps();
+    return stats;
   };
 }
 } // namespace

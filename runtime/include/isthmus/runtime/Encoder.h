@@ -3,6 +3,10 @@
 
 #include "isthmus/runtime/StepRunner.h"
 
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <exception>
 #include <mutex>
 
 namespace isthmus::rt {
@@ -22,21 +26,43 @@ public:
   Encoder(const Bundle &bundle, const LocalOptions &options);
 
   /// The result of each sequence: `outputFeatures` values. Results do not
-  /// depend on what else is run. Throws Error if a sequence is empty or too
-  /// long. May be called by several threads, which take turns.
+  /// depend on what else is run. Several threads may call it: what they ask for
+  /// at the same time shares steps, first come, first served. Throws Error if a
+  /// sequence is empty or too long, or holds ids outside the vocabulary.
   std::vector<std::vector<float>> run(std::span<const Sequence> sequences);
+
+  /// Steps run so far.
+  uint64_t steps() const { return stepCount; }
 
   const bundle::Program &program() const { return content; }
   const ModelInfo &info() const { return runner.info(); }
   LocalRunner &local() { return runner; }
 
 private:
-  size_t rowsOf(const Sequence &sequence) const;
+  /// A sequence that a caller of `run` waits for.
+  struct Job {
+    const Sequence *sequence;
+    size_t rows;
+    std::vector<float> result = {};
+    std::exception_ptr error = {};
+    bool done = false;
+  };
+
+  Job check(const Sequence &sequence) const;
+  /// Runs one step with jobs from the front of the queue. `lock` is held before
+  /// and after, but not meanwhile.
+  void runStep(std::unique_lock<std::mutex> &lock);
+  void addToBatch(const Job &job);
 
   const bundle::Program &content;
   LocalRunner runner;
-  StepBatch batch;
+  std::atomic<uint64_t> stepCount = 0;
+
   std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<Job *> queue;
+  bool running = false; ///< one of the callers runs a step
+  StepBatch batch;      ///< of that caller
 };
 
 /// Probabilities of classes from their logits.
