@@ -1,27 +1,26 @@
 #!/usr/bin/env python3
 """Embeddings a second from 'isthmus serve', by how many clients ask at once.
 
-    benchmarks/embeddings.py --bundle minilm.isth [--words 8] [--clients 1,4,16] [--seconds 5] [--rounds 3]
+    benchmarks/embeddings.py --bundle minilm.isth [--tokens 12] [--clients 1,4,16] [--seconds 5] [--rounds 3]
 
-Each client sends one short text after another. Requests that come while a step runs share
+Each client is a process that sends one short text after another, as token ids. Requests that come while a step runs share
 the next one; prints requests a second, sequences a step, and the gain over one client, in
 turns, medians.
 """
 import argparse
 import http.client
 import json
+import multiprocessing
 import os
 import pathlib
 import statistics
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ISTHMUS = pathlib.Path(os.environ.get("BUILD", ROOT / "build")) / "bin" / "isthmus"
-WORDS = "an isthmus joins two shores with a narrow piece of land where ships cannot pass".split()
 
 
 def steps(host):
@@ -29,32 +28,34 @@ def steps(host):
     return int(next(line.split()[1] for line in text.splitlines() if line.startswith("isthmus_steps_total ")))
 
 
-def client(host, words, end, counts):
+def client(host, tokens, end, counts):
     connection, n = http.client.HTTPConnection(host), 0
     while time.monotonic() < end:
-        text = " ".join(WORDS[(n + i) % len(WORDS)] for i in range(words))
-        connection.request("POST", "/v1/embeddings", json.dumps(dict(input=text, encoding_format="base64")))
+        ids = [1000 + (n * 31 + i * 17) % 1000 for i in range(tokens)]
+        connection.request("POST", "/v1/embeddings", json.dumps(dict(input=[ids], encoding_format="base64")))
         answer = connection.getresponse()
         assert answer.status == 200, answer.read()
         answer.read()
         n += 1
-    counts.append(n)
+    counts.put(n)
 
 
-def measure(host, clients, words, seconds):
-    counts, before, start = [], steps(host), time.monotonic()
-    threads = [threading.Thread(target=client, args=(host, words, start + seconds, counts)) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(counts) / (time.monotonic() - start), sum(counts) / max(1, steps(host) - before)
+def measure(host, clients, tokens, seconds):
+    counts, before, start = multiprocessing.Queue(), steps(host), time.monotonic()
+    processes = [multiprocessing.Process(target=client, args=(host, tokens, start + seconds, counts))
+                 for _ in range(clients)]
+    for process in processes:
+        process.start()
+    total = sum(counts.get() for _ in processes)
+    for process in processes:
+        process.join()
+    return total / (time.monotonic() - start), total / max(1, steps(host) - before)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", required=True)
-    parser.add_argument("--words", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=12)
     parser.add_argument("--clients", default="1,4,16")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3)
@@ -66,7 +67,7 @@ def main():
         found = {n: [] for n in clients}
         for _ in range(args.rounds):
             for n in clients:
-                found[n].append(measure(host, n, args.words, args.seconds))
+                found[n].append(measure(host, n, args.tokens, args.seconds))
         alone = statistics.median(rate for rate, _ in found[clients[0]])
         for n in clients:
             rate = statistics.median(rate for rate, _ in found[n])

@@ -98,16 +98,13 @@ public:
   }
 
   /// One tile a key/value head and kRowsPerTile rows: all partitions in
-  /// ascending order. Rows that belong together share what they load. Rows
-  /// change first, so that a head's keys and values stay in a cache.
+  /// ascending order. Rows that belong together share what they load.
   void emitWhole() {
-    constexpr int64_t kRows = AttentionSpec::kRowsPerTile;
     Value rowCount = k.rowCount();
-    Value rowTiles = k.div(k.add(rowCount, kRows - 1), kRows);
     k.loop(k.begin, k.end, 1, [&](Value tile) {
-      Value head = arith::DivUIOp::create(k.b, k.loc, tile, rowTiles);
+      Value head = k.rem(tile, spec.kvHeads);
       Value tileRow =
-          k.mul(arith::RemUIOp::create(k.b, k.loc, tile, rowTiles), kRows);
+          k.mul(k.div(tile, spec.kvHeads), AttentionSpec::kRowsPerTile);
       Value tileEnd =
           k.min(k.add(tileRow, AttentionSpec::kRowsPerTile), rowCount);
       k.loop(tileRow, tileEnd, spec.rowsAtOnce, [&](Value first) {
@@ -416,9 +413,8 @@ private:
   }
 
   /// scores[query][page positions] = scale * q . k, features ascending. Pages
-  /// are too short for the hardware to run ahead: a lone row fetches the values
-  /// of this page, the keys of the next one and those of the page ahead;
-  /// several find them in a cache, where the rows before them have been.
+  /// are too short for the hardware to run ahead: the first queries fetch the
+  /// values of this page, the keys of the next one and those of the page ahead.
   void emitScores(Value keys, Value next, Value far, Value offset,
                   int64_t first, int64_t count) {
     const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
@@ -429,7 +425,7 @@ private:
           Values sums(in);
           Value inPage = k.mul(d, kPage * bytes);
           Value column = k.ptr(keys, inPage);
-          if (first == 0 && rows == 1) {
+          if (first == 0) {
             k.prefetch(k.ptr(column, spec.valuesOffset()), lineBytes);
             k.prefetch(k.ptr(next, inPage), lineBytes);
             if (far)
