@@ -5,7 +5,9 @@ import pathlib
 import subprocess
 
 import pytest
+from PIL import Image
 
+import tiny_encoders
 from conftest import ROOT, Isthmus
 from test_numerics import FORMATS, INT8_CACHE
 from test_tokens import REFERENCES
@@ -94,3 +96,19 @@ def test_an_arm_board_and_an_x86_server(isthmus, bundles, start, emulated, tmp_p
                        **options)
         addresses += ["--worker", worker.line.split()[-1]]
     assert isthmus.tokens(bundle, PROMPT, *addresses, "--cluster", tmp_path / "me") == expected
+
+
+@pytest.mark.parametrize("name", ["sentence", "vit"])
+@pytest.mark.parametrize("weights", ["f32", "int8"])
+def test_encoders_give_the_same_bits(isthmus, emulated, tmp_path, name, weights):
+    """Pictures are decoded and scaled there too."""
+    folder = tiny_encoders.write_folder(tmp_path / name, name)
+    Image.fromarray(tiny_encoders.image(90, 61)).save(tmp_path / "a.jpg")
+    what = ("--image", tmp_path / "a.jpg") if name == "vit" else ("--text", "the cat sits over an isthmus")
+    bits = []
+    for program, target in ((isthmus, "host"), (Isthmus(emulated), "aarch64-dotprod")):
+        bundle = tmp_path / f"{target}.isth"
+        isthmus("compile", folder, "--weights", weights, "--target", target, "-o", bundle)
+        program("run", bundle, *what, "-o", tmp_path / f"{target}.npy")
+        bits.append((tmp_path / f"{target}.npy").read_bytes())
+    assert bits[0] == bits[1]
