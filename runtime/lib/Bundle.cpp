@@ -226,15 +226,15 @@ private:
     need((program.vocab_size() > 0) != (features > 0) &&
              program.vocab_size() < (1u << 30) && features < (1u << 26),
          "vocabulary or input features");
-    need(program.output_features() > 0 &&
-             (program.task() != bundle::GENERATE ||
-              program.output_features() == program.vocab_size()),
+    const uint64_t outputs = outputFeatures(program);
+    need(outputs > 0 && (program.task() != bundle::GENERATE ||
+                         outputs == program.vocab_size()),
          "output features");
     need(bundle::Task_IsValid(program.task()) &&
              bundle::ResultRow_IsValid(program.result_row()),
          "task or result row");
     need(program.labels_size() == 0 ||
-             uint64_t(program.labels_size()) == program.output_features(),
+             uint64_t(program.labels_size()) == outputs,
          "labels");
     if (program.has_image())
       checkImage(program);
@@ -261,7 +261,7 @@ private:
       previous = &block.buffers(int(block.output()));
     }
     need(previous->rows() == bundle::OUTPUTS &&
-             previous->row_bytes() >= program.output_features() * 4,
+             previous->row_bytes() >= outputs * 4,
          "program's output");
   }
 

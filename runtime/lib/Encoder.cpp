@@ -31,8 +31,9 @@ Encoder::Job Encoder::check(const Sequence &sequence) const {
   const size_t rows =
       features ? sequence.values.size() / features : sequence.ids.size();
   if (rows == 0 || rows > model.contextLength)
-    throw Error("a sequence has {} rows; the model takes 1 to {}", rows,
-                model.contextLength);
+    throw Error("{} {} given; the model takes 1 to {} at once{}", rows,
+                features ? "rows" : "tokens", model.contextLength,
+                features ? "" : ": shorten the text or cut it into parts");
   if (sequence.values.size() != rows * features ||
       sequence.ids.size() != (features ? 0 : rows))
     throw Error("the model takes {}",
@@ -72,15 +73,15 @@ void Encoder::runStep(std::unique_lock<std::mutex> &lock) {
   batch.pageStride = int64_t(runner.info().contextLength + kPagePositions - 1) /
                      kPagePositions;
   std::vector<Job *> jobs;
-  while (!queue.empty() && jobs.size() < limits.outputs &&
-         batch.positions.size() + queue.front()->rows <= limits.tokens) {
-    jobs.push_back(queue.front());
-    queue.pop_front();
-    addToBatch(*jobs.back());
-  }
-  lock.unlock();
   std::exception_ptr error;
   try {
+    while (!queue.empty() && jobs.size() < limits.outputs &&
+           batch.positions.size() + queue.front()->rows <= limits.tokens) {
+      jobs.push_back(queue.front());
+      queue.pop_front();
+      addToBatch(*jobs.back());
+    }
+    lock.unlock();
     runner.compute(batch);
     for (size_t i = 0; i < jobs.size(); ++i) {
       auto row = runner.output(i);
@@ -90,7 +91,8 @@ void Encoder::runStep(std::unique_lock<std::mutex> &lock) {
     error = std::current_exception();
   }
   ++stepCount;
-  lock.lock();
+  if (!lock.owns_lock())
+    lock.lock();
   for (Job *job : jobs) {
     job->error = error;
     job->done = true;

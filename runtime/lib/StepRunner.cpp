@@ -15,7 +15,7 @@ ModelInfo isthmus::rt::describe(const bundle::Program &program,
   info.vocabSize = program.vocab_size();
   info.contextLength = program.context_length();
   info.inputFeatures = program.input_features();
-  info.outputFeatures = program.output_features();
+  info.outputFeatures = outputFeatures(program);
   info.limits = limits;
   info.pages = (contextTokens + kPagePositions - 1) / kPagePositions;
   return info;

@@ -18,17 +18,6 @@ namespace {
   throw ApiError(400, why, "input");
 }
 
-std::vector<int32_t> readIds(const json &list) {
-  std::vector<int32_t> ids;
-  for (const json &id : list) {
-    if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
-        id.get<int64_t>() > INT32_MAX)
-      reject("token ids must be integers from 0 on");
-    ids.push_back(id.get<int32_t>());
-  }
-  return ids;
-}
-
 /// A picture in base64, perhaps behind the head of a data: URL.
 std::vector<std::byte> readImage(const json &value) {
   if (!value.is_string())
@@ -52,7 +41,7 @@ EncoderInput readInput(const json &value) {
   if (value.is_string())
     return value.get<std::string>();
   if (value.is_array() && !value.empty())
-    return readIds(value);
+    return readIds(value, "input", "texts or lists of token ids");
   if (value.is_object()) {
     if (auto text = value.find("text");
         text != value.end() && text->is_string())

@@ -57,6 +57,12 @@ private:
   const nlohmann::json &object;
 };
 
+/// A list of token ids. Throws ApiError that says that `parameter` must be
+/// `expected` if it is none.
+std::vector<int32_t> readIds(const nlohmann::json &list,
+                             const std::string &parameter,
+                             const std::string &expected);
+
 /// The JSON object of a body. Throws ApiError if it is none, or asks for
 /// another model.
 nlohmann::json parseBody(const std::string &body, const ServedModel &model);

@@ -81,19 +81,25 @@ std::vector<int32_t> readPrompt(const Fields &fields,
     prompt = &(*prompt)[0];
   if (prompt->is_string())
     return model.encodePrompt(prompt->get<std::string>());
-  std::vector<int32_t> ids;
-  if (prompt->is_array())
-    for (const json &id : *prompt) {
-      if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
-          id.get<int64_t>() > INT32_MAX)
-        throw ApiError(400,
-                       "'prompt' must be one text or one list of token ids",
-                       "prompt");
-      ids.push_back(id.get<int32_t>());
-    }
-  return ids;
+  return prompt->is_array()
+             ? readIds(*prompt, "prompt", "one text or one list of token ids")
+             : std::vector<int32_t>();
 }
 } // namespace
+
+std::vector<int32_t> isthmus::rt::readIds(const json &list,
+                                          const std::string &parameter,
+                                          const std::string &expected) {
+  std::vector<int32_t> ids;
+  for (const json &id : list) {
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
+        id.get<int64_t>() > INT32_MAX)
+      throw ApiError(400, fmt::format("'{}' must be {}", parameter, expected),
+                     parameter);
+    ids.push_back(id.get<int32_t>());
+  }
+  return ids;
+}
 
 json isthmus::rt::parseBody(const std::string &body, const ServedModel &model) {
   json parsed;

@@ -11,7 +11,6 @@ inline isthmus::bundle::Manifest leastManifest() {
   auto *program = m.add_programs();
   program->set_context_length(8);
   program->set_vocab_size(16);
-  program->set_output_features(16);
   program->add_calls()->set_state(-1);
   m.add_devices();
   m.add_plans()->add_stages()->set_calls(1);

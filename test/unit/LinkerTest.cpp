@@ -71,7 +71,6 @@ bundle::Manifest makeManifest() {
   auto *program = m.add_programs();
   program->set_context_length(128);
   program->set_vocab_size(100);
-  program->set_output_features(100);
   for (uint32_t i = 0; i < 5; ++i) {
     auto *call = program->add_calls();
     call->set_template_(i == 0 ? 0 : i == 4 ? 2 : 1);
@@ -193,6 +192,7 @@ TEST(Manifest, ChecksProgramsThatTakeValues) {
     auto *program = m.mutable_programs(0);
     program->set_vocab_size(0);
     program->set_task(bundle::EMBED);
+    program->set_output_features(100);
     program->set_input_features(12);
     program->set_context_length(5);
     auto *image = program->mutable_image();

@@ -26,7 +26,7 @@ json describe(const bundle::Program &program) {
   return {{"name", program.name()},
           {"takes", takes},
           {"gives", gives},
-          {"output_features", program.output_features()}};
+          {"output_features", rt::outputFeatures(program)}};
 }
 
 json describe(const rt::Bundle &bundle, unsigned threads) {

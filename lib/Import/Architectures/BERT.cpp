@@ -26,9 +26,8 @@ static OwningOpRef<ModuleOp> build(ModelBuilder &m) {
   const Settings &s = m.settings();
   // Readers of GGUF know the epsilon by the name that GPT-2 has for it.
   const double epsilon = s.number("layer_norm_epsilon", 1e-13, 0.1, 1e-12);
-  const LayerSizes sizes = readLayerSizes(
-      s, "",
-      {768, 3072, 12, 12, epsilon, readFunction(s, "hidden_act", "gelu")});
+  const LayerSizes sizes =
+      readLayerSizes(s, "", {768, 3072, 12, 12, epsilon}, "gelu");
   const int64_t vocabulary = s.size("vocab_size");
   const int64_t positions = s.size("max_position_embeddings");
   const int64_t types = s.size("type_vocab_size", 1 << 10, 2);

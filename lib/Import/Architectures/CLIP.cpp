@@ -23,9 +23,7 @@ static void buildImage(ModelBuilder &m, int64_t projection) {
   const Settings &s = m.settings();
   const std::string prefix = "vision_config.";
   const LayerSizes sizes =
-      readLayerSizes(s, prefix,
-                     {768, 3072, 12, 12, 1e-5,
-                      readFunction(s, prefix + "hidden_act", "quick_gelu")});
+      readLayerSizes(s, prefix, {768, 3072, 12, 12, 1e-5}, "quick_gelu");
   const ImageInput image =
       readImage(s, s.size(prefix + "image_size", 1 << 14, 224),
                 s.size(prefix + "patch_size", 1 << 10, 32));
@@ -61,9 +59,7 @@ static void buildText(ModelBuilder &m, int64_t projection) {
   const Settings &s = m.settings();
   const std::string prefix = "text_config.";
   const LayerSizes sizes =
-      readLayerSizes(s, prefix,
-                     {512, 2048, 8, 12, 1e-5,
-                      readFunction(s, prefix + "hidden_act", "quick_gelu")});
+      readLayerSizes(s, prefix, {512, 2048, 8, 12, 1e-5}, "quick_gelu");
   const int64_t context =
       s.size(prefix + "max_position_embeddings", 1 << 24, 77);
   const int64_t vocabulary = s.size(prefix + "vocab_size", 1 << 24, 49408);

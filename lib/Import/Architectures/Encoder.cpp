@@ -7,9 +7,10 @@ using namespace mlir;
 using namespace isthmus;
 using namespace isthmus::import;
 
-fm::Function import::readFunction(const Settings &settings,
-                                  const std::string &name,
-                                  const std::string &fallback) {
+/// The activation function that a setting names as Hugging Face does.
+static fm::Function readFunction(const Settings &settings,
+                                 const std::string &name,
+                                 const std::string &fallback) {
   const std::string function = settings.text(name, fallback);
   if (function == "gelu")
     return fm::Function::GeluErf;
@@ -73,7 +74,8 @@ ImageInput import::readImage(const Settings &s, int64_t size, int64_t patch) {
 }
 
 LayerSizes import::readLayerSizes(const Settings &s, const std::string &prefix,
-                                  const LayerSizes &fallback) {
+                                  const LayerSizes &fallback,
+                                  const std::string &function) {
   LayerSizes sizes = fallback;
   sizes.hidden = s.size(prefix + "hidden_size", 1 << 20, fallback.hidden);
   sizes.feedForward =
@@ -82,6 +84,7 @@ LayerSizes import::readLayerSizes(const Settings &s, const std::string &prefix,
   sizes.layers = s.size(prefix + "num_hidden_layers", 1000, fallback.layers);
   sizes.epsilon =
       s.number(prefix + "layer_norm_eps", 1e-13, 0.1, fallback.epsilon);
+  sizes.function = readFunction(s, prefix + "hidden_act", function);
   if (sizes.hidden % sizes.heads != 0)
     s.reject(prefix + "num_attention_heads", "a divisor of the hidden size is");
   return sizes;

@@ -5,10 +5,6 @@
 
 namespace isthmus::import {
 
-/// The activation function that a setting names as Hugging Face does.
-fm::Function readFunction(const Settings &settings, const std::string &name,
-                          const std::string &fallback);
-
 /// How the checkpoint's preprocessor_config.json treats images, for a model of
 /// `size` pixels in patches of `patch`.
 ImageInput readImage(const Settings &settings, int64_t size, int64_t patch);
@@ -17,12 +13,14 @@ ImageInput readImage(const Settings &settings, int64_t size, int64_t patch);
 struct LayerSizes {
   int64_t hidden, feedForward, heads, layers;
   double epsilon;
-  fm::Function function;
+  fm::Function function = fm::Function::GeluErf;
 };
 
-/// Reads them under `prefix`; missing ones are those of `fallback`.
+/// Reads them under `prefix`; missing ones are those of `fallback`, and the
+/// function is `function`.
 LayerSizes readLayerSizes(const Settings &settings, const std::string &prefix,
-                          const LayerSizes &fallback);
+                          const LayerSizes &fallback,
+                          const std::string &function);
 
 /// Names of a layer's weights, relative to it.
 struct LayerNames {

@@ -33,8 +33,8 @@ static std::vector<std::string> readLabels(const Settings &s) {
 
 static OwningOpRef<ModuleOp> build(ModelBuilder &m) {
   const Settings &s = m.settings();
-  const LayerSizes sizes = readLayerSizes(
-      s, "", {768, 3072, 12, 12, 1e-12, readFunction(s, "hidden_act", "gelu")});
+  const LayerSizes sizes =
+      readLayerSizes(s, "", {768, 3072, 12, 12, 1e-12}, "gelu");
   if (s.size("num_channels", 1 << 10, 3) != 3)
     s.reject("num_channels", "3 is");
   const ImageInput image = readImage(s, s.size("image_size", 1 << 14, 224),

@@ -64,6 +64,13 @@ private:
   PublicKey key;
 };
 
+/// Values in a row of a program's result. Bundles of before say the vocabulary
+/// alone.
+inline uint64_t outputFeatures(const bundle::Program &program) {
+  return program.output_features() ? program.output_features()
+                                   : program.vocab_size();
+}
+
 /// Checks every index and size of a manifest; throws Error. `fileSize` bounds
 /// the blobs.
 void checkManifest(const std::string &where, const bundle::Manifest &manifest,
