@@ -94,4 +94,27 @@ build_jinja() {
   rm -rf "$work"
   echo "$stamp" >"$prefix/.jinja"
 }
+# build_onnx PREFIX: the ONNX C++ library. Two minutes on two cores.
+build_onnx() {
+  local prefix=$1 stamp work
+  stamp=$(stamp_of "$root/scripts/onnx.cmake")
+  [ "$(cat "$prefix/.onnx" 2>/dev/null)" = "$stamp" ] && return 0
+  fetch_sdist onnx 1.23.2 \
+    008cb0467b2bbee41448acc7da8b6f4e704624cb0d327a2d5adafc7ce19bc5b8 || return 1
+  echo "deps: building the ONNX library"
+  work=$(mktemp -d)
+  tar xzf "$ISTHMUS_CACHE/downloads/onnx-1.23.2.tar.gz" -C "$work"
+  cp "$root/scripts/onnx.cmake" "$work/CMakeLists.txt"
+  if ! { cmake -S "$work" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+      -DCMAKE_CXX_COMPILER=clang++-22 -DCMAKE_INSTALL_PREFIX="$prefix" \
+      -DONNX="$work/onnx-1.23.2" &&
+    cmake --build "$work/build" --target install; } >"$work/log" 2>&1; then
+    tail -30 "$work/log"
+    return 1
+  fi
+  rm -rf "$work"
+  echo "$stamp" >"$prefix/.onnx"
+}
+
 build_jinja "$deps"
+build_onnx "$deps"

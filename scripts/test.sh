@@ -68,7 +68,7 @@ if scripts/build.sh build-sanitized -DISTHMUS_COMPILER=OFF -DISTHMUS_SANITIZE=ON
   run_ctest build-sanitized
   seeds=$(mktemp -d)
   "$ISTHMUS_CACHE/venv/bin/python" test/fuzz/make_seeds.py "$seeds"
-  for target in GGUF Safetensors Bundle Tokenizer Vocabulary Image Npy; do
+  for target in GGUF Safetensors Bundle Tokenizer Vocabulary Image Npy Onnx; do
     if build-sanitized/bin/${target}Fuzzer -seed=1 -runs=20000 -max_total_time=60 -rss_limit_mb=4096 -timeout=20 \
       -artifact_prefix="$seeds/" -close_fd_mask=3 "$seeds/$target" >"$log" 2>&1; then
       echo "$target: no finding in 20,000 runs"; count 1 0

@@ -6,6 +6,7 @@
 #include "isthmus/Dialect/Dist/Transforms/Passes.h"
 #include "isthmus/Dialect/FM/IR/FM.h"
 #include "isthmus/Dialect/FM/Transforms/Passes.h"
+#include "isthmus/Dialect/Graph/IR/Graph.h"
 #include "isthmus/Dialect/Sched/IR/Sched.h"
 #include "isthmus/Dialect/Topo/IR/Topo.h"
 
@@ -21,10 +22,11 @@ namespace isthmus {
 
 inline void registerAllDialects(mlir::DialectRegistry &registry) {
   registry.insert<fm::FMDialect, topo::TopoDialect, dist::DistDialect,
-                  sched::SchedDialect, mlir::arith::ArithDialect,
-                  mlir::cf::ControlFlowDialect, mlir::func::FuncDialect,
-                  mlir::LLVM::LLVMDialect, mlir::math::MathDialect,
-                  mlir::scf::SCFDialect, mlir::vector::VectorDialect>();
+                  sched::SchedDialect, graph::GraphDialect,
+                  mlir::arith::ArithDialect, mlir::cf::ControlFlowDialect,
+                  mlir::func::FuncDialect, mlir::LLVM::LLVMDialect,
+                  mlir::math::MathDialect, mlir::scf::SCFDialect,
+                  mlir::vector::VectorDialect>();
 }
 
 inline void registerAllPasses() {

@@ -24,6 +24,7 @@ KernelBuilder::KernelBuilder(ModuleOp module, StringRef name,
                         {}));
   Block *entry = function.addEntryBlock();
   b.setInsertionPointToStart(entry);
+  arguments = entry->getArgument(0);
   begin = entry->getArgument(1);
   end = entry->getArgument(2);
   scratch = entry->getArgument(3);
@@ -33,19 +34,17 @@ void KernelBuilder::finish() { func::ReturnOp::create(b, loc); }
 
 Value KernelBuilder::rowCount() {
   Type pointer = LLVM::LLVMPointerType::get(b.getContext());
-  return load(i64(), load(pointer, function.getArgument(0),
-                          offsetof(rt::Args, rowCount)));
+  return load(i64(), load(pointer, arguments, offsetof(rt::Args, rowCount)));
 }
 
 Value KernelBuilder::operand(unsigned index) {
-  return load(LLVM::LLVMPointerType::get(b.getContext()),
-              function.getArgument(0),
+  return load(LLVM::LLVMPointerType::get(b.getContext()), arguments,
               offsetof(rt::Args, operands) + sizeof(void *) * index);
 }
 
 Value KernelBuilder::stepField(unsigned index, bool isPointer) {
   Type pointer = LLVM::LLVMPointerType::get(b.getContext());
-  Value step = load(pointer, function.getArgument(0), offsetof(rt::Args, step));
+  Value step = load(pointer, arguments, offsetof(rt::Args, step));
   return load(isPointer ? pointer : i64(), step, 8 * index);
 }
 

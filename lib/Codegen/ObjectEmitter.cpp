@@ -58,14 +58,15 @@ createMachine(const TargetDescription &target, std::string &error) {
       std::nullopt, llvm::CodeGenOptLevel::Aggressive));
 }
 
-static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
+static void optimize(llvm::Module &module, llvm::TargetMachine &machine,
+                     bool vectorize) {
   llvm::LoopAnalysisManager loops;
   llvm::FunctionAnalysisManager functions;
   llvm::CGSCCAnalysisManager sccs;
   llvm::ModuleAnalysisManager modules;
   llvm::PipelineTuningOptions tuning;
-  // Kernels are vectorised by construction.
-  tuning.LoopVectorization = false;
+  // Most kernels are vectorised by construction.
+  tuning.LoopVectorization = vectorize;
   tuning.SLPVectorization = false;
   llvm::PassBuilder builder(&machine, tuning);
   builder.registerModuleAnalyses(modules);
@@ -121,7 +122,8 @@ static LogicalResult link(ModuleOp kernels, llvm::StringRef object,
 LogicalResult isthmus::emitKernelLibrary(ModuleOp kernels,
                                          const TargetDescription &target,
                                          std::string *library,
-                                         std::string *assembly) {
+                                         std::string *assembly,
+                                         bool vectorize) {
   OwningOpRef<ModuleOp> clone(cast<ModuleOp>(kernels->clone()));
   (*clone)->removeAttr(SymbolTable::getSymbolAttrName());
   PassManager passes(clone->getContext(), ModuleOp::getOperationName());
@@ -147,7 +149,7 @@ LogicalResult isthmus::emitKernelLibrary(ModuleOp kernels,
   // Kernels link against nothing: no loop may become a call to memset.
   for (llvm::Function &function : *module)
     function.addFnAttr("no-builtins");
-  optimize(*module, *machine);
+  optimize(*module, *machine, vectorize);
 
   llvm::SmallVector<char, 0> bytes;
   llvm::raw_svector_ostream stream(bytes);

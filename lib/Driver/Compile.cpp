@@ -1,6 +1,7 @@
 //===- Compile.cpp - from a model file to a bundle ------------------------===//
 #include "isthmus/Driver/Compile.h"
 
+#include "CompileParts.h"
 #include "isthmus/Bundle/BundleWriter.h"
 #include "isthmus/Codegen/ObjectEmitter.h"
 #include "isthmus/Driver/ManifestBuilder.h"
@@ -16,7 +17,6 @@
 
 #include <chrono>
 #include <fstream>
-#include <sys/resource.h>
 #include <thread>
 
 using namespace mlir;
@@ -58,7 +58,9 @@ public:
 
     BundleWriter writer(output);
     bundle::Manifest manifest;
-    describe(manifest);
+    manifest.set_model(checkpoint.name);
+    manifest.set_architecture(checkpoint.architecture);
+    describeTopology(topology, manifest);
     writeKernels(writer, manifest);
     CompileReport result;
     double before = seconds();
@@ -72,10 +74,7 @@ public:
     rt::KeyStore keys;
     writer.finish(manifest, keys);
     result.seconds = seconds();
-    result.bundleBytes = std::filesystem::file_size(output);
-    struct rusage usage{};
-    getrusage(RUSAGE_SELF, &usage);
-    result.peakResidentBytes = uint64_t(usage.ru_maxrss) * 1024;
+    measure(output, result);
     return result;
   }
 
@@ -167,28 +166,6 @@ private:
     }
   }
 
-  void describe(bundle::Manifest &manifest) {
-    manifest.set_model(checkpoint.name);
-    manifest.set_architecture(checkpoint.architecture);
-    manifest.set_producer("isthmus 0.1");
-    for (size_t i = 0; i < topology.devices.size(); ++i) {
-      const plan::Device &d = topology.devices[i];
-      bundle::Device *device = manifest.add_devices();
-      device->set_name(d.name);
-      device->set_memory_bytes(d.memoryBytes);
-      device->set_bandwidth(d.bandwidth);
-      device->set_ops(d.ops);
-      device->set_target(topology.targets[i]);
-    }
-    for (const plan::Link &l : topology.links) {
-      bundle::Link *link = manifest.add_links();
-      link->set_a(uint32_t(l.a));
-      link->set_b(uint32_t(l.b));
-      link->set_latency(l.latency);
-      link->set_bandwidth(l.bandwidth);
-    }
-  }
-
   /// One library for each distinct target of the topology, the preferred ones
   /// first: a device loads the first that it can run. Templates must be
   /// the same for all: they are taken from the last conversion, which stays in
@@ -230,15 +207,7 @@ private:
       std::string library;
       if (failed(emitKernelLibrary(kernels, target, &library)))
         fail("compiling kernels");
-      bundle::KernelLibrary *entry = manifest.add_kernels();
-      entry->set_target(target.name);
-      entry->set_triple(target.triple);
-      entry->set_required_cpu_flags(target.requiredCpuFlags);
-      entry->set_abi(rt::kKernelABI);
-      entry->set_schedule(toString(schedule));
-      entry->set_blob(writer.beginBlob("kernels/" + target.name));
-      writer.append(std::as_bytes(std::span(library)));
-      writer.endBlob();
+      addKernelLibrary(writer, manifest, target, toString(schedule), library);
     }
   }
 

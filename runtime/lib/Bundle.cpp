@@ -1,6 +1,7 @@
 //===- Bundle.cpp - opens and checks bundles ------------------------------===//
 #include "isthmus/runtime/Bundle.h"
 
+#include "GraphCheck.h"
 #include "isthmus/runtime/Error.h"
 #include "isthmus/runtime/KernelABI.h"
 
@@ -219,6 +220,11 @@ private:
   }
 
   void checkProgram(const bundle::Program &program) const {
+    if (program.has_graph()) {
+      const char *error = findGraphError(m, program.graph());
+      need(!error, error ? error : "");
+      return need(program.calls_size() == 0, "calls");
+    }
     need(program.calls_size() > 0, "calls");
     const uint64_t features = program.input_features();
     need(program.context_length() > 0 && program.context_length() < (1u << 30),
@@ -285,10 +291,14 @@ private:
 
   void checkPlan(const bundle::Plan &plan) const {
     need(index(plan.program(), m.programs()), "plan's program");
+    // A graph is one stage, which has no calls.
+    const bool graph = m.programs(int(plan.program())).has_graph();
+    need(!graph || plan.stages_size() == 1, "graph's stages");
     uint64_t next = 0;
     for (const auto &stage : plan.stages()) {
       need(index(stage.device(), m.devices()), "stage's device");
-      need(stage.first_call() == next && stage.calls() > 0, "stage's calls");
+      need(stage.first_call() == next && (stage.calls() > 0) != graph,
+           "stage's calls");
       next += stage.calls();
     }
     need(next == uint64_t(m.programs(int(plan.program())).calls_size()),

@@ -51,7 +51,7 @@ Regex::Regex(std::string_view pattern) {
       reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
       PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr);
   if (!compiled->code)
-    throw Error("tokenizer.json: the pattern '{}' does not compile", pattern);
+    throw Error("the pattern '{}' does not compile", pattern);
   pcre2_jit_compile(compiled->code, PCRE2_JIT_COMPLETE);
   code = compiled;
 }
@@ -88,4 +88,12 @@ void Regex::forEachMatch(std::string_view text,
     while (from < text.size() && (uint8_t(text[from]) & 0xC0) == 0x80)
       ++from;
   }
+}
+
+bool Regex::matches(std::string_view text) const {
+  std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data(
+      pcre2_match_data_create_from_pattern(code->code, nullptr),
+      pcre2_match_data_free);
+  return pcre2_match(code->code, reinterpret_cast<PCRE2_SPTR>(text.data()),
+                     text.size(), 0, 0, data.get(), nullptr) >= 0;
 }

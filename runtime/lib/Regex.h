@@ -20,6 +20,9 @@ public:
   void forEachMatch(std::string_view text,
                     const std::function<void(size_t, size_t)> &use) const;
 
+  /// True if it matches somewhere; false too if `text` is not UTF-8.
+  bool matches(std::string_view text) const;
+
 private:
   struct Code;
   std::shared_ptr<const Code> code;

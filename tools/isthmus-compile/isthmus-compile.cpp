@@ -66,6 +66,24 @@ readSchedules(const std::string &option, const Topology &topology) {
   return schedules;
 }
 
+static CompileReport compileCheckpoint(const std::string &model,
+                                       int64_t generatedLayers, uint64_t seed,
+                                       const Topology &topology,
+                                       const CompileOptions &options,
+                                       const std::string &output) {
+  import::Checkpoint checkpoint =
+      model.starts_with(kGenerated)
+          ? generate(model.substr(std::strlen(kGenerated)), generatedLayers,
+                     seed)
+          : import::openCheckpoint(model);
+  if (checkpoint.name.empty())
+    checkpoint.name = std::filesystem::path(model).stem().string();
+  if (!checkpoint.tokenizer.unsupported.empty())
+    fmt::print(stderr, "warning: {}: {}. The bundle takes token ids only\n",
+               model, checkpoint.tokenizer.unsupported);
+  return compile(checkpoint, topology, options, output);
+}
+
 static int run(int argc, char **argv) {
   CLI::App app{
       "Compile a model for the devices of a topology into a bundle.\n\n"
@@ -79,10 +97,12 @@ static int run(int argc, char **argv) {
   bool json = false;
   uint64_t seed = 0;
   int64_t generatedLayers = 0;
-  app.add_option(
-         "MODEL", model,
-         "a GGUF file, a Hugging Face folder, or generated:llama-3.2-1b, "
-         "generated:llama-3.2-3b, generated:llama-3-8b")
+  app.add_option("MODEL", model,
+                 "a GGUF file, a Hugging Face folder, an .onnx file (a graph, "
+                 "as it is: "
+                 "--weights and what follows it do not count), or "
+                 "generated:llama-3.2-1b, "
+                 "generated:llama-3.2-3b, generated:llama-3-8b")
       ->required();
   app.add_option("--topology", topologyFile,
                  "devices and links (default: this host)")
@@ -144,17 +164,14 @@ static int run(int argc, char **argv) {
   options.schedules = readSchedules(schedule, topology);
   for (const auto &[name, text] : options.schedules)
     fmt::print(stderr, "schedule for {}: {}\n", name, text);
-  import::Checkpoint checkpoint =
-      model.starts_with(kGenerated)
-          ? generate(model.substr(std::strlen(kGenerated)), generatedLayers,
-                     seed)
-          : import::openCheckpoint(model);
-  if (checkpoint.name.empty())
-    checkpoint.name = std::filesystem::path(model).stem().string();
-  if (!checkpoint.tokenizer.unsupported.empty())
-    fmt::print(stderr, "warning: {}: {}. The bundle takes token ids only\n",
-               model, checkpoint.tokenizer.unsupported);
-  CompileReport report = compile(checkpoint, topology, options, output);
+  CompileReport report;
+  if (std::filesystem::path(model).extension() == ".onnx") {
+    import::OnnxModel graph = import::readOnnx(model);
+    report = compile(graph, topology, options, output);
+  } else {
+    report = compileCheckpoint(model, generatedLayers, seed, topology, options,
+                               output);
+  }
   if (terminal)
     fmt::print(stderr, "\r\033[K");
   if (json) {

@@ -2,6 +2,7 @@
 #include "../Sequences.h"
 #include "Commands.h"
 #include "Encoders.h"
+#include "Graphs.h"
 #include "Profiler.h"
 
 #include "isthmus/runtime/Error.h"
@@ -20,6 +21,7 @@ struct Options {
   SessionOptions session;
   uint64_t prompt = 512, generate = 128, depth = 0, repetitions = 5, batch = 1;
   std::string trace, encoder;
+  std::vector<std::string> shapes, inputs;
   bool json = false, profile = false;
 };
 
@@ -179,10 +181,12 @@ void cli::addBench(CLI::App &app) {
   auto o = std::make_shared<Options>();
   CLI::App *command = app.add_subcommand(
       "bench",
-      "Measure the speed of prefill and decode, or of an encoder (medians)\n\n"
+      "Measure the speed of prefill and decode, of an encoder or a graph "
+      "(medians)\n\n"
       "Example:\n  isthmus bench smol.isth -p 512 -n 128 --threads 2 "
       "--profile\n"
-      "  isthmus bench vit.isth --batch 16\n");
+      "  isthmus bench vit.isth --batch 16\n"
+      "  isthmus bench graph.isth --shape x=1,3,224,224 --profile\n");
   o->session.addTo(*command);
   command
       ->add_option(
@@ -211,8 +215,18 @@ void cli::addBench(CLI::App &app) {
       ->add_option("--encoder", o->encoder,
                    "of a model with two: 'image' (default) or 'text'")
       ->check(CLI::IsMember({"image", "text"}));
+  command
+      ->add_option_function<std::string>(
+          "--shape",
+          [o](const std::string &text) { o->shapes.push_back(text); },
+          "sizes of an ONNX graph's input: NAME=1,3,224,224")
+      ->trigger_on_parse();
   command->callback([o] {
     rt::Bundle bundle = openTrusted(o->session.bundle);
+    if (isGraph(bundle))
+      return benchGraph(
+          std::move(bundle), o->session,
+          {o->shapes, o->inputs, o->repetitions, o->profile, o->json});
     if (isGenerator(bundle))
       return run(*o, std::move(bundle), o->session);
     Encoders encoders(std::move(bundle), o->session);

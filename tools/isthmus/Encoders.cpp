@@ -24,14 +24,14 @@ using Vectors = std::vector<std::vector<float>>;
 
 bool cli::isGenerator(const rt::Bundle &bundle) {
   return std::ranges::any_of(bundle.manifest().programs(), [](const auto &p) {
-    return p.task() == bundle::GENERATE;
+    return p.task() == bundle::GENERATE && !p.has_graph();
   });
 }
 
 /// The plan of the encoder that takes images, or of the one that takes texts.
 static int planOf(const rt::Bundle &bundle, bool takesImages) {
   return rt::findPlan(bundle.manifest(), [&](const bundle::Program &program) {
-    return program.task() != bundle::GENERATE &&
+    return program.task() != bundle::GENERATE && !program.has_graph() &&
            program.has_image() == takesImages;
   });
 }

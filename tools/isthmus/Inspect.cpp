@@ -1,5 +1,6 @@
 //===- Inspect.cpp - 'isthmus inspect' and 'isthmus trust' ----------------===//
 #include "Commands.h"
+#include "Graphs.h"
 
 #include "isthmus/runtime/Bundle.h"
 #include "isthmus/runtime/Linker.h"
@@ -14,6 +15,21 @@ using nlohmann::json;
 namespace {
 /// What a program takes and gives.
 json describe(const bundle::Program &program) {
+  if (program.has_graph()) {
+    const bundle::Graph &graph = program.graph();
+    auto list = [&](const auto &numbers) {
+      std::vector<std::string> values;
+      for (uint32_t number : numbers) {
+        const bundle::GraphValue &value = graph.values(int(number));
+        values.push_back(value.name() + ": " + cli::typeText(value));
+      }
+      return fmt::format("{}", fmt::join(values, ", "));
+    };
+    return {{"name", program.name()},
+            {"takes", list(graph.body().inputs())},
+            {"gives", list(graph.body().outputs())},
+            {"nodes", graph.body().nodes_size()}};
+  }
   std::string takes = fmt::format(
       "up to {} tokens of {}", program.context_length(), program.vocab_size());
   if (program.has_image())
@@ -58,6 +74,8 @@ json describe(const rt::Bundle &bundle, unsigned threads) {
   for (const auto &program : m.programs())
     out["programs"].push_back(describe(program));
   for (const auto &plan : m.plans()) {
+    if (m.programs(int(plan.program())).has_graph())
+      continue; // one device, whose memory follows from the sizes of a run
     json stages = json::array();
     for (int i = 0; i < plan.stages_size(); ++i) {
       const auto &stage = plan.stages(i);
@@ -105,18 +123,26 @@ void print(const json &d) {
     fmt::print("  kernels   {:<22} {:8.2f} MB\n            {}\n",
                k["target"].get<std::string>(), mb(k["bytes"]),
                k["schedule"].get<std::string>());
-  for (const json &w : d["weights"])
+  for (const json &w : d.value("weights", json::array()))
     fmt::print("  weights   {:<5} {:4} tensors     {:8.1f} MB\n",
                w["format"].get<std::string>(), w["tensors"].get<int>(),
                mb(w["bytes"]));
-  for (const json &t : d["templates"])
+  for (const json &t : d.value("templates", json::array()))
     fmt::print("  block     {:<10} {} launches\n", t["name"].get<std::string>(),
                t["kernels"].size());
   for (const json &p : d["programs"])
-    fmt::print("  program   {:<10} takes {}, gives {} ({} values)\n",
-               p["name"].get<std::string>(), p["takes"].get<std::string>(),
-               p["gives"].get<std::string>(), p["output_features"].get<int>());
-  for (const json &plan : d["plans"]) {
+    if (p.contains("nodes"))
+      fmt::print(
+          "  graph     {:<10} {} nodes\n            takes {}\n            "
+          "gives {}\n",
+          p["name"].get<std::string>(), p["nodes"].get<int>(),
+          p["takes"].get<std::string>(), p["gives"].get<std::string>());
+    else
+      fmt::print("  program   {:<10} takes {}, gives {} ({} values)\n",
+                 p["name"].get<std::string>(), p["takes"].get<std::string>(),
+                 p["gives"].get<std::string>(),
+                 p["output_features"].get<int>());
+  for (const json &plan : d.value("plans", json::array())) {
     fmt::print("  plan '{}' of '{}' for {} tokens of context\n",
                plan["name"].get<std::string>(),
                plan["program"].get<std::string>(),

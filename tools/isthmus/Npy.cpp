@@ -39,11 +39,12 @@ NpyArray cli::readNpy(const std::string &path) {
   size_t at = 0;
   const std::string header = readHeader(file, at);
   static const std::regex form(
-      R"(\{'descr': '<([fi][48])', 'fortran_order': False, 'shape': \(([0-9, ]*)\), \}\s*)");
+      R"(\{'descr': '[<|](f[248]|[iu][1248]|b1)', 'fortran_order': False, 'shape': \(([0-9, ]*)\), \}\s*)");
   std::smatch match;
   if (!std::regex_match(header, match, form))
-    throw rt::Error("{}: holds {}; f32, f64, i32 and i64 in C order are read",
-                    path, header.substr(0, 200));
+    throw rt::Error(
+        "{}: holds {}; floats, integers and bool in C order are read", path,
+        header.substr(0, 200));
   NpyArray array;
   uint64_t count = 1;
   const std::string shape = match[2];
@@ -57,7 +58,7 @@ NpyArray cli::readNpy(const std::string &path) {
     array.shape.push_back(std::stoull(digits));
   }
   const std::string type = match[1];
-  const uint64_t size = type[1] == '4' ? 4 : 8;
+  const uint64_t size = uint64_t(type[1] - '0');
   uint64_t bytes = 0;
   if (__builtin_mul_overflow(count, size, &bytes) ||
       bytes != file.bytes().size() - at)
@@ -68,12 +69,24 @@ NpyArray cli::readNpy(const std::string &path) {
     std::memcpy(values.data(), file.bytes().data() + at, bytes);
     out.assign(values.begin(), values.end());
   };
-  if (type == "f4")
+  if (type == "f2")
+    read(array.floats, _Float16());
+  else if (type == "f4")
     read(array.floats, float());
   else if (type == "f8")
     read(array.floats, double());
+  else if (type == "i1")
+    read(array.integers, int8_t());
+  else if (type == "u1" || type == "b1")
+    read(array.integers, uint8_t());
+  else if (type == "i2")
+    read(array.integers, int16_t());
+  else if (type == "u2")
+    read(array.integers, uint16_t());
   else if (type == "i4")
     read(array.integers, int32_t());
+  else if (type == "u4")
+    read(array.integers, uint32_t());
   else
     read(array.integers, int64_t());
   return array;
@@ -81,10 +94,28 @@ NpyArray cli::readNpy(const std::string &path) {
 
 void cli::writeNpy(const std::string &path,
                    std::span<const std::vector<float>> rows) {
-  const size_t columns = rows.empty() ? 0 : rows[0].size();
-  std::string header = fmt::format(
-      "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}",
-      rows.size(), columns);
+  const int64_t shape[] = {int64_t(rows.size()),
+                           rows.empty() ? 0 : int64_t(rows[0].size())};
+  std::vector<float> values;
+  for (const std::vector<float> &row : rows)
+    values.insert(values.end(), row.begin(), row.end());
+  writeNpy(path, "<f4", shape, std::as_bytes(std::span(values)));
+}
+
+void cli::writeNpy(const std::string &path, const std::string &type,
+                   std::span<const int64_t> shape,
+                   std::span<const std::byte> values) {
+  std::string sizes;
+  for (int64_t size : shape)
+    sizes += fmt::format("{}, ", size);
+  // As Python writes tuples: (3,) but (3, 4).
+  if (shape.size() == 1)
+    sizes.pop_back();
+  else if (shape.size() > 1)
+    sizes.resize(sizes.size() - 2);
+  std::string header =
+      fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}",
+                  type, sizes);
   // Values begin at a multiple of 64 bytes.
   header.resize((header.size() + 10 + 1 + 63) / 64 * 64 - 10 - 1, ' ');
   header += '\n';
@@ -93,9 +124,8 @@ void cli::writeNpy(const std::string &path,
   file << kMagic << '\1' << '\0';
   file.write(reinterpret_cast<const char *>(&length), 2);
   file << header;
-  for (const std::vector<float> &row : rows)
-    file.write(reinterpret_cast<const char *>(row.data()),
-               std::streamsize(row.size() * sizeof(float)));
+  file.write(reinterpret_cast<const char *>(values.data()),
+             std::streamsize(values.size()));
   if (!file.flush())
     throw rt::Error("{}: cannot write", path);
 }

@@ -20,11 +20,18 @@ struct NpyArray {
   std::vector<int64_t> integers;
 };
 
-/// Reads f32, f64, i32 or i64 in little-endian C order. Throws rt::Error.
+/// Reads floats of 2 to 8 bytes, integers of 1 to 8 and bool, in little-endian
+/// C order. Throws rt::Error.
 NpyArray readNpy(const std::string &path);
 
 /// Writes [rows][columns] of f32. Throws rt::Error.
 void writeNpy(const std::string &path,
               std::span<const std::vector<float>> rows);
+
+/// Writes values of any type, which NumPy calls `type` ("<f4"), as they stand
+/// in memory. Throws rt::Error.
+void writeNpy(const std::string &path, const std::string &type,
+              std::span<const int64_t> shape,
+              std::span<const std::byte> values);
 
 } // namespace isthmus::cli

@@ -1,6 +1,7 @@
 //===- Run.cpp - 'isthmus run' and 'isthmus chat' -------------------------===//
 #include "Commands.h"
 #include "Encoders.h"
+#include "Graphs.h"
 #include "Session.h"
 
 #include "isthmus/runtime/Engine.h"
@@ -96,10 +97,13 @@ void cli::addRun(CLI::App &app) {
   auto o = std::make_shared<Options>();
   CLI::App *command = app.add_subcommand(
       "run",
-      "Continue a prompt, or encode texts and images\n\nExample:\n  isthmus "
+      "Continue a prompt, encode texts and images, or run an ONNX "
+      "graph\n\nExample:\n  isthmus "
       "run "
       "smol.isth --prompt 'The isthmus of Panama' --max-tokens 32\n  isthmus "
-      "run clip.isth --image cat.jpg --text 'a cat' --text 'a dog'\n");
+      "run clip.isth --image cat.jpg --text 'a cat' --text 'a dog'\n  isthmus "
+      "run "
+      "graph.isth --input x=x.npy -o results\n");
   o->session.addTo(*command);
   o->session.addRemoteTo(*command);
   o->sampling.addTo(*command);
@@ -113,6 +117,14 @@ void cli::addRun(CLI::App &app) {
                     "print tokens, text and timings as JSON");
   command->callback([o] {
     rt::Bundle bundle = openTrusted(o->session.bundle);
+    if (isGraph(bundle)) {
+      if (!o->encode.texts.empty() || !o->encode.images.empty() ||
+          !o->prompt.empty() || !o->tokens.empty())
+        throw rt::Error("{}: is a graph of tensors; give it --input NAME=FILE",
+                        o->session.bundle);
+      return runGraph(std::move(bundle), o->session,
+                      {o->encode.inputs, o->encode.output, o->json});
+    }
     if (!isGenerator(bundle)) {
       if (!o->encode.any() || !o->prompt.empty() || !o->tokens.empty())
         throw rt::Error("{}: makes embeddings or classes; give it --text, "

@@ -38,7 +38,7 @@ public:
   const TargetDescription &target;
   mlir::OpBuilder b;
   mlir::Location loc;
-  mlir::Value begin, end, scratch;
+  mlir::Value arguments, begin, end, scratch; ///< of the function
 
   // Arguments of the launch.
   mlir::Value rowCount();              ///< i64: rows of the launch

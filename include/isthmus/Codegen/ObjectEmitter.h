@@ -20,9 +20,12 @@ void buildKernelLowering(mlir::OpPassManager &passes);
 ///
 /// \param library  receives the bytes of the shared object.
 /// \param assembly if not null, receives the assembly text instead.
+/// \param vectorize lets LLVM vectorise loops, for kernels that are not written
+/// so.
 mlir::LogicalResult emitKernelLibrary(mlir::ModuleOp kernels,
                                       const TargetDescription &target,
                                       std::string *library,
-                                      std::string *assembly = nullptr);
+                                      std::string *assembly = nullptr,
+                                      bool vectorize = false);
 
 } // namespace isthmus

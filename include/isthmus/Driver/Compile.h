@@ -3,6 +3,7 @@
 
 #include "isthmus/Driver/Topology.h"
 #include "isthmus/Import/Checkpoint.h"
+#include "isthmus/Import/OnnxModel.h"
 
 #include <filesystem>
 #include <functional>
@@ -38,6 +39,14 @@ struct CompileReport {
 /// Compiles `checkpoint` for `topology` into `output`. Throws rt::Error.
 CompileReport compile(const import::Checkpoint &checkpoint,
                       const Topology &topology, const CompileOptions &options,
+                      const std::filesystem::path &output);
+
+/// Compiles an ONNX model; `weights`, `prune`, the KV cache's options and
+/// schedules do not count. Operators without code of their own are replaced by
+/// their definitions in `model`. Throws rt::Error, with a list of all nodes
+/// that cannot be run.
+CompileReport compile(import::OnnxModel &model, const Topology &topology,
+                      const CompileOptions &options,
                       const std::filesystem::path &output);
 
 } // namespace isthmus

@@ -66,6 +66,34 @@ struct Args {
 using Kernel = void (*)(const Args *args, int64_t begin, int64_t end,
                         void *scratch);
 
+/// A tensor of a graph: its elements in C order, and the size of each
+/// dimension. Both are null for an input or output that the node does not have.
+struct GraphOperand {
+  void *data;
+  int64_t *sizes;
+};
+
+/// Why a node of a graph could not be run.
+enum GraphError : int64_t {
+  kGraphOk = 0,
+  kGraphSizes = 1, ///< sizes of its inputs do not fit one another
+  kGraphIndex = 2, ///< an index lies outside of the tensor it points into
+  kGraphValue = 3, ///< an input has a value that the operator does not take
+};
+
+/// Arguments of a node of a graph. Two functions take them. The *shape
+/// function* writes the sizes of the outputs, `tiles` and `scratchBytes`; it
+/// may read the inputs' elements. The kernel computes tiles [begin, end).
+/// Either may set `error`; what it writes then does not count.
+struct GraphArgs {
+  int64_t tiles;
+  int64_t scratchBytes;   ///< that each thread needs
+  int64_t error;          ///< a GraphError
+  GraphOperand *operands; ///< inputs, then outputs
+};
+using GraphKernel = void (*)(GraphArgs *args, int64_t begin, int64_t end,
+                             void *scratch);
+
 /// Kernels of every library that measure the limits of a machine with the
 /// instructions of its target. `probe_read` reads operand 0 in tiles of
 /// kProbeReadBytes; a tile of the others makes

@@ -1,0 +1,179 @@
+//===- Matrix.cpp - products of matrices that are not packed --------------===//
+#include "Matrix.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+
+using namespace mlir;
+using namespace isthmus;
+
+namespace {
+using Values = KernelBuilder::Values;
+
+/// Rows of C at once, and vectors of each, whose sums fit the registers; of the
+/// rows that are left, one with more vectors.
+constexpr int64_t kRows = 6, kVectors = 2, kVectorsOfOne = 4;
+
+class MatrixEmitter {
+public:
+  MatrixEmitter(NodeBuilder &n, const Matrix &m)
+      : n(n), k(n.k), m(m),
+        lanes(k.vec(kLanes, m.sumType() == DataType::F32 ? Type(k.f32())
+                                                         : Type(k.i32()))) {}
+
+  void emit() {
+    Scalar blocks = m.rows / double(kRows), whole = blocks * double(kRows);
+    n.loop(n.index(0), blocks, [&](Scalar block) {
+      emitRows(block * double(kRows), kRows, kVectors);
+    });
+    n.loop(whole, m.rows, [&](Scalar row) { emitRows(row, 1, kVectorsOfOne); });
+  }
+
+private:
+  NodeBuilder &n;
+  KernelBuilder &k;
+  const Matrix &m;
+  const VectorType lanes;
+
+  void emitRows(Scalar row, int64_t rows, int64_t vectors) {
+    const auto width = double(vectors * kLanes);
+    Scalar blocks = m.columns / width;
+    n.loop(n.index(0), blocks, [&](Scalar block) {
+      emitBlock(row, rows, block * width, vectors, false);
+    });
+    Scalar start = blocks * width;
+    Scalar left = (m.columns - start + double(kLanes - 1)) / double(kLanes);
+    n.loop(n.index(0), left, [&](Scalar block) {
+      emitBlock(row, rows, start + block * double(kLanes), 1, true);
+    });
+  }
+
+  Value offset(Value base, Scalar bytes) { return k.ptr(base, bytes.value); }
+
+  void emitBlock(Scalar row, int64_t rows, Scalar column, int64_t vectors,
+                 bool partial) {
+    const auto bBytes = int64_t(rt::bytesOf(m.bType));
+    Value b = offset(m.b, column * double(bBytes));
+    Values a;
+    for (int64_t r = 0; r < rows; ++r)
+      a.push_back(offset(m.a, (row + double(r)) * m.aRow));
+    Value zero =
+        m.sumType() == DataType::F32 ? k.fcst(lanes, 0) : k.cst(lanes, 0);
+    Values sums =
+        k.loop(k.cst(0), m.inner.value, 1, Values(size_t(rows * vectors), zero),
+               [&](Value i, ValueRange state) {
+                 Values next(state.begin(), state.end());
+                 Scalar index{&n, i, DataType::I64};
+                 Value bAt = offset(b, index * m.bInner);
+                 Values columns;
+                 for (int64_t v = 0; v < vectors; ++v) {
+                   Value loaded = loadLanes(n, k.ptr(bAt, v * kLanes * bBytes),
+                                            m.bType, m.sumType());
+                   if (m.changeB)
+                     loaded = m.changeB(loaded, column + double(v * kLanes));
+                   columns.push_back(loaded);
+                 }
+                 for (int64_t r = 0; r < rows; ++r) {
+                   Scalar element =
+                       loadA(offset(a[size_t(r)], index * m.aInner));
+                   if (m.changeA)
+                     element = m.changeA(element, row + double(r));
+                   Value factor = k.splat(element.value, kLanes);
+                   for (int64_t v = 0; v < vectors; ++v) {
+                     Value &sum = next[size_t(r * vectors + v)];
+                     sum = m.sumType() == DataType::F32
+                               ? k.fma(factor, columns[size_t(v)], sum)
+                               : k.add(k.mul(factor, columns[size_t(v)]), sum);
+                   }
+                 }
+                 return next;
+               });
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t v = 0; v < vectors; ++v) {
+        Scalar at = column + double(v * kLanes), own = row + double(r);
+        Value result = sums[size_t(r * vectors + v)];
+        if (m.finish)
+          result = m.finish(result, own, at);
+        Value to = offset(m.c, own * m.cRow + at * 4.0);
+        if (partial)
+          storePart(result, to, m.columns - at);
+        else
+          k.store(result, to);
+      }
+  }
+
+  Scalar loadA(Value address) {
+    Scalar raw = {&n, nullptr, m.aType};
+    switch (m.aType) {
+    case DataType::F32:
+      return {&n, k.load(k.f32(), address), DataType::F32};
+    case DataType::U8:
+      raw.value =
+          arith::ExtUIOp::create(k.b, k.loc, k.i32(), k.load(k.i8(), address));
+      break;
+    default:
+      raw.value =
+          arith::ExtSIOp::create(k.b, k.loc, k.i32(), k.load(k.i8(), address));
+    }
+    return {&n, raw.value, DataType::I32};
+  }
+
+  /// The first `count` of 16 elements.
+  void storePart(Value vector, Value to, Scalar count) {
+    VectorType indices = k.vec(kLanes, k.i64());
+    SmallVector<int64_t> numbers;
+    for (int64_t i = 0; i < kLanes; ++i)
+      numbers.push_back(i);
+    Value places = arith::ConstantOp::create(
+        k.b, k.loc, DenseElementsAttr::get(indices, ArrayRef(numbers)));
+    Value mask = arith::CmpIOp::create(k.b, k.loc, arith::CmpIPredicate::slt,
+                                       places, k.splat(count.value, kLanes));
+    LLVM::MaskedStoreOp::create(k.b, k.loc, vector, to, mask, 4);
+  }
+};
+} // namespace
+
+Value isthmus::loadLanes(NodeBuilder &n, Value address, DataType stored,
+                         DataType type) {
+  KernelBuilder &k = n.k;
+  if (rt::bytesOf(stored) == 4)
+    return k.load(
+        k.vec(kLanes, type == DataType::F32 ? Type(k.f32()) : Type(k.i32())),
+        address);
+  Value bytes = k.load(k.vec(kLanes, k.i8()), address);
+  VectorType wide = k.vec(kLanes, k.i32());
+  return stored == DataType::U8
+             ? Value(arith::ExtUIOp::create(k.b, k.loc, wide, bytes))
+             : Value(arith::ExtSIOp::create(k.b, k.loc, wide, bytes));
+}
+
+bool isthmus::isMatrixType(DataType a, DataType b) {
+  auto isByte = [](DataType type) {
+    return type == DataType::I8 || type == DataType::U8;
+  };
+  return (a == DataType::F32 && b == DataType::F32) || (isByte(a) && isByte(b));
+}
+
+void isthmus::emitMatrix(NodeBuilder &n, const Matrix &matrix) {
+  MatrixEmitter(n, matrix).emit();
+}
+
+static Scalar blocksOf(Scalar count, int64_t block) {
+  return (count + double(block - 1)) / double(block);
+}
+
+Scalar isthmus::matrixTiles(NodeBuilder &, Scalar rows, Scalar columns) {
+  return blocksOf(rows, kMatrixRows) * blocksOf(columns, kMatrixColumns);
+}
+
+MatrixTile isthmus::matrixTile(NodeBuilder &, Scalar tile, Scalar rows,
+                               Scalar columns) {
+  Scalar across = max(blocksOf(columns, kMatrixColumns), 1);
+  Scalar down = tile / across;
+  MatrixTile result;
+  result.row = down * double(kMatrixRows);
+  result.column = (tile - down * across) * double(kMatrixColumns);
+  result.rows = min(rows - result.row, double(kMatrixRows));
+  result.columns = min(columns - result.column, double(kMatrixColumns));
+  return result;
+}

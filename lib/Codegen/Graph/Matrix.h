@@ -1,0 +1,56 @@
+//===- Matrix.h - products of matrices that are not packed ------*- C++ -*-===//
+#pragma once
+
+#include "isthmus/Codegen/Graph/Operators.h"
+
+namespace isthmus {
+
+/// C = A B, with B as it stands: rows one after another. Each element of C is
+/// one sum in the order of the inner dimension, in f32 (fused) or i32, so that
+/// it does not depend on how the work is cut.
+struct Matrix {
+  // Pointers to the first elements, and bytes between neighbours. Elements of a
+  // row of B, and of C, stand side by side; up to 60 bytes behind B may be
+  // read.
+  mlir::Value a, b, c;
+  Scalar aRow, aInner, bInner, cRow;
+  DataType aType, bType;
+  Scalar rows, columns, inner;
+
+  /// f32, or i32 for integers.
+  DataType sumType() const {
+    return isFloat(aType) ? DataType::F32 : DataType::I32;
+  }
+  /// Of 16 sums, at a row and from a column on, what is stored; null: as they
+  /// are.
+  std::function<mlir::Value(mlir::Value sums, Scalar row, Scalar column)>
+      finish;
+  /// Changes an element of A (a number of sumType), or 16 of B from a column
+  /// on, before they are multiplied.
+  std::function<Scalar(Scalar, Scalar row)> changeA;
+  std::function<mlir::Value(mlir::Value, Scalar column)> changeB;
+};
+
+/// Rows and columns of C that make a tile.
+inline constexpr int64_t kMatrixRows = 48, kMatrixColumns = 128;
+
+/// True if products of such tensors can be made so.
+bool isMatrixType(DataType a, DataType b);
+
+/// Emits the product. `matrix.rows` and `columns` are those of a tile.
+void emitMatrix(NodeBuilder &n, const Matrix &matrix);
+
+/// Tiles of a product with so many rows and columns, and where tile `tile`
+/// begins: row, column, and how many of each it has.
+Scalar matrixTiles(NodeBuilder &n, Scalar rows, Scalar columns);
+struct MatrixTile {
+  Scalar row, column, rows, columns;
+};
+MatrixTile matrixTile(NodeBuilder &n, Scalar tile, Scalar rows, Scalar columns);
+
+/// 16 elements of an operand from `linear` on, as numbers of `type` (f32 or
+/// i32).
+mlir::Value loadLanes(NodeBuilder &n, mlir::Value address, DataType stored,
+                      DataType type);
+
+} // namespace isthmus

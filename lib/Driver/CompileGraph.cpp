@@ -1,0 +1,206 @@
+//===- CompileGraph.cpp - from an ONNX file to a bundle -------------------===//
+#include "CompileParts.h"
+#include "isthmus/Codegen/ObjectEmitter.h"
+#include "isthmus/Conversion/GraphToKernels.h"
+#include "isthmus/Import/OnnxImport.h"
+#include "isthmus/InitAll.h"
+#include "isthmus/runtime/Error.h"
+#include "isthmus/runtime/MappedFile.h"
+
+#include <chrono>
+#include <map>
+#include <set>
+
+using namespace mlir;
+using namespace isthmus;
+using rt::Error;
+
+namespace {
+class GraphCompilation {
+public:
+  GraphCompilation(import::OnnxModel &model, const Topology &topology,
+                   const CompileOptions &options)
+      : model(model), topology(topology), options(options),
+        where(model.path.string()) {
+    DialectRegistry registry;
+    registerAllDialects(registry);
+    context.appendDialectRegistry(registry);
+    context.loadAllAvailableDialects();
+    // Diagnostics become the message of the exception.
+    context.getDiagEngine().registerHandler([this](Diagnostic &diagnostic) {
+      if (diagnostic.getSeverity() == DiagnosticSeverity::Error)
+        diagnostics += (diagnostics.empty() ? "" : "\n") + diagnostic.str();
+      return success();
+    });
+  }
+
+  CompileReport run(const std::filesystem::path &output) {
+    const auto start = std::chrono::steady_clock::now();
+    if (topology.devices.size() != 1)
+      throw Error("{}: an ONNX graph runs on one device, the topology has {}",
+                  where, topology.devices.size());
+    report("import", 0);
+    import();
+    dump();
+
+    BundleWriter writer(output);
+    bundle::Manifest manifest;
+    manifest.set_model(model.path.stem().string());
+    manifest.set_architecture("onnx");
+    describeTopology(topology, manifest);
+    bundle::Program *program = manifest.add_programs();
+    program->set_name("main");
+    writeKernels(writer, manifest, *program->mutable_graph());
+    writeConstants(writer, manifest);
+    bundle::Plan *plan = manifest.add_plans();
+    plan->set_name("compiled");
+    plan->add_stages();
+    rt::KeyStore keys;
+    writer.finish(manifest, keys);
+    CompileReport result;
+    result.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+            .count();
+    measure(output, result);
+    return result;
+  }
+
+private:
+  import::OnnxModel &model;
+  const Topology &topology;
+  const CompileOptions &options;
+  const std::string where;
+  MLIRContext context;
+  std::string diagnostics;
+  OwningOpRef<ModuleOp> module;
+  graph::ProgramOp program;
+  std::vector<graph::ConstantOp> constants; ///< in the order of their weights
+  std::map<const void *, uint32_t> weights;
+
+  [[noreturn]] void fail(const std::string &what) {
+    throw Error("{}: {}", where,
+                diagnostics.empty() ? what + " failed" : diagnostics);
+  }
+
+  void report(const std::string &stage, double fraction) {
+    if (options.progress)
+      options.progress(stage, fraction);
+  }
+
+  /// Builds the graph; operators without code become what they are defined as,
+  /// as long as that helps.
+  void import() {
+    std::vector<UnsupportedNode> unsupported;
+    std::string inlining;
+    for (int round = 0;; ++round) {
+      module = import::buildGraph(context, model);
+      if (failed(module->verify()))
+        fail("building the graph");
+      program = *module->getOps<graph::ProgramOp>().begin();
+      unsupported = findUnsupported(program);
+      std::set<std::string> names;
+      for (const UnsupportedNode &node : unsupported)
+        names.insert(node.op);
+      constexpr int kMostRounds = 8;
+      if (unsupported.empty() || round == kMostRounds)
+        break;
+      try {
+        if (!import::inlineOperators(model, [&](const std::string &op) {
+              return names.contains(op);
+            }))
+          break;
+      } catch (const Error &error) {
+        // What cannot be run counts more than why it cannot be replaced.
+        inlining = error.what();
+        break;
+      }
+    }
+    if (unsupported.empty())
+      return;
+    std::string list;
+    for (const UnsupportedNode &node : unsupported)
+      list += fmt::format("\n  {} (node '{}'): {}", node.op, node.name,
+                          node.reason);
+    if (!inlining.empty())
+      list += "\n" + inlining;
+    throw Error("{}: {} nodes cannot be run (operators of opset {}):{}", where,
+                unsupported.size(), import::kOpset, list);
+  }
+
+  void dump() {
+    if (options.dumpIR.empty())
+      return;
+    std::error_code error;
+    llvm::raw_fd_ostream file(options.dumpIR, error);
+    if (error)
+      throw Error("{}: {}", options.dumpIR, error.message());
+    module->print(file);
+  }
+
+  void writeKernels(BundleWriter &writer, bundle::Manifest &manifest,
+                    bundle::Graph &graph) {
+    const auto targets = targetsOf(topology);
+    auto addWeight = [&](graph::ConstantOp op) {
+      auto [found, fresh] = weights.try_emplace(op.getAsOpaquePointer(),
+                                                uint32_t(constants.size()));
+      if (fresh)
+        constants.push_back(op);
+      return found->second;
+    };
+    for (size_t i = 0; i < targets.size(); ++i) {
+      report("kernels", double(i) / double(targets.size()));
+      OwningOpRef<ModuleOp> kernels =
+          ModuleOp::create(UnknownLoc::get(&context), "kernels");
+      graph.Clear();
+      convertGraph(program, *kernels, *targets[i], addWeight, graph);
+      std::string library;
+      if (failed(approximateMath(*kernels)) ||
+          failed(emitKernelLibrary(*kernels, *targets[i], &library, nullptr,
+                                   true)))
+        fail("compiling kernels");
+      addKernelLibrary(writer, manifest, *targets[i], "", library);
+    }
+  }
+
+  void writeConstants(BundleWriter &writer, bundle::Manifest &manifest) {
+    const uint32_t blob = writer.beginBlob("weights");
+    std::map<std::string, rt::MappedFile> files;
+    for (size_t i = 0; i < constants.size(); ++i) {
+      graph::ConstantOp op = constants[i];
+      report("weights", double(i) / double(constants.size()));
+      auto type = cast<RankedTensorType>(op.getType());
+      bundle::Weight *weight = manifest.add_weights();
+      auto name = dyn_cast<NameLoc>(op.getLoc());
+      weight->set_name(name ? name.getName().str() : "");
+      weight->set_blob(blob);
+      weight->set_offset(writer.align(64));
+      weight->set_format(
+          std::string(rt::nameOf(graph::dataTypeOf(type.getElementType()))));
+      const uint64_t bytes =
+          uint64_t(type.getNumElements()) *
+          rt::bytesOf(graph::dataTypeOf(type.getElementType()));
+      weight->set_size(bytes);
+      if (op.getValue()) {
+        const std::vector<char> values = graph::toBytes(*op.getValue());
+        writer.append(std::as_bytes(std::span(values)));
+        continue;
+      }
+      const std::string path = op.getFile()->str();
+      auto &file = files.try_emplace(path, path).first->second;
+      writer.append(
+          file.slice(uint64_t(*op.getOffset()), bytes, weight->name()));
+    }
+    // Kernels may read a vector beyond the last element.
+    writer.append(std::vector<std::byte>(64));
+    writer.endBlob();
+    report("weights", 1);
+  }
+};
+} // namespace
+
+CompileReport isthmus::compile(import::OnnxModel &model,
+                               const Topology &topology,
+                               const CompileOptions &options,
+                               const std::filesystem::path &output) {
+  return GraphCompilation(model, topology, options).run(output);
+}

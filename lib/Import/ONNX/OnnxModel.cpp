@@ -1,0 +1,349 @@
+//===- OnnxModel.cpp - an ONNX file, checked and in one version -----------===//
+#include "isthmus/Import/OnnxModel.h"
+
+#include "OnnxFile.h"
+#include "Ranks.h"
+#include "isthmus/runtime/Error.h"
+#include "isthmus/runtime/MappedFile.h"
+
+#include <bit>
+#include <charconv>
+#include <cstring>
+#include <onnx/checker.h>
+#include <onnx/inliner/inliner.h>
+#include <onnx/onnx_pb.h>
+#include <onnx/shape_inference/implementation.h>
+#include <onnx/version_converter/convert.h>
+#include <optional>
+#include <set>
+#include <sys/stat.h>
+#include <unistd.h>
+
+using namespace isthmus;
+using namespace isthmus::import;
+using rt::DataType;
+using rt::Error;
+
+/// Initializers of at least so many bytes stay in the file.
+static constexpr uint64_t kLarge = 1024;
+
+OnnxModel::OnnxModel() : proto(std::make_unique<onnx::ModelProto>()) {}
+OnnxModel::~OnnxModel() = default;
+OnnxModel::OnnxModel(OnnxModel &&) noexcept = default;
+
+/// Bytes that a tensor's values take in a file.
+static uint64_t packedBytes(const onnx::TensorProto &tensor) {
+  uint64_t count = 1;
+  for (int64_t size : tensor.dims()) {
+    if (size < 0 || (size > 0 && count > (uint64_t(1) << 48) / uint64_t(size)))
+      throw Error("tensor '{}': impossible sizes", tensor.name());
+    count *= uint64_t(size);
+  }
+  return (count * rt::packedBits(DataType(tensor.data_type())) + 7) / 8;
+}
+
+/// Where the values of a tensor with external data are. The ONNX library
+/// refuses paths and links that leave the folder.
+static TensorPlace externalPlace(const std::filesystem::path &folder,
+                                 const onnx::TensorProto &tensor) {
+  TensorPlace place{{}, 0, packedBytes(tensor)};
+  std::string location;
+  std::optional<uint64_t> length;
+  for (const auto &entry : tensor.external_data()) {
+    uint64_t number = 0;
+    const std::string &text = entry.value();
+    auto parse = [&] {
+      auto [end, error] =
+          std::from_chars(text.data(), text.data() + text.size(), number);
+      if (error != std::errc() || end != text.data() + text.size())
+        throw Error("tensor '{}': {} of its external data is '{}'",
+                    tensor.name(), entry.key(), text);
+      return number;
+    };
+    if (entry.key() == "location")
+      location = text;
+    else if (entry.key() == "offset")
+      place.offset = parse();
+    else if (entry.key() == "length")
+      length = parse();
+  }
+  const auto fd = onnx::checker::open_external_data(
+      folder.string().empty() ? "." : folder.string(), location, tensor.name(),
+      true);
+  struct stat info{};
+  const bool known = fstat(int(fd), &info) == 0;
+  close(int(fd));
+  if (!known || place.bytes > uint64_t(info.st_size) ||
+      place.offset > uint64_t(info.st_size) - place.bytes ||
+      (length && *length != place.bytes))
+    throw Error("tensor '{}': its {} bytes at {} are not what '{}' holds",
+                tensor.name(), place.bytes, place.offset, location);
+  place.file = folder / location;
+  return place;
+}
+
+static bool isExternal(const onnx::TensorProto &tensor) {
+  return tensor.data_location() == onnx::TensorProto::EXTERNAL;
+}
+
+/// Makes an initializer whose values stay where they are an input of the graph:
+/// the ONNX library then knows its type, and has nothing to copy.
+static void addPlace(OnnxModel &model, const onnx::TensorProto &tensor,
+                     TensorPlace place) {
+  if (place.bytes != packedBytes(tensor))
+    throw Error("tensor '{}': {} bytes for sizes that need {}", tensor.name(),
+                place.bytes, packedBytes(tensor));
+  model.places.emplace(tensor.name(), std::move(place));
+  auto &inputs = *model.proto->mutable_graph()->mutable_input();
+  for (const auto &input : inputs)
+    if (input.name() == tensor.name())
+      return;
+  auto *input = inputs.Add();
+  input->set_name(tensor.name());
+  auto *type = input->mutable_type()->mutable_tensor_type();
+  type->set_elem_type(tensor.data_type());
+  type->mutable_shape();
+  for (int64_t size : tensor.dims())
+    type->mutable_shape()->add_dim()->set_dim_value(size);
+}
+
+/// Reads the values of a small tensor with external data into it.
+static void loadExternal(onnx::TensorProto &tensor, const TensorPlace &place) {
+  rt::MappedFile file(place.file);
+  auto bytes = file.slice(place.offset, place.bytes, tensor.name());
+  tensor.set_raw_data(bytes.data(), bytes.size());
+  tensor.clear_external_data();
+  tensor.clear_data_location();
+}
+
+static void readInitializers(OnnxModel &model, const CutFile &file) {
+  onnx::GraphProto &graph = *model.proto->mutable_graph();
+  for (const CutFile::Cut &cut : file.cuts) {
+    onnx::TensorProto tensor;
+    if (!tensor.ParseFromString(cut.tensor))
+      throw Error("an initializer cannot be parsed");
+    const bool packed = rt::packedBits(DataType(tensor.data_type())) % 8 != 0;
+    if (!packed && std::endian::native == std::endian::little) {
+      addPlace(model, tensor, {model.path, cut.offset, cut.bytes});
+      continue;
+    }
+    loadExternal(tensor, {model.path, cut.offset, cut.bytes});
+    *graph.add_initializer() = std::move(tensor);
+  }
+  google::protobuf::RepeatedPtrField<onnx::TensorProto> kept;
+  for (onnx::TensorProto &tensor : *graph.mutable_initializer()) {
+    if (isExternal(tensor)) {
+      TensorPlace place = externalPlace(model.path.parent_path(), tensor);
+      if (place.bytes >= kLarge &&
+          rt::packedBits(DataType(tensor.data_type())) % 8 == 0) {
+        addPlace(model, tensor, std::move(place));
+        continue;
+      }
+      loadExternal(tensor, place);
+    }
+    *kept.Add() = std::move(tensor);
+  }
+  graph.mutable_initializer()->Swap(&kept);
+}
+
+/// Inputs of the caller: not what has a value in the file.
+static std::set<std::string> initialized(const OnnxModel &model) {
+  std::set<std::string> names;
+  for (const auto &tensor : model.proto->graph().initializer())
+    names.insert(tensor.name());
+  for (const auto &[name, place] : model.places)
+    names.insert(name);
+  return names;
+}
+
+static void forgetSizes(onnx::TypeProto &type) {
+  if (type.has_tensor_type() && type.tensor_type().has_shape())
+    for (auto &dim :
+         *type.mutable_tensor_type()->mutable_shape()->mutable_dim())
+      dim.Clear();
+  if (type.has_sequence_type())
+    forgetSizes(*type.mutable_sequence_type()->mutable_elem_type());
+  if (type.has_optional_type())
+    forgetSizes(*type.mutable_optional_type()->mutable_elem_type());
+}
+
+static void forgetSizes(OnnxModel &model) {
+  onnx::GraphProto &graph = *model.proto->mutable_graph();
+  const auto fixed = initialized(model);
+  for (auto &input : *graph.mutable_input())
+    if (!fixed.contains(input.name()))
+      forgetSizes(*input.mutable_type());
+  for (auto &output : *graph.mutable_output())
+    forgetSizes(*output.mutable_type());
+  graph.clear_value_info();
+}
+
+static void inferTypes(onnx::ModelProto &model) {
+  // Ranks that the library leaves open are filled in, and may tell it more.
+  for (int round = 0; round < 8; ++round) {
+    onnx::shape_inference::InferShapes(
+        model, onnx::OpSchemaRegistry::Instance(),
+        onnx::ShapeInferenceOptions(/*check_type=*/true, /*strict_mode=*/0,
+                                    /*data_prop=*/true));
+    if (!inferRanks(*model.mutable_graph()))
+      return;
+  }
+}
+
+OnnxModel isthmus::import::readOnnx(const std::filesystem::path &path,
+                                    const OnnxOptions &options) {
+  OnnxModel model;
+  model.path = path;
+  const char *step = "reading";
+  try {
+    {
+      rt::MappedFile file(path);
+      CutFile cut = cutInitializers(path.string(), file.bytes(), kLarge);
+      if (!model.proto->ParseFromString(cut.model) || !model.proto->has_graph())
+        throw Error("not an ONNX model");
+      readInitializers(model, cut);
+    }
+    step = "checking";
+    onnx::checker::check_model(*model.proto);
+    if (options.dynamicSizes)
+      forgetSizes(model);
+    step = "inlining functions";
+    onnx::inliner::InlineLocalFunctions(*model.proto, true);
+    step = "converting operators";
+    int64_t version = 0;
+    for (const auto &opset : model.proto->opset_import())
+      if (opset.domain().empty() || opset.domain() == "ai.onnx")
+        version = opset.version();
+    if (version != 0 && version < kOpset)
+      *model.proto =
+          onnx::version_conversion::ConvertVersion(*model.proto, kOpset);
+    step = "inferring types";
+    inferTypes(*model.proto);
+  } catch (const Error &error) {
+    throw Error("{}: {}", path.string(), error.what());
+  } catch (const std::exception &error) {
+    throw Error("{}: {}: {}", path.string(), step, error.what());
+  }
+  return model;
+}
+
+bool isthmus::import::inlineOperators(
+    OnnxModel &model,
+    const std::function<bool(const std::string &op)> &wanted) {
+  struct Wanted : onnx::inliner::FunctionIdSet {
+    const std::function<bool(const std::string &)> &wanted;
+    explicit Wanted(const std::function<bool(const std::string &)> &wanted)
+        : wanted(wanted) {}
+    bool Contains(const std::string &, const std::string &name) const override {
+      return wanted(name);
+    }
+  };
+  const int before = model.proto->graph().node_size();
+  std::string first = model.proto->graph().SerializeAsString();
+  try {
+    // The inliner asks for the type of every input of a call, and takes those
+    // that are missing for values without a name.
+    auto *missing = model.proto->mutable_graph()->add_value_info();
+    missing->mutable_type()->mutable_tensor_type()->set_elem_type(
+        onnx::TensorProto::FLOAT);
+    onnx::inliner::InlineSelectedFunctions(*model.proto, Wanted(wanted),
+                                           nullptr);
+    auto &infos = *model.proto->mutable_graph()->mutable_value_info();
+    for (int i = infos.size(); i-- > 0;)
+      if (infos.Get(i).name().empty())
+        infos.DeleteSubrange(i, 1);
+    inferTypes(*model.proto);
+  } catch (const std::exception &error) {
+    throw Error("{}: replacing operators by their definitions: {}",
+                model.path.string(), error.what());
+  }
+  return model.proto->graph().node_size() != before ||
+         model.proto->graph().SerializeAsString() != first;
+}
+
+//===----------------------------------------------------------------------===//
+// Values
+//===----------------------------------------------------------------------===//
+
+/// Two or more elements of less than eight bits share a byte; here each has
+/// one.
+static std::vector<char> unpack(const std::string &packed, DataType type,
+                                uint64_t count) {
+  const unsigned bits = unsigned(rt::packedBits(type)), perByte = 8 / bits;
+  const bool isSigned = type == DataType::I4 || type == DataType::I2;
+  std::vector<char> result;
+  for (uint64_t i = 0; i < count; ++i) {
+    unsigned value = uint8_t(packed[i / perByte]) >> (i % perByte * bits) &
+                     ((1u << bits) - 1);
+    if (isSigned && value >> (bits - 1))
+      value |= 0xffu << bits;
+    result.push_back(char(value));
+  }
+  return result;
+}
+
+template <typename To, typename From>
+static std::vector<char> copyAs(const From &values) {
+  std::vector<char> result(size_t(values.size()) * sizeof(To));
+  for (int i = 0; i < values.size(); ++i) {
+    const To value = To(values.Get(i));
+    std::memcpy(result.data() + size_t(i) * sizeof(To), &value, sizeof(To));
+  }
+  return result;
+}
+
+std::vector<char> isthmus::import::tensorBytes(const void *tensorProto) {
+  const auto &tensor = *static_cast<const onnx::TensorProto *>(tensorProto);
+  const auto type = DataType(tensor.data_type());
+  uint64_t count = 1;
+  for (int64_t size : tensor.dims())
+    count *= uint64_t(size);
+  const uint64_t packed = packedBytes(tensor);
+  std::vector<char> result;
+  if (isExternal(tensor))
+    throw Error("tensor '{}': external data of an attribute is not supported",
+                tensor.name());
+  if (tensor.has_raw_data()) {
+    const std::string &raw = tensor.raw_data();
+    if (raw.size() == packed)
+      result = rt::packedBits(type) < 8
+                   ? unpack(raw, type, count)
+                   : std::vector<char>(raw.begin(), raw.end());
+  } else {
+    switch (type) {
+    case DataType::F32:
+    case DataType::C64:
+      result = copyAs<float>(tensor.float_data());
+      break;
+    case DataType::F64:
+    case DataType::C128:
+      result = copyAs<double>(tensor.double_data());
+      break;
+    case DataType::I64:
+      result = copyAs<int64_t>(tensor.int64_data());
+      break;
+    case DataType::U64:
+      result = copyAs<uint64_t>(tensor.uint64_data());
+      break;
+    case DataType::U32:
+      result = copyAs<uint32_t>(tensor.uint64_data());
+      break;
+    case DataType::I32:
+      result = copyAs<int32_t>(tensor.int32_data());
+      break;
+    default:
+      if (rt::packedBits(type) < 8) {
+        std::vector<char> bytes = copyAs<uint8_t>(tensor.int32_data());
+        if (bytes.size() == packed)
+          result = unpack({bytes.begin(), bytes.end()}, type, count);
+      } else if (rt::bytesOf(type) == 1) {
+        result = copyAs<uint8_t>(tensor.int32_data());
+      } else if (rt::bytesOf(type) == 2) {
+        result = copyAs<uint16_t>(tensor.int32_data());
+      }
+    }
+  }
+  if (result.size() != count * rt::bytesOf(type))
+    throw Error("tensor '{}': its values do not fit its sizes", tensor.name());
+  return result;
+}

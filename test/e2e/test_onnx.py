@@ -1,0 +1,149 @@
+"""ONNX: the backend's node tests, and graphs on the command line."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import onnx.parser
+import pytest
+
+from conftest import BIN, ROOT
+
+sys.path.insert(0, str(ROOT / "test/onnx"))
+import report  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def conformance(tmp_path_factory):
+    """The folder of cases and what became of each, with and without sizes."""
+    folder = tmp_path_factory.mktemp("onnx")
+    subprocess.run([sys.executable, ROOT / "test/onnx/write_cases.py", folder / "cases"], check=True)
+    done = subprocess.run([BIN / "onnx-conformance", folder / "cases", "--jobs", str(os.cpu_count())],
+                          capture_output=True, text=True, check=True, timeout=1500)
+    return folder / "cases", [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_conformance(conformance):
+    """Just what the list says fails: what starts to pass must be taken off it."""
+    _, results = conformance
+    assert len(results) == 2 * 1884
+    failures = {f"{r['case']} {r['mode']}": r["message"] for r in results if not r["passed"]}
+    expected = set()
+    for line in (ROOT / "test/onnx/expected_failures.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            expected.add(line)
+    unexpected = {case: message for case, message in failures.items() if case not in expected}
+    assert not unexpected
+    assert not expected - set(failures), "these pass now: take them off the list"
+
+
+def test_operators_page(conformance):
+    folder, results = conformance
+    assert (ROOT / "docs/onnx-operators.md").read_text() == report.report(results, folder)
+
+
+MODEL = """
+<ir_version: 9, opset_import: ["" : 17]>
+main (float[N, 16] x, int64[2] sizes) => (float[A, B] y, bool[N, 16] positive) {
+  p = MatMul(x, w)
+  s = Softmax<axis = -1>(p)
+  y = Reshape(s, sizes)
+  zero = Constant<value = float {0}>()
+  positive = Greater(x, zero)
+}"""
+
+
+@pytest.fixture
+def model():
+    weight = np.random.default_rng(1).standard_normal((16, 16)).astype(np.float32)
+    parsed = onnx.parser.parse_model(MODEL)
+    parsed.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    return parsed, weight
+
+
+def test_run(isthmus, model, tmp_path):
+    parsed, weight = model
+    onnx.save(parsed, tmp_path / "m.onnx")
+    isthmus("compile", tmp_path / "m.onnx", "-o", tmp_path / "m.isth")
+    x = np.random.default_rng(2).standard_normal((6, 16)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "sizes.npy", np.array([3, -1]))
+    inputs = ["--input", f"x={tmp_path}/x.npy", "--input", f"sizes={tmp_path}/sizes.npy"]
+    isthmus("run", tmp_path / "m.isth", *inputs, "-o", tmp_path / "out")
+    logits = x @ weight
+    wanted = np.exp(logits - logits.max(-1, keepdims=True))
+    wanted /= wanted.sum(-1, keepdims=True)
+    assert np.allclose(np.load(tmp_path / "out/y.npy"), wanted.reshape(3, -1), atol=1e-6)
+    assert (np.load(tmp_path / "out/positive.npy") == (x > 0)).all()
+    printed = json.loads(isthmus("run", tmp_path / "m.isth", *inputs, "--json", "--threads", "1"))
+    assert printed["y"]["shape"] == [3, 32] and printed["positive"]["type"] == "bool"
+    described = isthmus("inspect", tmp_path / "m.isth")
+    assert "x: float32 [?, 16]" in described and "positive: bool [?, 16]" in described
+    timed = json.loads(isthmus("bench", tmp_path / "m.isth", "--shape", "x=6,16", *inputs[2:], "--profile", "--json"))
+    assert timed["seconds"] > 0 and {"operator", "nodes", "seconds"} == set(timed["profile"][0])
+    assert {entry["operator"] for entry in timed["profile"]} == {"MatMul", "Softmax", "Reshape", "Greater"}
+
+
+def test_errors(isthmus, model, tmp_path):
+    parsed, _ = model
+    onnx.save(parsed, tmp_path / "m.onnx")
+    isthmus("compile", tmp_path / "m.onnx", "-o", tmp_path / "m.isth")
+    np.save(tmp_path / "x.npy", np.zeros((6, 15), np.float32))
+    np.save(tmp_path / "sizes.npy", np.array([5, -1]))
+    sizes = ["--input", f"sizes={tmp_path}/sizes.npy"]
+    assert "--input sizes=FILE.npy" in isthmus.fails("run", tmp_path / "m.isth", "--input", f"x={tmp_path}/x.npy")
+    assert "'x' must be float32 [?, 16]" in isthmus.fails("run", tmp_path / "m.isth", "--input", f"x={tmp_path}/x.npy", *sizes)
+    np.save(tmp_path / "x.npy", np.zeros((6, 16), np.float32))
+    message = isthmus.fails("run", tmp_path / "m.isth", "--input", f"x={tmp_path}/x.npy", *sizes)
+    assert "Reshape" in message and "96" in message
+    assert "is not NAME=" in isthmus.fails("run", tmp_path / "m.isth", "--input", f"z={tmp_path}/x.npy")
+    # Everything that cannot be run is listed.
+    strange = onnx.parser.parse_model("""
+        <ir_version: 9, opset_import: ["" : 17, "far.away" : 1]>
+        main (float[N] x) => (float[N] y) {
+          a = far.away.First(x)
+          b = Relu(a)
+          y = far.away.Second(b)
+        }""")
+    onnx.save(strange, tmp_path / "strange.onnx")
+    message = isthmus.fails("compile", tmp_path / "strange.onnx", "-o", tmp_path / "s.isth")
+    assert "far.away.First" in message and "far.away.Second" in message and "opset 28" in message
+    (tmp_path / "broken.onnx").write_bytes(b"\x3a\xff\xff\xff\xff\x0f")
+    assert "at byte" in isthmus.fails("compile", tmp_path / "broken.onnx", "-o", tmp_path / "s.isth")
+
+
+def with_external_data(model, folder, location):
+    """Says that the weight's values are in `location`."""
+    parsed, _ = model
+    weight = parsed.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    del weight.external_data[:]
+    for key, value in (("location", location), ("offset", "0"), ("length", "1024")):
+        weight.external_data.add(key=key, value=value)
+    (folder / "m.onnx").write_bytes(parsed.SerializeToString())
+
+
+def test_external_data(isthmus, model, tmp_path):
+    """It is read from the model's folder, and from nowhere else."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(4096))
+    (folder / "data").write_bytes(bytes(1024))
+    compile_it = ("compile", folder / "m.onnx", "-o", tmp_path / "m.isth")
+    with_external_data(model, folder, "data")
+    isthmus(*compile_it)
+    os.symlink(secret, folder / "link")
+    os.link(secret, folder / "hard")
+    for location in ("../secret", str(secret), "link", "hard", "missing", "."):
+        with_external_data(model, folder, location)
+        assert "w" in isthmus.fails(*compile_it)
+    # Longer than the file.
+    (folder / "data").write_bytes(bytes(1000))
+    with_external_data(model, folder, "data")
+    assert "1024 bytes" in isthmus.fails(*compile_it)
