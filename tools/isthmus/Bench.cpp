@@ -221,6 +221,12 @@ void cli::addBench(CLI::App &app) {
           [o](const std::string &text) { o->shapes.push_back(text); },
           "sizes of an ONNX graph's input: NAME=1,3,224,224")
       ->trigger_on_parse();
+  command
+      ->add_option_function<std::string>(
+          "--input",
+          [o](const std::string &text) { o->inputs.push_back(text); },
+          "values of an ONNX graph's input: NAME=FILE.npy")
+      ->trigger_on_parse();
   command->callback([o] {
     rt::Bundle bundle = openTrusted(o->session.bundle);
     if (isGraph(bundle))
