@@ -41,7 +41,6 @@ public:
                   where, topology.devices.size());
     report("import", 0);
     import();
-    dump();
 
     BundleWriter writer(output);
     bundle::Manifest manifest;
@@ -115,6 +114,7 @@ private:
         break;
       }
     }
+    dump(); // also of what cannot be run
     if (unsupported.empty())
       return;
     std::string list;

@@ -4,6 +4,7 @@
 //
 //===----------------------------------------------------------------------===//
 #include "../Completion.h"
+#include "../Sizes.h"
 #include "Tune.h"
 #include "isthmus/Driver/Compile.h"
 #include "isthmus/Driver/TunedSchedule.h"
@@ -64,6 +65,19 @@ readSchedules(const std::string &option, const Topology &topology) {
       schedules[target->name] = toString(found->best);
   }
   return schedules;
+}
+
+/// NAME=1,3,224,224, for several inputs.
+static std::map<std::string, std::vector<int64_t>>
+parseShapes(const std::vector<std::string> &texts) {
+  std::map<std::string, std::vector<int64_t>> shapes;
+  for (const std::string &text : texts) {
+    const size_t equals = text.find('=');
+    if (equals == std::string::npos)
+      throw rt::Error("'{}' is not NAME=SIZES", text);
+    shapes[text.substr(0, equals)] = cli::parseSizes(text.substr(equals + 1));
+  }
+  return shapes;
 }
 
 static CompileReport compileCheckpoint(const std::string &model,
@@ -140,6 +154,13 @@ static int run(int argc, char **argv) {
   app.add_option("--seed", seed, "seed of generated weights");
   app.add_option("--layers", generatedLayers,
                  "layers of a generated model (default: the shape's)");
+  std::vector<std::string> shapes;
+  app.add_option_function<std::string>(
+         "--shape",
+         [&](const std::string &text) { shapes.push_back(text); },
+         "of an .onnx file: sizes that an input always has, "
+         "NAME=1,3,224,224")
+      ->trigger_on_parse();
   app.add_option("--dump-ir", options.dumpIR,
                  "write the model after all fm passes to this file");
   app.add_option("-o,--output", output, "the bundle to write")->required();
@@ -166,7 +187,7 @@ static int run(int argc, char **argv) {
     fmt::print(stderr, "schedule for {}: {}\n", name, text);
   CompileReport report;
   if (std::filesystem::path(model).extension() == ".onnx") {
-    import::OnnxModel graph = import::readOnnx(model);
+    import::OnnxModel graph = import::readOnnx(model, {false, parseShapes(shapes)});
     report = compile(graph, topology, options, output);
   } else {
     report = compileCheckpoint(model, generatedLayers, seed, topology, options,

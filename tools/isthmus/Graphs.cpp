@@ -1,12 +1,12 @@
 //===- Graphs.cpp - graphs of tensors (ONNX) on the command line ----------===//
 #include "Graphs.h"
 
+#include "../Sizes.h"
 #include "Npy.h"
 #include "isthmus/runtime/Error.h"
 
 #include <algorithm>
 #include <bit>
-#include <charconv>
 #include <chrono>
 #include <cstring>
 #include <fmt/format.h>
@@ -299,21 +299,6 @@ void cli::runGraph(rt::Bundle bundle, const SessionOptions &session,
 //===----------------------------------------------------------------------===//
 // bench
 //===----------------------------------------------------------------------===//
-
-static std::vector<int64_t> parseSizes(const std::string &text) {
-  std::vector<int64_t> sizes;
-  for (size_t at = 0; at < text.size();) {
-    size_t comma = std::min(text.find(',', at), text.size());
-    int64_t size = 0;
-    auto [end, error] =
-        std::from_chars(text.data() + at, text.data() + comma, size);
-    if (error != std::errc() || end != text.data() + comma || size < 0)
-      throw rt::Error("'{}' is not a list of sizes: 1,3,224,224", text);
-    sizes.push_back(size);
-    at = comma + 1;
-  }
-  return sizes;
-}
 
 void cli::benchGraph(rt::Bundle bundle, const SessionOptions &session,
                      const GraphBenchOptions &options) {

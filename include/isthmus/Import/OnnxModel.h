@@ -47,6 +47,8 @@ struct OnnxModel {
 struct OnnxOptions {
   /// Sizes of inputs count as unknown, whatever the file says.
   bool dynamicSizes = false;
+  /// Sizes that inputs will have, by name: kernels are made for them alone.
+  std::map<std::string, std::vector<int64_t>> sizes;
 };
 
 /// Reads an ONNX file: parses, checks, inlines functions, converts to kOpset,

@@ -147,6 +147,27 @@ Value isthmus::loadLanes(NodeBuilder &n, Value address, DataType stored,
              : Value(arith::ExtSIOp::create(k.b, k.loc, wide, bytes));
 }
 
+Scalar isthmus::dotProduct(NodeBuilder &n, Value a, Value b, Scalar count) {
+  KernelBuilder &k = n.k;
+  const VectorType lanes = k.vec(kLanes, k.f32());
+  constexpr int64_t kBytes = kLanes * 4;
+  Value blocks = k.div(count.value, kLanes);
+  auto sums = k.loop(k.cst(0), blocks, 1, {k.zeros(kLanes)},
+                     [&](Value i, ValueRange state) -> Values {
+                       Value at = k.mul(i, kBytes);
+                       return {k.fma(k.load(lanes, k.ptr(a, at)),
+                                     k.load(lanes, k.ptr(b, at)), state[0])};
+                     });
+  auto rest =
+      k.loop(k.mul(blocks, kLanes), count.value, 1, {k.reduceAdd(sums[0])},
+             [&](Value i, ValueRange state) -> Values {
+               Value at = k.mul(i, 4);
+               return {k.fma(k.load(k.f32(), k.ptr(a, at)),
+                             k.load(k.f32(), k.ptr(b, at)), state[0])};
+             });
+  return {&n, rest[0], DataType::F32};
+}
+
 bool isthmus::isMatrixType(DataType a, DataType b) {
   auto isByte = [](DataType type) {
     return type == DataType::I8 || type == DataType::U8;

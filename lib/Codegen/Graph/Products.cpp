@@ -358,12 +358,22 @@ void computeGemm(NodeBuilder &n) {
   Gemm g(n);
   const double alpha = n.number("alpha", 1), beta = n.number("beta", 1);
   const DataType type = sumType(n);
+  // Rows of both, as linear layers of PyTorch are exported.
+  const bool rowsOfBoth = g.transB && !g.transA &&
+                          n.operand(0).type == DataType::F32 &&
+                          n.operand(1).type == DataType::F32;
   n.gather([&](State at) {
-    Scalar sum = n.sum(n.index(0), g.inner, n.constant(type, 0), [&](Scalar k) {
-      Scalar a = n.load(0, g.transA ? Scalars{k, at[0]} : Scalars{at[0], k});
-      Scalar b = n.load(1, g.transB ? Scalars{at[1], k} : Scalars{k, at[1]});
-      return a * b;
-    });
+    Scalar sum =
+        rowsOfBoth
+            ? dotProduct(n, n.address(0, at[0] * g.inner),
+                         n.address(1, at[1] * g.inner), g.inner)
+            : n.sum(n.index(0), g.inner, n.constant(type, 0), [&](Scalar k) {
+                Scalar a =
+                    n.load(0, g.transA ? Scalars{k, at[0]} : Scalars{at[0], k});
+                Scalar b =
+                    n.load(1, g.transB ? Scalars{at[1], k} : Scalars{k, at[1]});
+                return a * b;
+              });
     // Integers take whole factors only.
     if (alpha != 1)
       sum = sum * alpha;

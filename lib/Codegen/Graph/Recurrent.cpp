@@ -4,7 +4,7 @@
 // the states in the thread's scratch memory.
 //
 //===----------------------------------------------------------------------===//
-#include "isthmus/Codegen/Graph/Operators.h"
+#include "Matrix.h"
 
 #include "mlir/IR/BuiltinAttributes.h"
 
@@ -110,10 +110,19 @@ public:
         (hidden * double(d * 2 * gates + gate + (recurrent ? gates : 0))) + i);
   }
 
+  /// True if all is f32 as it stands.
+  bool plain() const {
+    return n.operand(0).type == DataType::F32 &&
+           n.operand(1).type == DataType::F32 &&
+           n.operand(2).type == DataType::F32;
+  }
+
   /// W x of a gate.
   Scalar fromInput(size_t d, size_t gate, Scalar i, Scalar t, Scalar b) {
     Scalar row = (hidden * double(d * gates + gate) + i) * features;
     Scalar x = (batchFirst ? b * steps + t : t * batch + b) * features;
+    if (plain())
+      return dotProduct(n, n.address(1, row), n.address(0, x), features);
     return n.sum(n.index(0), features, n.constant(type, 0), [&](Scalar k) {
       return n.load(1, row + k) * n.load(0, x + k);
     });
@@ -121,6 +130,10 @@ public:
   /// R h of a gate; h stands in an area of the scratch.
   Scalar fromState(size_t d, size_t gate, Scalar i, size_t area) {
     Scalar row = (hidden * double(d * gates + gate) + i) * hidden;
+    if (plain())
+      return dotProduct(n, n.address(2, row),
+                        n.k.ptr(n.k.scratch, place(area, n.index(0)).value),
+                        hidden);
     return n.sum(n.index(0), hidden, n.constant(type, 0),
                  [&](Scalar k) { return n.load(2, row + k) * get(area, k); });
   }

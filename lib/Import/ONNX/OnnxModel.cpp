@@ -3,12 +3,14 @@
 
 #include "OnnxFile.h"
 #include "Ranks.h"
+#include "Simplify.h"
 #include "isthmus/runtime/Error.h"
 #include "isthmus/runtime/MappedFile.h"
 
 #include <bit>
 #include <charconv>
 #include <cstring>
+#include <fmt/ranges.h>
 #include <onnx/checker.h>
 #include <onnx/inliner/inliner.h>
 #include <onnx/onnx_pb.h>
@@ -178,13 +180,48 @@ static void forgetSizes(OnnxModel &model) {
   graph.clear_value_info();
 }
 
+/// Fixes the sizes of an input. Throws Error if the model says other ones.
+static void setSizes(onnx::GraphProto &graph, const std::string &name,
+                     const std::vector<int64_t> &sizes) {
+  std::string known;
+  for (auto &input : *graph.mutable_input()) {
+    known += " " + input.name();
+    if (input.name() != name)
+      continue;
+    auto &type = *input.mutable_type()->mutable_tensor_type();
+    const bool ranked = type.has_shape();
+    auto fits = [&] {
+      if (!ranked)
+        return true;
+      if (size_t(type.shape().dim_size()) != sizes.size())
+        return false;
+      for (size_t d = 0; d < sizes.size(); ++d)
+        if (const auto &dim = type.shape().dim(int(d));
+            dim.has_dim_value() && dim.dim_value() != sizes[d])
+          return false;
+      return true;
+    };
+    if (!input.type().has_tensor_type() || !fits())
+      throw Error("input '{}' cannot have the sizes {}", name,
+                  fmt::join(sizes, " x "));
+    type.mutable_shape()->clear_dim();
+    for (int64_t size : sizes)
+      type.mutable_shape()->add_dim()->set_dim_value(size);
+    return;
+  }
+  throw Error("there is no input '{}'; those are:{}", name, known);
+}
+
 static void inferTypes(onnx::ModelProto &model) {
-  // Ranks that the library leaves open are filled in, and may tell it more.
+  // Ranks that the library leaves open are filled in, and may tell it more; so
+  // does a branch that is known.
   for (int round = 0; round < 8; ++round) {
     onnx::shape_inference::InferShapes(
         model, onnx::OpSchemaRegistry::Instance(),
         onnx::ShapeInferenceOptions(/*check_type=*/true, /*strict_mode=*/0,
                                     /*data_prop=*/true));
+    if (takeKnownBranches(*model.mutable_graph()))
+      continue;
     if (!inferRanks(*model.mutable_graph()))
       return;
   }
@@ -207,6 +244,8 @@ OnnxModel isthmus::import::readOnnx(const std::filesystem::path &path,
     onnx::checker::check_model(*model.proto);
     if (options.dynamicSizes)
       forgetSizes(model);
+    for (const auto &[name, sizes] : options.sizes)
+      setSizes(*model.proto->mutable_graph(), name, sizes);
     step = "inlining functions";
     onnx::inliner::InlineLocalFunctions(*model.proto, true);
     step = "converting operators";
@@ -217,6 +256,7 @@ OnnxModel isthmus::import::readOnnx(const std::filesystem::path &path,
     if (version != 0 && version < kOpset)
       *model.proto =
           onnx::version_conversion::ConvertVersion(*model.proto, kOpset);
+    replaceContribOperators(*model.proto->mutable_graph());
     step = "inferring types";
     inferTypes(*model.proto);
   } catch (const Error &error) {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 using namespace isthmus::import;
 
@@ -29,6 +30,8 @@ public:
       for (auto &attribute : *node.mutable_attribute())
         if (attribute.has_g())
           found |= runBody(node, *attribute.mutable_g());
+      if (node.op_type() == "If" && node.output_size() > 0)
+        found |= joinBranches(node);
       if (node.op_type() == "Constant" && node.output_size() == 1)
         for (const auto &attribute : node.attribute())
           if (attribute.name() == "value")
@@ -52,6 +55,9 @@ private:
   const RankInference *outer;
   std::map<std::string, Sizes> sizes; ///< -1: unknown
   std::map<std::string, onnx::TypeProto *> types;
+  /// Of an If, by its first result: of each result the ranks in the branches.
+  std::map<std::string, std::map<int, std::vector<std::optional<size_t>>>>
+      branches;
 
   void note(onnx::ValueInfoProto &info) {
     types.emplace(info.name(), info.mutable_type());
@@ -121,6 +127,15 @@ private:
     if (isElementwise(op) || op == "Split" || op == "Transpose" ||
         op == "Concat" || op == "Compress")
       return first;
+    if (op == "STFT")
+      return 4;
+    if (op == "DFT" || op == "NonZero")
+      return op == "DFT" ? first : std::optional<size_t>(2);
+    if (op == "Gather") {
+      auto places = rankOf(input(1));
+      return first && places && *first > 0 ? std::optional(*first - 1 + *places)
+                                           : std::nullopt;
+    }
     if (op == "GatherElements")
       return rankOf(input(1));
     if (op == "MatMul" || op == "Add" || op == "Sub" || op == "Mul" ||
@@ -212,15 +227,27 @@ private:
           found |= inner.setRank(name, *rank);
       }
     found |= inner.run();
-    for (int o = 0; o < node.output_size(); ++o) {
-      const int inBody = o + (isLoop ? 1 : 0);
-      if ((!isLoop && node.op_type() != "If") || inBody >= body.output_size() ||
-          rankOf(node.output(o)))
+    if (node.op_type() == "If" && node.output_size() > 0)
+      for (int o = 0; o < body.output_size(); ++o)
+        branches[node.output(0)][o].push_back(
+            inner.rankOf(body.output(o).name()));
+    for (int o = 0; isLoop && o < node.output_size(); ++o) {
+      if (o + 1 >= body.output_size() || rankOf(node.output(o)))
         continue;
-      const size_t stacked = isLoop && o >= node.input_size() - 2 ? 1 : 0;
-      if (auto rank = inner.rankOf(body.output(inBody).name()))
+      const size_t stacked = o >= node.input_size() - 2 ? 1 : 0;
+      if (auto rank = inner.rankOf(body.output(o + 1).name()))
         found |= setRank(node.output(o), *rank + stacked);
     }
+    return found;
+  }
+
+  /// A result of If has the rank that it has in both branches.
+  bool joinBranches(const onnx::NodeProto &node) {
+    bool found = false;
+    for (const auto &[o, ranks] : branches[node.output(0)])
+      if (ranks.size() == 2 && ranks[0] && ranks[0] == ranks[1] &&
+          o < node.output_size() && !rankOf(node.output(o)))
+        found |= setRank(node.output(o), *ranks[0]);
     return found;
   }
 
