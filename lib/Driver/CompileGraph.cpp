@@ -162,6 +162,18 @@ private:
     }
   }
 
+  /// Copies a part of a file piece by piece, so that memory does not follow it.
+  static void copy(const rt::MappedFile &file, uint64_t offset, uint64_t bytes,
+                   const std::string &name, BundleWriter &writer) {
+    constexpr uint64_t kPiece = 16 << 20;
+    const auto whole = file.slice(offset, bytes, name);
+    for (uint64_t at = 0; at < bytes; at += kPiece) {
+      const uint64_t piece = std::min(kPiece, bytes - at);
+      writer.append(whole.subspan(at, piece));
+      file.release(offset + at, piece);
+    }
+  }
+
   void writeConstants(BundleWriter &writer, bundle::Manifest &manifest) {
     const uint32_t blob = writer.beginBlob("weights");
     std::map<std::string, rt::MappedFile> files;
@@ -186,9 +198,8 @@ private:
         continue;
       }
       const std::string path = op.getFile()->str();
-      auto &file = files.try_emplace(path, path).first->second;
-      writer.append(
-          file.slice(uint64_t(*op.getOffset()), bytes, weight->name()));
+      copy(files.try_emplace(path, path).first->second, uint64_t(*op.getOffset()),
+           bytes, weight->name(), writer);
     }
     // Kernels may read a vector beyond the last element.
     writer.append(std::vector<std::byte>(64));
