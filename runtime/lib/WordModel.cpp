@@ -146,6 +146,9 @@ public:
     if (const json end = model.value("end_of_word_suffix", json());
         end.is_string())
       suffix = end;
+    if (const json name = model.value("unk_token", json()); name.is_string())
+      unknown = vocabulary.find(name.get<std::string>()).value_or(-1);
+    fuseUnknown = model.value("fuse_unk", false);
     for (size_t byte = 0; byte < 256; ++byte) {
       const std::string &symbol = byteSymbols()[byte];
       symbolBytes[symbol] = uint8_t(byte);
@@ -165,7 +168,12 @@ public:
     std::vector<int32_t> symbols;
     for (size_t i = 0; i < word.size(); ++i) {
       const auto &table = i + 1 == word.size() ? lastIds : ids;
-      if (int32_t id = table[uint8_t(word[i])]; id >= 0)
+      int32_t id = table[uint8_t(word[i])];
+      if (id < 0)
+        id = unknown;
+      const bool again = fuseUnknown && id == unknown && !symbols.empty() &&
+                         symbols.back() == unknown;
+      if (id >= 0 && !again)
         symbols.push_back(id);
     }
     return merge(vocabulary, symbols);
@@ -189,8 +197,9 @@ public:
 
 private:
   const Vocabulary &vocabulary;
-  bool ignoreMerges;
-  std::string suffix;                      ///< of the last symbol of a word
+  bool ignoreMerges, fuseUnknown = false;
+  int32_t unknown = -1; ///< for bytes that the vocabulary lacks; -1: left out
+  std::string suffix;   ///< of the last symbol of a word
   std::array<int32_t, 256> ids, lastIds{}; ///< -1: not in the vocabulary
   std::unordered_map<std::string, uint8_t> symbolBytes;
 };

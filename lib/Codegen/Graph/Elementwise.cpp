@@ -313,8 +313,7 @@ constexpr Operator kTable[] = {
      [](const NodeSpec &spec) {
        // Numbers that are computed as they are stored, of one width.
        auto plain = [](DataType type) {
-         return NodeBuilder::computeType(type) == type &&
-                type != DataType::Bool;
+         return NodeBuilder::computeType(type) == type;
        };
        const DataType from = spec.inputs[0].type, to = spec.outputs[0].type;
        return plain(from) && plain(to) && rt::bytesOf(from) == rt::bytesOf(to);
