@@ -28,17 +28,7 @@ class Compilation {
 public:
   Compilation(const import::Checkpoint &checkpoint, const Topology &topology,
               const CompileOptions &options)
-      : checkpoint(checkpoint), topology(topology), options(options) {
-    registerAllDialects(registry);
-    context.appendDialectRegistry(registry);
-    context.loadAllAvailableDialects();
-    // Diagnostics become the message of the exception.
-    context.getDiagEngine().registerHandler([this](Diagnostic &diagnostic) {
-      if (diagnostic.getSeverity() == DiagnosticSeverity::Error)
-        diagnostics += (diagnostics.empty() ? "" : "\n") + diagnostic.str();
-      return success();
-    });
-  }
+      : checkpoint(checkpoint), topology(topology), options(options) {}
 
   CompileReport run(const std::filesystem::path &output) {
     auto start = std::chrono::steady_clock::now();
@@ -82,15 +72,13 @@ private:
   const import::Checkpoint &checkpoint;
   const Topology &topology;
   const CompileOptions &options;
-  DialectRegistry registry;
-  MLIRContext context;
-  std::string diagnostics;
+  CompileContext parts;
+  MLIRContext &context = parts.context;
   uint64_t contextTokens = 0;
   OwningOpRef<ModuleOp> module;
 
   [[noreturn]] void fail(const std::string &what) {
-    throw Error("{}: {}", checkpoint.name,
-                diagnostics.empty() ? what + " failed" : diagnostics);
+    parts.fail(checkpoint.name, what);
   }
 
   void report(const std::string &stage, double fraction) {

@@ -3,7 +3,6 @@
 #include "isthmus/Codegen/ObjectEmitter.h"
 #include "isthmus/Conversion/GraphToKernels.h"
 #include "isthmus/Import/OnnxImport.h"
-#include "isthmus/InitAll.h"
 #include "isthmus/runtime/Error.h"
 #include "isthmus/runtime/MappedFile.h"
 
@@ -21,18 +20,7 @@ public:
   GraphCompilation(import::OnnxModel &model, const Topology &topology,
                    const CompileOptions &options)
       : model(model), topology(topology), options(options),
-        where(model.path.string()) {
-    DialectRegistry registry;
-    registerAllDialects(registry);
-    context.appendDialectRegistry(registry);
-    context.loadAllAvailableDialects();
-    // Diagnostics become the message of the exception.
-    context.getDiagEngine().registerHandler([this](Diagnostic &diagnostic) {
-      if (diagnostic.getSeverity() == DiagnosticSeverity::Error)
-        diagnostics += (diagnostics.empty() ? "" : "\n") + diagnostic.str();
-      return success();
-    });
-  }
+        where(model.path.string()) {}
 
   CompileReport run(const std::filesystem::path &output) {
     const auto start = std::chrono::steady_clock::now();
@@ -69,17 +57,14 @@ private:
   const Topology &topology;
   const CompileOptions &options;
   const std::string where;
-  MLIRContext context;
-  std::string diagnostics;
+  CompileContext parts;
+  MLIRContext &context = parts.context;
   OwningOpRef<ModuleOp> module;
   graph::ProgramOp program;
   std::vector<graph::ConstantOp> constants; ///< in the order of their weights
   std::map<const void *, uint32_t> weights;
 
-  [[noreturn]] void fail(const std::string &what) {
-    throw Error("{}: {}", where,
-                diagnostics.empty() ? what + " failed" : diagnostics);
-  }
+  [[noreturn]] void fail(const std::string &what) { parts.fail(where, what); }
 
   void report(const std::string &stage, double fraction) {
     if (options.progress)
@@ -198,8 +183,8 @@ private:
         continue;
       }
       const std::string path = op.getFile()->str();
-      copy(files.try_emplace(path, path).first->second, uint64_t(*op.getOffset()),
-           bytes, weight->name(), writer);
+      copy(files.try_emplace(path, path).first->second,
+           uint64_t(*op.getOffset()), bytes, weight->name(), writer);
     }
     // Kernels may read a vector beyond the last element.
     writer.append(std::vector<std::byte>(64));

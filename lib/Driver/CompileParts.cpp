@@ -1,11 +1,30 @@
 //===- CompileParts.cpp - what all compilations do ------------------------===//
 #include "CompileParts.h"
 
+#include "isthmus/InitAll.h"
+#include "isthmus/runtime/Error.h"
 #include "isthmus/runtime/KernelABI.h"
 
 #include <sys/resource.h>
 
 using namespace isthmus;
+
+CompileContext::CompileContext() {
+  mlir::DialectRegistry registry;
+  registerAllDialects(registry);
+  context.appendDialectRegistry(registry);
+  context.loadAllAvailableDialects();
+  context.getDiagEngine().registerHandler([this](mlir::Diagnostic &diagnostic) {
+    if (diagnostic.getSeverity() == mlir::DiagnosticSeverity::Error)
+      diagnostics += (diagnostics.empty() ? "" : "\n") + diagnostic.str();
+    return mlir::success();
+  });
+}
+
+void CompileContext::fail(const std::string &model, const std::string &what) {
+  throw rt::Error("{}: {}", model,
+                  diagnostics.empty() ? what + " failed" : diagnostics);
+}
 
 void isthmus::describeTopology(const Topology &topology,
                                bundle::Manifest &manifest) {

@@ -5,7 +5,22 @@
 #include "isthmus/Bundle/BundleWriter.h"
 #include "isthmus/Driver/Compile.h"
 
+#include "mlir/IR/MLIRContext.h"
+
 namespace isthmus {
+
+/// What a model is compiled in: all dialects, and diagnostics that become
+/// messages of exceptions.
+class CompileContext {
+public:
+  CompileContext();
+  mlir::MLIRContext context;
+  /// Throws rt::Error with the diagnostics so far, or that `what` failed.
+  [[noreturn]] void fail(const std::string &model, const std::string &what);
+
+private:
+  std::string diagnostics;
+};
 
 /// Devices, links and who made the bundle.
 void describeTopology(const Topology &topology, bundle::Manifest &manifest);

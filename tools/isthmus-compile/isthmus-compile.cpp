@@ -156,8 +156,7 @@ static int run(int argc, char **argv) {
                  "layers of a generated model (default: the shape's)");
   std::vector<std::string> shapes;
   app.add_option_function<std::string>(
-         "--shape",
-         [&](const std::string &text) { shapes.push_back(text); },
+         "--shape", [&](const std::string &text) { shapes.push_back(text); },
          "of an .onnx file: sizes that an input always has, "
          "NAME=1,3,224,224")
       ->trigger_on_parse();
@@ -187,7 +186,8 @@ static int run(int argc, char **argv) {
     fmt::print(stderr, "schedule for {}: {}\n", name, text);
   CompileReport report;
   if (std::filesystem::path(model).extension() == ".onnx") {
-    import::OnnxModel graph = import::readOnnx(model, {false, parseShapes(shapes)});
+    import::OnnxModel graph =
+        import::readOnnx(model, {false, parseShapes(shapes)});
     report = compile(graph, topology, options, output);
   } else {
     report = compileCheckpoint(model, generatedLayers, seed, topology, options,

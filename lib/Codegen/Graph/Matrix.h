@@ -48,8 +48,8 @@ struct MatrixTile {
 };
 MatrixTile matrixTile(NodeBuilder &n, Scalar tile, Scalar rows, Scalar columns);
 
-/// The sum of products of two runs of f32 that stand side by side: 16 sums, added as
-/// a tree, then what is left.
+/// The sum of products of two runs of f32 that stand side by side: 16 sums,
+/// added as a tree, then what is left.
 Scalar dotProduct(NodeBuilder &n, mlir::Value a, mlir::Value b, Scalar count);
 
 /// 16 elements of an operand from `linear` on, as numbers of `type` (f32 or

@@ -8,29 +8,19 @@ using Scalars = NodeBuilder::Scalars;
 namespace {
 using State = ArrayRef<Scalar>;
 
-/// Input 0 as [outer][length][inner] around its axis.
-struct Line {
-  Scalar length, inner, count;
-  Line(NodeBuilder &n, size_t axis)
-      : length(n.size(0, axis)), inner(n.stride(0, axis)),
-        count(n.count(0) / max(length, 1)) {}
-  Scalar start(Scalar i) const {
-    Scalar safe = max(inner, 1), outer = i / safe;
-    return outer * length * inner + (i - outer * safe);
-  }
-};
-
 size_t axisOf(NodeBuilder &n) {
   return n.axis(n.integer("axis", -1), n.rank(0));
 }
 
+Lines linesOf(NodeBuilder &n) { return {n, n.index(int64_t(axisOf(n)))}; }
+
 void shapeLines(NodeBuilder &n) {
   sameSizes(n);
-  n.setTilesBy(Line(n, axisOf(n)).count);
+  n.setTilesBy(linesOf(n).count);
 }
 
 template <bool logarithm> void computeSoftmax(NodeBuilder &n) {
-  Line line(n, axisOf(n));
+  Lines line = linesOf(n);
   const DataType type = NodeBuilder::computeType(n.operand(0).type);
   auto [first, last] = n.range(line.count);
   n.loop(first, last, [&](Scalar i) {
@@ -59,7 +49,7 @@ template <bool logarithm> void computeSoftmax(NodeBuilder &n) {
 }
 
 void computeLpNormalization(NodeBuilder &n) {
-  Line line(n, axisOf(n));
+  Lines line = linesOf(n);
   const bool square = n.integer("p", 2) == 2;
   const DataType type = DataType::F64;
   auto [first, last] = n.range(line.count);

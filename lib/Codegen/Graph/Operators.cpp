@@ -83,6 +83,43 @@ void isthmus::shapeBroadcast(NodeBuilder &n) {
   shapeOf(n, 0, n.broadcastSizes(operands));
 }
 
+Lines::Lines(NodeBuilder &n, Scalar axis) {
+  length = inner = n.index(1);
+  for (size_t d = 0; d < n.rank(0); ++d) {
+    length = select(axis == double(d), n.size(0, d), length);
+    inner = select(axis == double(d), n.stride(0, d), inner);
+  }
+  count = n.count(0) / max(length, 1);
+}
+
+Scalar Lines::start(Scalar i) const {
+  Scalar safe = max(inner, 1), outer = i / safe;
+  return outer * length * inner + (i - outer * safe);
+}
+
+NodeBuilder::Scalars isthmus::namedAxes(NodeBuilder &n, size_t input,
+                                        size_t rank) {
+  using Scalars = NodeBuilder::Scalars;
+  Scalars named(rank, n.truth(false));
+  auto mark = [&](Scalars state, Scalar axis) {
+    axis = select(axis < 0, axis + double(rank), axis);
+    for (size_t d = 0; d < rank; ++d)
+      state[d] = state[d] | (axis == double(d));
+    return state;
+  };
+  if (n.operand(input).integers) {
+    for (int64_t axis : *n.operand(input).integers)
+      named = mark(named, n.index(axis));
+    return named;
+  }
+  if (rank == 0)
+    return named;
+  return n.loop(
+      n.index(0), n.count(input), named, [&](Scalar i, ArrayRef<Scalar> state) {
+        return mark(state.vec(), n.convert(n.load(input, i), DataType::I64));
+      });
+}
+
 Scalar isthmus::checkedIndex(NodeBuilder &n, Scalar index, Scalar size) {
   Scalar wrapped = select(index < 0, index + size, index);
   Scalar inside = (wrapped >= 0) & (wrapped < size);

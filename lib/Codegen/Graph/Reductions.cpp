@@ -14,26 +14,11 @@ Scalars reducedAxes(NodeBuilder &n) {
   const bool none = n.integer("noop_with_empty_axes", 0);
   if (!n.has(1))
     return Scalars(rank, n.truth(!none));
-  Scalars result(rank, n.truth(false));
-  auto mark = [&](Scalars state, Scalar axis) {
-    Scalar wrapped = select(axis < 0, axis + double(rank), axis);
-    for (size_t d = 0; d < rank; ++d)
-      state[d] = state[d] | (wrapped == double(d));
-    return state;
-  };
-  if (n.operand(1).integers) {
-    for (int64_t axis : *n.operand(1).integers)
-      result = mark(result, n.index(axis));
-    return n.operand(1).integers->empty() ? Scalars(rank, n.truth(!none))
-                                          : result;
-  }
-  Scalar count = n.count(1);
-  if (rank > 0)
-    result = n.loop(n.index(0), count, result, [&](Scalar i, State state) {
-      return mark(state.vec(), n.convert(n.load(1, i), DataType::I64));
-    });
+  Scalars result = namedAxes(n, 1, rank);
+  // An empty list stands for all, or none.
+  Scalar empty = n.count(1) == 0;
   for (Scalar &reduced : result)
-    reduced = reduced | ((count == 0) & n.truth(!none));
+    reduced = reduced | (empty & n.truth(!none));
   return result;
 }
 
@@ -218,25 +203,6 @@ void computeMeanVariance(NodeBuilder &n) {
 //===----------------------------------------------------------------------===//
 // Along one dimension
 //===----------------------------------------------------------------------===//
-
-/// Lines of input 0 along a dimension, which may be known only when the node
-/// runs.
-struct Lines {
-  Scalar length, inner, count;
-  Lines(NodeBuilder &n, Scalar axis) {
-    length = inner = n.index(1);
-    for (size_t d = 0; d < n.rank(0); ++d) {
-      length = select(axis == double(d), n.size(0, d), length);
-      inner = select(axis == double(d), n.stride(0, d), inner);
-    }
-    count = n.count(0) / max(length, 1);
-  }
-  /// Element 0 of line `i`.
-  Scalar start(Scalar i) const {
-    Scalar safe = max(inner, 1), outer = i / safe;
-    return outer * length * inner + (i - outer * safe);
-  }
-};
 
 size_t axisOf(NodeBuilder &n, int64_t otherwise) {
   return n.axis(n.integer("axis", otherwise), n.rank(0));

@@ -37,29 +37,8 @@ void shapeFlatten(NodeBuilder &n) {
   shapeOf(n, 0, {rows, columns});
 }
 
-/// Of `rank` dimensions, which ones input 1 names.
-Scalars namedAxes(NodeBuilder &n, size_t rank) {
-  Scalars named(rank, n.truth(false));
-  auto mark = [&](Scalars state, Scalar axis) {
-    axis = select(axis < 0, axis + double(rank), axis);
-    for (size_t d = 0; d < rank; ++d)
-      state[d] = state[d] | (axis == double(d));
-    return state;
-  };
-  if (n.operand(1).integers) {
-    for (int64_t axis : *n.operand(1).integers)
-      named = mark(named, n.index(axis));
-    return named;
-  }
-  return rank == 0 ? named
-                   : n.loop(n.index(0), n.count(1), named,
-                            [&](Scalar i, State state) {
-                              return mark(state.vec(), n.load(1, i));
-                            });
-}
-
 void shapeUnsqueeze(NodeBuilder &n) {
-  Scalars fresh = namedAxes(n, n.rank(n.out())), result;
+  Scalars fresh = namedAxes(n, 1, n.rank(n.out())), result;
   Scalar place = n.index(0);
   for (size_t d = 0; d < fresh.size(); ++d) {
     Scalar size = n.index(1);
@@ -75,7 +54,7 @@ void shapeUnsqueeze(NodeBuilder &n) {
 void shapeSqueeze(NodeBuilder &n) {
   Scalars gone;
   if (n.has(1))
-    gone = namedAxes(n, n.rank(0));
+    gone = namedAxes(n, 1, n.rank(0));
   else
     for (Scalar size : n.sizes(0))
       gone.push_back(size == 1);

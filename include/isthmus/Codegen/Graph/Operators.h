@@ -72,6 +72,16 @@ void shapeAsInput(NodeBuilder &n);
 void shapeBroadcast(NodeBuilder &n);
 /// For outputs that differ in size from the first: tiles count all of `number`.
 void shapeOf(NodeBuilder &n, size_t output, llvm::ArrayRef<Scalar> sizes);
+/// Input 0 as lines along a dimension, which may be known only when the node
+/// runs.
+struct Lines {
+  Scalar length, inner, count; ///< elements of one, between two of them, lines
+  Lines(NodeBuilder &n, Scalar axis);
+  /// Element 0 of line `i`.
+  Scalar start(Scalar i) const;
+};
+/// Of `rank` dimensions, which ones an input of integers names.
+NodeBuilder::Scalars namedAxes(NodeBuilder &n, size_t input, size_t rank);
 /// Wraps an index that may count from the end, and requires that it is inside.
 Scalar checkedIndex(NodeBuilder &n, Scalar index, Scalar size);
 
