@@ -147,3 +147,17 @@ def test_external_data(isthmus, model, tmp_path):
     (folder / "data").write_bytes(bytes(1000))
     with_external_data(model, folder, "data")
     assert "1024 bytes" in isthmus.fails(*compile_it)
+
+
+@pytest.mark.parametrize("node", [
+    "y = Transpose<perm = [0, 7]>(x)", "y = Transpose<perm = [0]>(x)", "y = Concat<axis = 9>(x, x)",
+    "y = Softmax<axis = 5>(x)", 'y = Einsum<equation = "ijk->i">(x)', "y = Flatten<axis = 9>(x)", "y = Conv(x, x)",
+    "y = LSTM<hidden_size = 4>(x, x, x)", "y = Gather<axis = -7>(x, x)", "y = DepthToSpace<blocksize = 0>(x)",
+    "y = Split<axis = 3>(x)", "y = TopK<axis = 4>(x, x)", "y = GatherND<batch_dims = 9>(x, x)", "y = MaxPool(x)",
+])
+def test_attributes_that_do_not_fit(isthmus, tmp_path, node):
+    """Files are not to be believed: an error, no crash, and nothing that compiles."""
+    kind = "int64" if "Gather" in node else "float"
+    text = f"""<ir_version: 9, opset_import: ["" : 20]> main ({kind}[4, 4] x) => ({kind}[A, B] y) {{ {node} }}"""
+    (tmp_path / "m.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    isthmus.fails("compile", tmp_path / "m.onnx", "-o", tmp_path / "m.isth")

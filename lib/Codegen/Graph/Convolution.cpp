@@ -548,7 +548,11 @@ void computeCausalConv(NodeBuilder &n) {
 }
 
 bool isPicture(const NodeSpec &spec) { return spec.inputs[0].rank() == 4; }
-bool hasSpace(const NodeSpec &spec) { return spec.inputs[0].rank() >= 3; }
+bool hasSpace(const NodeSpec &spec) {
+  const size_t weight = spec.op == "QLinearConv" ? 3 : 1;
+  return spec.inputs[0].rank() >= 3 && spec.inputs.size() > weight &&
+         spec.inputs[weight].rank() == spec.inputs[0].rank();
+}
 
 constexpr Operator kTable[] = {
     {"Conv", shapeConv, computeConv, kHeavyGrain, hasSpace},

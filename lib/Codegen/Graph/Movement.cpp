@@ -1,6 +1,8 @@
 //===- Movement.cpp - operators that put elements elsewhere ---------------===//
 #include "isthmus/Codegen/Graph/Operators.h"
 
+#include "isthmus/runtime/Error.h"
+
 using namespace mlir;
 using namespace isthmus;
 using Scalars = NodeBuilder::Scalars;
@@ -17,6 +19,14 @@ std::vector<int64_t> permutation(NodeBuilder &n) {
   if (order.empty())
     for (size_t d = n.rank(0); d-- > 0;)
       order.push_back(int64_t(d));
+  std::vector<bool> seen(n.rank(0));
+  for (int64_t &d : order) {
+    d = int64_t(n.axis(d, n.rank(0)));
+    seen[size_t(d)] = true;
+  }
+  if (order.size() != seen.size() || llvm::is_contained(seen, false))
+    throw rt::Error("Transpose: perm does not name each of {} dimensions once",
+                    seen.size());
   return order;
 }
 

@@ -1,6 +1,8 @@
 //===- NodeBuilder.cpp - a short hand for kernels of graphs ---------------===//
 #include "isthmus/Codegen/Graph/NodeBuilder.h"
 
+#include "isthmus/runtime/Error.h"
+
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/IR/Matchers.h"
@@ -41,7 +43,10 @@ bool NodeBuilder::has(size_t number) const {
 }
 
 size_t NodeBuilder::axis(int64_t axis, size_t rank) const {
-  return size_t(axis < 0 ? axis + int64_t(rank) : axis);
+  const int64_t wrapped = axis < 0 ? axis + int64_t(rank) : axis;
+  if (wrapped < 0 || wrapped >= int64_t(rank))
+    throw rt::Error("{}: axis {} of {} dimensions", spec.op, axis, rank);
+  return size_t(wrapped);
 }
 
 template <typename Make> Value NodeBuilder::once(Value &cache, Make make) {

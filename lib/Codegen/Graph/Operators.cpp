@@ -1,6 +1,8 @@
 //===- Operators.cpp - operators of graphs that become code ---------------===//
 #include "isthmus/Codegen/Graph/Operators.h"
 
+#include "isthmus/runtime/Error.h"
+
 using namespace mlir;
 using namespace isthmus;
 
@@ -17,9 +19,81 @@ const Operator *isthmus::findOperator(std::string_view name) {
   return nullptr;
 }
 
+namespace {
+/// Ranks that an operator's input may have: emitters rely on them, and files
+/// are not to be believed.
+struct RankRule {
+  std::string_view op;
+  size_t input, least, most;
+};
+constexpr size_t kAny = 64;
+constexpr RankRule kRankRules[] = {
+    {"MatMul", 0, 1, kAny},
+    {"MatMul", 1, 1, kAny},
+    {"MatMulInteger", 0, 1, kAny},
+    {"MatMulInteger", 1, 1, kAny},
+    {"QLinearMatMul", 0, 1, kAny},
+    {"QLinearMatMul", 3, 1, kAny},
+    {"Gemm", 0, 2, 2},
+    {"Gemm", 1, 2, 2},
+    {"Gemm", 2, 0, 2},
+    {"Det", 0, 2, kAny},
+    {"DepthToSpace", 0, 4, 4},
+    {"SpaceToDepth", 0, 4, 4},
+    {"MaxPool", 0, 3, kAny},
+    {"AveragePool", 0, 3, kAny},
+    {"LpPool", 0, 3, kAny},
+    {"MaxUnpool", 0, 3, kAny},
+    {"GlobalMaxPool", 0, 2, kAny},
+    {"GlobalAveragePool", 0, 2, kAny},
+    {"LRN", 0, 2, kAny},
+    {"BatchNormalization", 0, 2, kAny},
+    {"InstanceNormalization", 0, 2, kAny},
+    {"RNN", 0, 3, 3},
+    {"RNN", 1, 3, 3},
+    {"RNN", 2, 3, 3},
+    {"GRU", 0, 3, 3},
+    {"GRU", 1, 3, 3},
+    {"GRU", 2, 3, 3},
+    {"LSTM", 0, 3, 3},
+    {"LSTM", 1, 3, 3},
+    {"LSTM", 2, 3, 3},
+    {"Trilu", 0, 2, kAny},
+    {"ReverseSequence", 0, 2, kAny},
+    {"EyeLike", 0, 2, 2},
+    {"DFT", 0, 2, kAny},
+    {"STFT", 0, 2, 3},
+    {"GridSample", 0, 3, kAny},
+    {"RoiAlign", 1, 2, 2},
+    {"AffineGrid", 0, 3, 3},
+    {"Col2Im", 0, 3, 3},
+    {"CausalConvWithState", 0, 3, 3},
+    {"CausalConvWithState", 1, 3, 3},
+    {"CausalConvWithState", 3, 3, 3},
+    {"DeformConv", 2, 4, 4},
+    {"DeformConv", 4, 4, 4},
+    {"GatherND", 0, 1, kAny},
+    {"GatherND", 1, 1, kAny},
+    {"ScatterND", 0, 1, kAny},
+    {"ScatterND", 1, 1, kAny},
+    {"ArrayFeatureExtractor", 0, 1, kAny},
+    {"ArrayFeatureExtractor", 1, 1, kAny},
+};
+
+bool hasRanks(const NodeSpec &spec) {
+  return llvm::all_of(kRankRules, [&](const RankRule &rule) {
+    if (rule.op != spec.op || rule.input >= spec.inputs.size() ||
+        !spec.inputs[rule.input].present())
+      return true;
+    const size_t rank = spec.inputs[rule.input].rank();
+    return rank >= rule.least && rank <= rule.most;
+  });
+}
+} // namespace
+
 bool isthmus::canEmit(const NodeSpec &spec) {
   const Operator *op = findOperator(spec.op);
-  if (!op || (op->supports && !op->supports(spec)))
+  if (!op || !hasRanks(spec) || (op->supports && !op->supports(spec)))
     return false;
   auto number = [](const TensorSpec &operand) {
     return operand.type != DataType::String && operand.type != DataType::C64 &&
@@ -55,6 +129,10 @@ isthmus::emitNode(ModuleOp module, const NodeSpec &spec, StringRef name,
 void isthmus::shapeOf(NodeBuilder &n, size_t output, ArrayRef<Scalar> sizes) {
   if (!n.has(n.out(output)))
     return;
+  // A file may say another rank than its operators give.
+  if (sizes.size() != n.rank(n.out(output)))
+    throw rt::Error("{}: its result has {} dimensions, the model says {}",
+                    n.spec.op, sizes.size(), n.rank(n.out(output)));
   for (size_t d = 0; d < sizes.size(); ++d)
     n.setSize(output, d, sizes[d]);
   if (output != 0)

@@ -499,10 +499,24 @@ void computeEinsum(NodeBuilder &n) {
   });
 }
 
+/// An equation that names every dimension of every input.
 bool fitsEquation(const NodeSpec &spec) {
   auto text = spec.attributes.getAs<StringAttr>("equation");
-  return text && size_t(text.getValue().split("->").first.count(',')) + 1 ==
-                     spec.inputs.size();
+  if (!text)
+    return false;
+  SmallVector<StringRef> inputs;
+  text.getValue().split("->").first.split(inputs, ',');
+  if (inputs.size() != spec.inputs.size())
+    return false;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    std::string labels = inputs[i].str();
+    llvm::erase(labels, ' ');
+    const bool open = StringRef(labels).contains("...");
+    const size_t rank = spec.inputs[i].rank();
+    if (open ? labels.size() - 3 > rank : labels.size() != rank)
+      return false;
+  }
+  return true;
 }
 
 void shapeDet(NodeBuilder &n) {

@@ -17,12 +17,19 @@ Scalar isthmus::quantized(NodeBuilder &n, Scalar value, Scalar zeroPoint,
 }
 
 namespace {
+/// The axis; the rank if there is no such one, which the default is for
+/// vectors.
+size_t axisOf(NodeBuilder &n, size_t rank) {
+  const int64_t axis = n.integer("axis", 1);
+  return axis >= int64_t(rank) ? rank : n.axis(axis, rank);
+}
+
 /// Where the scale (and zero point) of an element stands: one for all, one for
 /// each step of an axis, or one for each block along it.
 Scalar parameterPlace(NodeBuilder &n, size_t input, State at) {
   if (n.rank(input) == 0)
     return n.index(0);
-  const size_t axis = n.axis(n.integer("axis", 1), at.size());
+  const size_t axis = axisOf(n, at.size());
   if (n.rank(input) == 1 && at.size() != 1) {
     if (axis >= at.size())
       return n.index(0);
@@ -42,7 +49,7 @@ void shapeQuantize(NodeBuilder &n) {
   for (size_t input : {1, 2}) {
     if (!n.has(input) || n.rank(input) == 0)
       continue;
-    const size_t axis = n.axis(n.integer("axis", 1), rank);
+    const size_t axis = axisOf(n, rank);
     const int64_t block = n.integer("block_size", 0);
     if (n.rank(input) == 1 && !(block > 0 && rank == 1)) {
       Scalar one = n.size(input, 0) == 1;

@@ -30,7 +30,9 @@ void shapeReshape(NodeBuilder &n) {
 
 void shapeFlatten(NodeBuilder &n) {
   const int64_t given = n.integer("axis", 1);
-  const size_t axis = n.axis(given, n.rank(0));
+  // It may be the rank: all dimensions are rows then.
+  const auto rank = int64_t(n.rank(0));
+  const size_t axis = given == rank ? n.rank(0) : n.axis(given, n.rank(0));
   Scalar rows = n.index(1), columns = n.index(1);
   for (size_t d = 0; d < n.rank(0); ++d)
     (d < axis ? rows : columns) = (d < axis ? rows : columns) * n.size(0, d);

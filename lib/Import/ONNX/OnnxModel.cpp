@@ -216,6 +216,7 @@ static void inferTypes(onnx::ModelProto &model) {
   // Ranks that the library leaves open are filled in, and may tell it more; so
   // does a branch that is known.
   for (int round = 0; round < 8; ++round) {
+    // Not strict: its Resize, for one, is wrong about sizes that are unknown.
     onnx::shape_inference::InferShapes(
         model, onnx::OpSchemaRegistry::Instance(),
         onnx::ShapeInferenceOptions(/*check_type=*/true, /*strict_mode=*/0,

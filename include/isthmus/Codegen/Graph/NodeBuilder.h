@@ -123,7 +123,7 @@ public:
   const TensorSpec &operand(size_t number) const;
   bool has(size_t number) const;
   size_t rank(size_t number) const { return operand(number).rank(); }
-  /// `axis` counted from 0.
+  /// `axis` counted from 0; throws rt::Error if there is no such one.
   size_t axis(int64_t axis, size_t rank) const;
 
   // Constants.
