@@ -288,12 +288,12 @@ int main(int argc, char **argv) {
     else if (option == "--mode")
       modes = {argv[i + 1]};
   }
-  std::vector<std::pair<fs::path, std::string>> todo;
+  std::vector<std::pair<fs::path, std::string>> runs;
   for (const auto &entry : fs::directory_iterator(cases))
     if (entry.path().filename().string().find(filter) != std::string::npos)
       for (const std::string &mode : modes)
-        todo.emplace_back(entry.path(), mode);
-  std::ranges::sort(todo);
+        runs.emplace_back(entry.path(), mode);
+  std::ranges::sort(runs);
   std::string scratchName =
       (fs::temp_directory_path() / "onnx-XXXXXX").string();
   if (!mkdtemp(scratchName.data()))
@@ -321,7 +321,7 @@ int main(int argc, char **argv) {
   };
   if (jobs == 0)
     llvm::sys::PrintStackTraceOnErrorSignal(argv[0]);
-  for (const auto &[folder, mode] : todo) {
+  for (const auto &[folder, mode] : runs) {
     if (jobs == 0) { // in this process, for a debugger
       fmt::print("{} {}: {}\n", folder.filename().string(), mode,
                  runCase(folder, mode == "dynamic",

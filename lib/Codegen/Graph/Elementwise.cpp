@@ -35,7 +35,7 @@ template <typename Op> Scalar mathOp(NodeBuilder &n, Args in) {
   return n.math<Op>(in[0]);
 }
 
-bool isShort(const NodeSpec &spec) {
+bool notF64(const NodeSpec &spec) {
   return spec.inputs[0].type != DataType::F64;
 }
 
@@ -240,8 +240,6 @@ Scalar binarize(NodeBuilder &n, Args in) {
   return select(x > n.number("threshold", 0), n.constant(x.type, 1),
                 n.constant(x.type, 0));
 }
-
-bool notF64(const NodeSpec &spec) { return isShort(spec); }
 
 /// Y, and a mask that keeps everything: dropping is for training.
 void shapeDropout(NodeBuilder &n) {

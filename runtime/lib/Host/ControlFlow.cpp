@@ -16,11 +16,10 @@ static void runIf(HostCall &call) {
 
 /// What an iteration gives one after another, as one tensor.
 static Tensor stack(const std::vector<Tensor> &parts, size_t axis,
-                    const HostCall &call, size_t output) {
+                    size_t output) {
   if (parts.empty())
     throw Error("it ran no iteration, so the sizes of result {} are unknown",
                 output);
-  (void)call;
   std::vector<Tensor> expanded;
   for (const Tensor &part : parts)
     expanded.push_back(withAxis(part, axis));
@@ -48,10 +47,9 @@ static void runLoop(HostCall &call) {
       scanned[s].push_back(results[1 + carried.size() + s].needTensor());
   }
   for (size_t o = 0; o < call.outputs.size(); ++o)
-    call.outputs[o] =
-        o < carried.size()
-            ? carried[o]
-            : Value(stack(scanned[o - carried.size()], 0, call, o));
+    call.outputs[o] = o < carried.size()
+                          ? carried[o]
+                          : Value(stack(scanned[o - carried.size()], 0, o));
 }
 
 /// Element `index` of an attribute that gives one number for each input or
@@ -112,7 +110,7 @@ static void runScan(HostCall &call) {
     const size_t rank = parts.empty() ? 1 : parts[0].sizes.size() + 1;
     call.outputs[o] = stack(
         parts, normalAxis(numberAt(call, "scan_output_axes", o - states), rank),
-        call, o);
+        o);
   }
 }
 

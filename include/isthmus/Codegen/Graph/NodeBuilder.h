@@ -95,7 +95,6 @@ bool isSigned(DataType type);
 class NodeBuilder {
 public:
   using Scalars = std::vector<Scalar>;
-  enum class Function { Shape, Compute };
 
   /// Starts the function `name` in `module`. A tile of the kernel is `grain`
   /// elements of the first output.
