@@ -161,3 +161,22 @@ def test_attributes_that_do_not_fit(isthmus, tmp_path, node):
     text = f"""<ir_version: 9, opset_import: ["" : 20]> main ({kind}[4, 4] x) => ({kind}[A, B] y) {{ {node} }}"""
     (tmp_path / "m.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
     isthmus.fails("compile", tmp_path / "m.onnx", "-o", tmp_path / "m.isth")
+
+
+@pytest.mark.parametrize("kind, node, value", [
+    ("float[M]", "y = Resize<coordinate_transformation_mode = \"asymmetric\">(x, none, s)", np.float32([2])),
+    ("int64[M]", "y = Resize<coordinate_transformation_mode = \"asymmetric\">(x, none, none, s)", np.array([8])),
+    ("float[M]", "depth = Constant<value = int64 {5}>() y = OneHot<axis = -1>(x, depth, s)", np.float32([7])),
+])
+def test_inputs_that_are_too_short(isthmus, tmp_path, kind, node, value):
+    """Lengths that are known only when a node runs are counted before anything is read."""
+    text = f"""<ir_version: 9, opset_import: ["" : 20]> main (float[4, 4] x, {kind} s) => (float[A, B] y) {{ {node} }}"""
+    text = text.replace("none", '').replace("[A, B]", "[A, B, C]" if "OneHot" in node else "[A, B]")
+    (tmp_path / "m.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    isthmus("compile", tmp_path / "m.onnx", "-o", tmp_path / "m.isth")
+    np.save(tmp_path / "x.npy", np.ones((4, 4), np.float32))
+    run = ("run", tmp_path / "m.isth", "--input", f"x={tmp_path}/x.npy", "--input", f"s={tmp_path}/s.npy")
+    np.save(tmp_path / "s.npy", value)
+    assert "sizes" in isthmus.fails(*run)
+    np.save(tmp_path / "s.npy", np.repeat(value, 2))
+    isthmus(*run, "-o", tmp_path / "out")

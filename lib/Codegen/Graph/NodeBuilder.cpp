@@ -284,11 +284,24 @@ void NodeBuilder::store(size_t number, ArrayRef<Scalar> coordinates,
   store(number, linear(number, coordinates), value);
 }
 
+Scalar NodeBuilder::elementAt(size_t number, size_t position) {
+  Scalar at = index(int64_t(position));
+  Scalar inside = at < count(number);
+  if (known(inside) && *known(inside))
+    return load(number, at);
+  require(inside, rt::kGraphSizes);
+  return either(
+      inside, [&]() -> Scalars { return {load(number, at)}; },
+      [&]() -> Scalars {
+        return {constant(computeType(operand(number).type), 0)};
+      })[0];
+}
+
 Scalar NodeBuilder::integerAt(size_t number, size_t position) {
   const TensorSpec &input = operand(number);
   if (input.integers && position < input.integers->size())
     return index((*input.integers)[position]);
-  return convert(load(number, index(int64_t(position))), DataType::I64);
+  return convert(elementAt(number, position), DataType::I64);
 }
 
 Scalar NodeBuilder::loadScratch(DataType type, Scalar byteOffset) {

@@ -190,7 +190,7 @@ void shapeOneHot(NodeBuilder &n) {
 void computeOneHot(NodeBuilder &n) {
   const size_t axis = n.axis(n.integer("axis", -1), n.rank(n.out()));
   Scalar depth = n.integerAt(1, 0);
-  Scalar off = n.load(2, n.index(0)), on = n.load(2, n.index(1));
+  Scalar off = n.elementAt(2, 0), on = n.elementAt(2, 1);
   n.gather([&](State at) {
     Scalars from(at.begin(), at.end());
     from.erase(from.begin() + ptrdiff_t(axis));

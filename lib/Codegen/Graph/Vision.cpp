@@ -57,13 +57,12 @@ public:
         sizes[d] = n.integerAt(sizesInput, i);
         scales[d] = n.convert(sizes[d], kPlace) / size;
       } else {
-        scales[d] = n.convert(n.load(scalesInput, n.index(int64_t(i))), kPlace);
+        scales[d] = n.convert(n.elementAt(scalesInput, i), kPlace);
         sizes[d] = n.convert(floorOf(size * scales[d]), DataType::I64);
       }
       if (transformation == "tf_crop_and_resize") {
-        starts[d] = n.convert(n.load(1, n.index(int64_t(i))), kPlace);
-        ends[d] =
-            n.convert(n.load(1, n.index(int64_t(i + axes.size()))), kPlace);
+        starts[d] = n.convert(n.elementAt(1, i), kPlace);
+        ends[d] = n.convert(n.elementAt(1, i + axes.size()), kPlace);
       }
     }
     const std::string policy = n.text("keep_aspect_ratio_policy", "stretch");

@@ -149,10 +149,13 @@ public:
   mlir::Value address(size_t number, Scalar linearIndex);
   void store(size_t number, Scalar linearIndex, Scalar value);
   void store(size_t number, llvm::ArrayRef<Scalar> coordinates, Scalar value);
-  /// Element `position` of an input of integers, as i64.
+  /// Element `position` of an input that need not have so many: then the node
+  /// fails, and the element is 0.
+  Scalar elementAt(size_t number, size_t position);
+  /// The same of an input of integers, as i64.
   Scalar integerAt(size_t number, size_t position);
   /// The only element of an input.
-  Scalar scalarInput(size_t number) { return load(number, index(0)); }
+  Scalar scalarInput(size_t number) { return elementAt(number, 0); }
   /// The type in which numbers of a tensor of `type` are computed.
   static DataType computeType(DataType type);
   /// To another type, as Cast does: floats to integers toward zero.
