@@ -159,6 +159,23 @@ private:
     }
   }
 
+  /// The same for elements of less than eight bits: in memory each has a byte.
+  static void unpack(const rt::MappedFile &file, uint64_t offset,
+                     uint64_t count, rt::DataType type, const std::string &name,
+                     BundleWriter &writer) {
+    constexpr uint64_t kPiece = 4 << 20;
+    const uint64_t perByte = 8 / rt::packedBits(type);
+    const uint64_t bytes = (count + perByte - 1) / perByte;
+    const auto whole = file.slice(offset, bytes, name);
+    for (uint64_t at = 0; at < bytes; at += kPiece) {
+      const auto piece = whole.subspan(at, std::min(kPiece, bytes - at));
+      const std::vector<char> values = rt::unpack(
+          piece, type, std::min(piece.size() * perByte, count - at * perByte));
+      writer.append(std::as_bytes(std::span(values)));
+      file.release(offset + at, piece.size());
+    }
+  }
+
   void writeConstants(BundleWriter &writer, bundle::Manifest &manifest) {
     const uint32_t blob = writer.beginBlob("weights");
     std::map<std::string, rt::MappedFile> files;
@@ -183,8 +200,14 @@ private:
         continue;
       }
       const std::string path = op.getFile()->str();
-      copy(files.try_emplace(path, path).first->second,
-           uint64_t(*op.getOffset()), bytes, weight->name(), writer);
+      const rt::MappedFile &file = files.try_emplace(path, path).first->second;
+      const auto offset = uint64_t(*op.getOffset());
+      const rt::DataType dtype = graph::dataTypeOf(type.getElementType());
+      if (rt::packedBits(dtype) < 8)
+        unpack(file, offset, uint64_t(type.getNumElements()), dtype,
+               weight->name(), writer);
+      else
+        copy(file, offset, bytes, weight->name(), writer);
     }
     // Kernels may read a vector beyond the last element.
     writer.append(std::vector<std::byte>(64));

@@ -34,3 +34,18 @@ std::string_view isthmus::rt::nameOf(DataType type) {
   const auto index = size_t(type);
   return index < kNames.size() ? kNames[index] : "unknown";
 }
+
+std::vector<char> isthmus::rt::unpack(std::span<const std::byte> packed,
+                                      DataType type, size_t count) {
+  const auto bits = unsigned(packedBits(type)), perByte = 8 / bits;
+  const bool isSigned = type == DataType::I4 || type == DataType::I2;
+  std::vector<char> result(count);
+  for (size_t i = 0; i < count; ++i) {
+    unsigned value = unsigned(packed[i / perByte]) >> (i % perByte * bits) &
+                     ((1u << bits) - 1);
+    if (isSigned && value >> (bits - 1))
+      value |= 0xffu << bits;
+    result[i] = char(value);
+  }
+  return result;
+}

@@ -26,7 +26,8 @@ namespace isthmus::import {
 /// Version of the standard operators that models are converted to.
 inline constexpr int kOpset = 28;
 
-/// Where the values of a large initializer are: as they stand in memory.
+/// Where the values of a large initializer are: as they stand in memory, those
+/// of less than eight bits several to a byte, the first lowest.
 struct TensorPlace {
   std::filesystem::path file;
   uint64_t offset, bytes;

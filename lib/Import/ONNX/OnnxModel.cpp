@@ -124,8 +124,7 @@ static void readInitializers(OnnxModel &model, const CutFile &file) {
     onnx::TensorProto tensor;
     if (!tensor.ParseFromString(cut.tensor))
       throw Error("an initializer cannot be parsed");
-    const bool packed = rt::packedBits(DataType(tensor.data_type())) % 8 != 0;
-    if (!packed && std::endian::native == std::endian::little) {
+    if (std::endian::native == std::endian::little) {
       addPlace(model, tensor, {model.path, cut.offset, cut.bytes});
       continue;
     }
@@ -136,8 +135,7 @@ static void readInitializers(OnnxModel &model, const CutFile &file) {
   for (onnx::TensorProto &tensor : *graph.mutable_initializer()) {
     if (isExternal(tensor)) {
       TensorPlace place = externalPlace(model.path.parent_path(), tensor);
-      if (place.bytes >= kLarge &&
-          rt::packedBits(DataType(tensor.data_type())) % 8 == 0) {
+      if (place.bytes >= kLarge) {
         addPlace(model, tensor, std::move(place));
         continue;
       }
@@ -241,6 +239,7 @@ OnnxModel isthmus::import::readOnnx(const std::filesystem::path &path,
         throw Error("not an ONNX model");
       readInitializers(model, cut);
     }
+    nameContribOperators(*model.proto->mutable_graph());
     step = "checking";
     onnx::checker::check_model(*model.proto);
     if (options.dynamicSizes)
@@ -257,7 +256,7 @@ OnnxModel isthmus::import::readOnnx(const std::filesystem::path &path,
     if (version != 0 && version < kOpset)
       *model.proto =
           onnx::version_conversion::ConvertVersion(*model.proto, kOpset);
-    replaceContribOperators(*model.proto->mutable_graph());
+    replaceContribOperators(model);
     step = "inferring types";
     inferTypes(*model.proto);
   } catch (const Error &error) {
@@ -306,23 +305,6 @@ bool isthmus::import::inlineOperators(
 // Values
 //===----------------------------------------------------------------------===//
 
-/// Two or more elements of less than eight bits share a byte; here each has
-/// one.
-static std::vector<char> unpack(const std::string &packed, DataType type,
-                                uint64_t count) {
-  const unsigned bits = unsigned(rt::packedBits(type)), perByte = 8 / bits;
-  const bool isSigned = type == DataType::I4 || type == DataType::I2;
-  std::vector<char> result;
-  for (uint64_t i = 0; i < count; ++i) {
-    unsigned value = uint8_t(packed[i / perByte]) >> (i % perByte * bits) &
-                     ((1u << bits) - 1);
-    if (isSigned && value >> (bits - 1))
-      value |= 0xffu << bits;
-    result.push_back(char(value));
-  }
-  return result;
-}
-
 template <typename To, typename From>
 static std::vector<char> copyAs(const From &values) {
   std::vector<char> result(size_t(values.size()) * sizeof(To));
@@ -348,7 +330,7 @@ std::vector<char> isthmus::import::tensorBytes(const void *tensorProto) {
     const std::string &raw = tensor.raw_data();
     if (raw.size() == packed)
       result = rt::packedBits(type) < 8
-                   ? unpack(raw, type, count)
+                   ? rt::unpack(std::as_bytes(std::span(raw)), type, count)
                    : std::vector<char>(raw.begin(), raw.end());
   } else {
     switch (type) {
@@ -376,7 +358,7 @@ std::vector<char> isthmus::import::tensorBytes(const void *tensorProto) {
       if (rt::packedBits(type) < 8) {
         std::vector<char> bytes = copyAs<uint8_t>(tensor.int32_data());
         if (bytes.size() == packed)
-          result = unpack({bytes.begin(), bytes.end()}, type, count);
+          result = rt::unpack(std::as_bytes(std::span(bytes)), type, count);
       } else if (rt::bytesOf(type) == 1) {
         result = copyAs<uint8_t>(tensor.int32_data());
       } else if (rt::bytesOf(type) == 2) {

@@ -1,6 +1,8 @@
 //===- Simplify.h - ONNX graphs with fewer kinds of nodes -------*- C++ -*-===//
 #pragma once
 
+#include "isthmus/Import/OnnxModel.h"
+
 namespace onnx {
 class GraphProto;
 }
@@ -12,10 +14,17 @@ namespace isthmus::import {
 /// one; what was inferred of types is to be inferred again.
 bool takeKnownBranches(onnx::GraphProto &graph);
 
-/// Replaces operators of onnxruntime's domain com.microsoft, which its
-/// optimiser puts into files, by what they are made of: FastGelu,
-/// SkipLayerNormalization, FusedMatMul, DynamicQuantizeLSTM (whose weights are
-/// dequantised, and activations not quantised). For operators of kOpset.
-void replaceContribOperators(onnx::GraphProto &graph);
+/// Operators that onnxruntime has without a domain of their own get its domain,
+/// com.microsoft: the ONNX library would look for them in the standard.
+void nameContribOperators(onnx::GraphProto &graph);
+
+/// Replaces operators of com.microsoft, which onnxruntime's optimiser and
+/// onnxruntime-genai's builder put into files, by standard ones of kOpset:
+/// FastGelu, FusedMatMul, the layer norms that are simplified or have a skip,
+/// DynamicQuantizeLSTM (whose weights are dequantised, and activations not
+/// quantised); RotaryEmbedding and GroupQueryAttention; MatMulNBits and
+/// GatherBlockQuantized, whose weights become initializers of 4 or 8 bits at
+/// the same place in the file.
+void replaceContribOperators(OnnxModel &model);
 
 } // namespace isthmus::import

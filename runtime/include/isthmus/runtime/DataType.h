@@ -3,7 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
+#include <vector>
 
 namespace isthmus::rt {
 
@@ -81,6 +83,11 @@ constexpr size_t packedBits(DataType type) {
     return bytesOf(type) * 8;
   }
 }
+
+/// The first `count` elements of less than eight bits that share bytes of a
+/// file, the first lowest; in memory each has a byte, its sign extended.
+std::vector<char> unpack(std::span<const std::byte> packed, DataType type,
+                         size_t count);
 
 /// As NumPy (and, beyond it, ml_dtypes) calls it: "float32", "uint4".
 std::string_view nameOf(DataType type);

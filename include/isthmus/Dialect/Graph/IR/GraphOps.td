@@ -85,7 +85,7 @@ def Graph_ConstantOp : Graph_Op<"constant", [Pure]> {
   let summary = "a tensor that the model holds";
   let description = [{
     Either `value`, or the place of its bytes in a file of the model, where they stand
-    as in memory.
+    as in memory; elements of less than eight bits share bytes there, the first lowest.
 
     ```mlir
     %0 = graph.constant {value = dense<[0, -1]> : tensor<2xi64>} : tensor<2xi64>
