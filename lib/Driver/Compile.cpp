@@ -24,11 +24,13 @@ using namespace isthmus;
 using rt::Error;
 
 namespace {
-class Compilation {
+class ModelCompilation {
 public:
-  Compilation(const import::Checkpoint &checkpoint, const Topology &topology,
-              const CompileOptions &options)
-      : checkpoint(checkpoint), topology(topology), options(options) {}
+  ModelCompilation(CompileContext &parts, OwningOpRef<ModuleOp> module,
+                   const ModelInfo &model, const Topology &topology,
+                   const CompileOptions &options)
+      : parts(parts), module(std::move(module)), model(model),
+        topology(topology), options(options) {}
 
   CompileReport run(const std::filesystem::path &output) {
     auto start = std::chrono::steady_clock::now();
@@ -37,8 +39,6 @@ public:
                                            start)
           .count();
     };
-    report("import", 0);
-    module = import::buildModel(context, checkpoint);
     contextTokens = options.contextTokens
                         ? options.contextTokens
                         : std::min<uint64_t>(4096, modelContext());
@@ -48,8 +48,8 @@ public:
 
     BundleWriter writer(output);
     bundle::Manifest manifest;
-    manifest.set_model(checkpoint.name);
-    manifest.set_architecture(checkpoint.architecture);
+    manifest.set_model(model.name);
+    manifest.set_architecture(model.architecture);
     describeTopology(topology, manifest);
     writeKernels(writer, manifest);
     CompileReport result;
@@ -69,16 +69,16 @@ public:
   }
 
 private:
-  const import::Checkpoint &checkpoint;
+  CompileContext &parts;
+  MLIRContext &context = parts.context;
+  OwningOpRef<ModuleOp> module;
+  const ModelInfo &model;
   const Topology &topology;
   const CompileOptions &options;
-  CompileContext parts;
-  MLIRContext &context = parts.context;
   uint64_t contextTokens = 0;
-  OwningOpRef<ModuleOp> module;
 
   [[noreturn]] void fail(const std::string &what) {
-    parts.fail(checkpoint.name, what);
+    parts.fail(model.name, what);
   }
 
   void report(const std::string &stage, double fraction) {
@@ -235,7 +235,7 @@ private:
   }
 
   void writeTokenizer(BundleWriter &writer, bundle::Manifest &manifest) {
-    const import::TokenizerFiles &files = checkpoint.tokenizer;
+    const import::TokenizerFiles &files = model.tokenizer;
     if (files.json.empty())
       return;
     rt::CompiledTokenizer compiled = rt::compileTokenizer(files.json);
@@ -260,9 +260,30 @@ private:
 };
 } // namespace
 
+CompileReport isthmus::compileModel(CompileContext &parts,
+                                    OwningOpRef<ModuleOp> module,
+                                    const ModelInfo &model,
+                                    const Topology &topology,
+                                    const CompileOptions &options,
+                                    const std::filesystem::path &output) {
+  return ModelCompilation(parts, std::move(module), model, topology, options)
+      .run(output);
+}
+
 CompileReport isthmus::compile(const import::Checkpoint &checkpoint,
                                const Topology &topology,
                                const CompileOptions &options,
                                const std::filesystem::path &output) {
-  return Compilation(checkpoint, topology, options).run(output);
+  const auto start = std::chrono::steady_clock::now();
+  if (options.progress)
+    options.progress("import", 0);
+  CompileContext parts;
+  CompileReport report = compileModel(
+      parts, import::buildModel(parts.context, checkpoint),
+      {checkpoint.name, checkpoint.architecture, checkpoint.tokenizer},
+      topology, options, output);
+  report.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+          .count();
+  return report;
 }

@@ -1,6 +1,7 @@
 //===- CompileGraph.cpp - from an ONNX file to a bundle -------------------===//
 #include "CompileParts.h"
 #include "isthmus/Codegen/ObjectEmitter.h"
+#include "isthmus/Conversion/GraphToFM.h"
 #include "isthmus/Conversion/GraphToKernels.h"
 #include "isthmus/Import/OnnxImport.h"
 #include "isthmus/runtime/Error.h"
@@ -15,111 +16,47 @@ using namespace isthmus;
 using rt::Error;
 
 namespace {
-class GraphCompilation {
+/// Writes a graph as a bundle.
+class GraphWriter {
 public:
-  GraphCompilation(import::OnnxModel &model, const Topology &topology,
-                   const CompileOptions &options)
-      : model(model), topology(topology), options(options),
-        where(model.path.string()) {}
+  GraphWriter(CompileContext &parts, graph::ProgramOp program,
+              const std::string &name, const Topology &topology,
+              const CompileOptions &options)
+      : parts(parts), program(program), name(name), topology(topology),
+        options(options) {}
 
-  CompileReport run(const std::filesystem::path &output) {
-    const auto start = std::chrono::steady_clock::now();
-    if (topology.devices.size() != 1)
-      throw Error("{}: an ONNX graph runs on one device, the topology has {}",
-                  where, topology.devices.size());
-    report("import", 0);
-    import();
-
+  void run(const std::filesystem::path &output) {
     BundleWriter writer(output);
     bundle::Manifest manifest;
-    manifest.set_model(model.path.stem().string());
+    manifest.set_model(name);
     manifest.set_architecture("onnx");
     describeTopology(topology, manifest);
-    bundle::Program *program = manifest.add_programs();
-    program->set_name("main");
-    writeKernels(writer, manifest, *program->mutable_graph());
+    bundle::Program *out = manifest.add_programs();
+    out->set_name("main");
+    writeKernels(writer, manifest, *out->mutable_graph());
     writeConstants(writer, manifest);
     bundle::Plan *plan = manifest.add_plans();
     plan->set_name("compiled");
     plan->add_stages();
     rt::KeyStore keys;
     writer.finish(manifest, keys);
-    CompileReport result;
-    result.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
-            .count();
-    measure(output, result);
-    return result;
   }
 
 private:
-  import::OnnxModel &model;
+  CompileContext &parts;
+  MLIRContext &context = parts.context;
+  graph::ProgramOp program;
+  const std::string &name;
   const Topology &topology;
   const CompileOptions &options;
-  const std::string where;
-  CompileContext parts;
-  MLIRContext &context = parts.context;
-  OwningOpRef<ModuleOp> module;
-  graph::ProgramOp program;
   std::vector<graph::ConstantOp> constants; ///< in the order of their weights
   std::map<const void *, uint32_t> weights;
 
-  [[noreturn]] void fail(const std::string &what) { parts.fail(where, what); }
+  [[noreturn]] void fail(const std::string &what) { parts.fail(name, what); }
 
   void report(const std::string &stage, double fraction) {
     if (options.progress)
       options.progress(stage, fraction);
-  }
-
-  /// Builds the graph; operators without code become what they are defined as,
-  /// as long as that helps.
-  void import() {
-    std::vector<UnsupportedNode> unsupported;
-    std::string inlining;
-    for (int round = 0;; ++round) {
-      module = import::buildGraph(context, model);
-      if (failed(module->verify()))
-        fail("building the graph");
-      program = *module->getOps<graph::ProgramOp>().begin();
-      unsupported = findUnsupported(program);
-      std::set<std::string> names;
-      for (const UnsupportedNode &node : unsupported)
-        names.insert(node.op);
-      constexpr int kMostRounds = 8;
-      if (unsupported.empty() || round == kMostRounds)
-        break;
-      try {
-        if (!import::inlineOperators(model, [&](const std::string &op) {
-              return names.contains(op);
-            }))
-          break;
-      } catch (const Error &error) {
-        // What cannot be run counts more than why it cannot be replaced.
-        inlining = error.what();
-        break;
-      }
-    }
-    dump(); // also of what cannot be run
-    if (unsupported.empty())
-      return;
-    std::string list;
-    for (const UnsupportedNode &node : unsupported)
-      list += fmt::format("\n  {} (node '{}'): {}", node.op, node.name,
-                          node.reason);
-    if (!inlining.empty())
-      list += "\n" + inlining;
-    throw Error("{}: {} nodes cannot be run (operators of opset {}):{}", where,
-                unsupported.size(), import::kOpset, list);
-  }
-
-  void dump() {
-    if (options.dumpIR.empty())
-      return;
-    std::error_code error;
-    llvm::raw_fd_ostream file(options.dumpIR, error);
-    if (error)
-      throw Error("{}: {}", options.dumpIR, error.message());
-    module->print(file);
   }
 
   void writeKernels(BundleWriter &writer, bundle::Manifest &manifest,
@@ -215,7 +152,144 @@ private:
     report("weights", 1);
   }
 };
+
+class GraphCompilation {
+public:
+  GraphCompilation(import::OnnxModel &model, const Topology &topology,
+                   const CompileOptions &options)
+      : model(model), topology(topology), options(options),
+        where(model.path.string()) {}
+
+  CompileReport run(const std::filesystem::path &output) {
+    const auto start = std::chrono::steady_clock::now();
+    report("import", 0);
+    build();
+    CompileReport result;
+    if (!options.asGraph) {
+      RaisedModel raised = raiseToFM(program, hostGraphCompiler(parts),
+                                     {import::contextLengthBeside(model.path)});
+      if (raised.module)
+        result = compileRaised(std::move(raised.module), output);
+      else if (takesTokens())
+        result.notRaised = raised.reason;
+    }
+    if (result.bundleBytes == 0) {
+      if (topology.devices.size() != 1)
+        throw Error("{}: an ONNX graph runs on one device, the topology has {}",
+                    where, topology.devices.size());
+      replaceUnsupported();
+      writeGraph(parts, program, model.path.stem().string(), topology, options,
+                 output);
+      measure(output, result);
+    }
+    result.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+            .count();
+    return result;
+  }
+
+private:
+  import::OnnxModel &model;
+  const Topology &topology;
+  const CompileOptions &options;
+  const std::string where;
+  CompileContext parts;
+  OwningOpRef<ModuleOp> module;
+  graph::ProgramOp program;
+
+  void report(const std::string &stage, double fraction) {
+    if (options.progress)
+      options.progress(stage, fraction);
+  }
+
+  void build() {
+    module = import::buildGraph(parts.context, model);
+    if (failed(module->verify()))
+      parts.fail(where, "building the graph");
+    program = *module->getOps<graph::ProgramOp>().begin();
+  }
+
+  bool takesTokens() {
+    return llvm::is_contained(
+        program.getArgumentNames().getAsValueRange<StringAttr>(), "input_ids");
+  }
+
+  CompileReport compileRaised(OwningOpRef<ModuleOp> raised,
+                              const std::filesystem::path &output) {
+    if (failed(raised->verify()))
+      parts.fail(where, "raising the graph");
+    auto main = *raised->getOps<fm::ProgramOp>().begin();
+    const int64_t vocabulary =
+        main->getAttrOfType<IntegerAttr>("fm.vocab_size").getInt();
+    // "model.onnx" says less than its folder.
+    std::string name = model.path.stem().string();
+    if (name == "model")
+      name = std::filesystem::absolute(model.path)
+                 .parent_path()
+                 .filename()
+                 .string();
+    return compileModel(
+        parts, std::move(raised),
+        {name, "onnx", import::tokenizerBeside(model.path, vocabulary)},
+        topology, options, output);
+  }
+
+  /// Operators without code become what they are defined as, as long as that
+  /// helps.
+  void replaceUnsupported() {
+    std::vector<UnsupportedNode> unsupported;
+    std::string inlining;
+    for (int round = 0;; ++round) {
+      unsupported = findUnsupported(program);
+      std::set<std::string> names;
+      for (const UnsupportedNode &node : unsupported)
+        names.insert(node.op);
+      constexpr int kMostRounds = 8;
+      if (unsupported.empty() || round == kMostRounds)
+        break;
+      try {
+        if (!import::inlineOperators(model, [&](const std::string &op) {
+              return names.contains(op);
+            }))
+          break;
+        build();
+      } catch (const Error &error) {
+        // What cannot be run counts more than why it cannot be replaced.
+        inlining = error.what();
+        break;
+      }
+    }
+    dump(); // also of what cannot be run
+    if (unsupported.empty())
+      return;
+    std::string list;
+    for (const UnsupportedNode &node : unsupported)
+      list += fmt::format("\n  {} (node '{}'): {}", node.op, node.name,
+                          node.reason);
+    if (!inlining.empty())
+      list += "\n" + inlining;
+    throw Error("{}: {} nodes cannot be run (operators of opset {}):{}", where,
+                unsupported.size(), import::kOpset, list);
+  }
+
+  void dump() {
+    if (options.dumpIR.empty())
+      return;
+    std::error_code error;
+    llvm::raw_fd_ostream file(options.dumpIR, error);
+    if (error)
+      throw Error("{}: {}", options.dumpIR, error.message());
+    module->print(file);
+  }
+};
 } // namespace
+
+void isthmus::writeGraph(CompileContext &parts, graph::ProgramOp program,
+                         const std::string &name, const Topology &topology,
+                         const CompileOptions &options,
+                         const std::filesystem::path &output) {
+  GraphWriter(parts, program, name, topology, options).run(output);
+}
 
 CompileReport isthmus::compile(import::OnnxModel &model,
                                const Topology &topology,

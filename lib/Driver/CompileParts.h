@@ -5,6 +5,10 @@
 #include "isthmus/Bundle/BundleWriter.h"
 #include "isthmus/Driver/Compile.h"
 
+#include "isthmus/Conversion/GraphToFM.h"
+#include "isthmus/Import/Checkpoint.h"
+
+#include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/MLIRContext.h"
 
 namespace isthmus {
@@ -21,6 +25,28 @@ public:
 private:
   std::string diagnostics;
 };
+
+/// What a bundle says of a model of fm, beside its module.
+struct ModelInfo {
+  std::string name, architecture;
+  import::TokenizerFiles tokenizer;
+};
+
+/// Compiles a module of fm; `parts` is what it was built in.
+CompileReport compileModel(CompileContext &parts,
+                           mlir::OwningOpRef<mlir::ModuleOp> module,
+                           const ModelInfo &model, const Topology &topology,
+                           const CompileOptions &options,
+                           const std::filesystem::path &output);
+
+/// Writes a bundle of a graph.
+void writeGraph(CompileContext &parts, graph::ProgramOp program,
+                const std::string &name, const Topology &topology,
+                const CompileOptions &options,
+                const std::filesystem::path &output);
+
+/// Compiles graphs for this machine and runs them here; to read graphs by.
+GraphCompiler hostGraphCompiler(CompileContext &parts);
 
 /// Devices, links and who made the bundle.
 void describeTopology(const Topology &topology, bundle::Manifest &manifest);

@@ -16,7 +16,7 @@ struct Format {
   std::string_view name;
   BlockSize block;
 };
-constexpr std::array<Format, 11> kFormats = {{
+constexpr std::array<Format, 15> kFormats = {{
     {DType::F32, "f32", {1, 4}},
     {DType::F16, "f16", {1, 2}},
     {DType::BF16, "bf16", {1, 2}},
@@ -27,6 +27,10 @@ constexpr std::array<Format, 11> kFormats = {{
     {DType::Q4_K, "q4_k", {256, 144}},
     {DType::Q5_K, "q5_k", {256, 176}},
     {DType::Q6_K, "q6_k", {256, 210}},
+    {DType::U8, "u8", {1, 1}},
+    {DType::I8, "i8", {1, 1}},
+    {DType::U4, "u4", {2, 1}},
+    {DType::I4, "i4", {2, 1}},
     {DType::I64, "i64", {1, 8}},
 }};
 const Format &formatOf(DType dtype) {

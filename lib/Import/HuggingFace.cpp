@@ -151,14 +151,10 @@ static void readSentenceModules(const fs::path &folder, Settings &settings) {
   }
 }
 
-static void readTokenizer(const fs::path &folder, const json &config,
-                          Checkpoint &result) {
-  const Settings &settings = result.settings;
-  const char *size = "vocab_size", *ofTower = "text_config.vocab_size";
-  if (!settings.has(size) && !settings.has(ofTower))
-    return; // it takes no texts
-  const int64_t vocabulary = settings.size(settings.has(size) ? size : ofTower);
-  TokenizerFiles &t = result.tokenizer;
+/// \param config has the ids that begin and end texts.
+static TokenizerFiles readTokenizer(const fs::path &folder, const json &config,
+                                    int64_t vocabulary) {
+  TokenizerFiles t;
   fs::path path = fileIn(folder, "tokenizer.json");
   json processor;
   if (fs::exists(path)) {
@@ -199,6 +195,57 @@ static void readTokenizer(const fs::path &folder, const json &config,
     readSurroundings(processor, checked, t);
   if (fs::path chat = fileIn(folder, "chat_template.jinja"); fs::exists(chat))
     t.chatTemplate = readText(chat);
+  return t;
+}
+
+//===----------------------------------------------------------------------===//
+// Beside an ONNX file
+//===----------------------------------------------------------------------===//
+
+/// Where tokenizer and configuration of an ONNX file are: its folder or, as on
+/// the Hugging Face hub, the one around its folder "onnx".
+static fs::path folderOf(const fs::path &onnxFile) {
+  fs::path folder = onnxFile.parent_path();
+  if (folder.empty())
+    folder = ".";
+  const fs::path around = fs::absolute(folder).lexically_normal();
+  if (!fs::exists(folder / "tokenizer.json") && around.filename() == "onnx")
+    return around.parent_path();
+  return folder;
+}
+
+/// config.json, or what genai_config.json says of the model.
+static json configBeside(const fs::path &folder) {
+  json config = json::object();
+  if (auto own = readOptionalJson(folder, "config.json"))
+    config = *own;
+  if (auto genai = readOptionalJson(folder, "genai_config.json"))
+    config.merge_patch(genai->value("model", json::object()));
+  return config;
+}
+
+int64_t import::contextLengthBeside(const fs::path &onnxFile) {
+  const fs::path folder = folderOf(onnxFile);
+  try {
+    const json config = configBeside(folder);
+    for (const char *name :
+         {"context_length", "max_position_embeddings", "n_positions"})
+      if (config.contains(name) && config[name].is_number_integer())
+        return rt::jsonInteger(config[name], folder.string() + ": " + name);
+  } catch (const json::exception &error) {
+    throw Error("{}: {}", folder.string(), error.what());
+  }
+  return 0;
+}
+
+TokenizerFiles import::tokenizerBeside(const fs::path &onnxFile,
+                                       int64_t vocabulary) {
+  const fs::path folder = folderOf(onnxFile);
+  try {
+    return readTokenizer(folder, configBeside(folder), vocabulary);
+  } catch (const json::exception &error) {
+    throw Error("{}: {}", folder.string(), error.what());
+  }
 }
 
 Checkpoint import::readHuggingFace(const fs::path &folder) {
@@ -224,7 +271,11 @@ Checkpoint import::readHuggingFace(const fs::path &folder) {
       shards.insert("model.safetensors");
     for (const std::string &shard : shards)
       readSafetensors(fileIn(folder, shard), result.tensors);
-    readTokenizer(folder, config, result);
+    const char *size = "vocab_size", *ofTower = "text_config.vocab_size";
+    const Settings &settings = result.settings;
+    if (settings.has(size) || settings.has(ofTower)) // else it takes no texts
+      result.tokenizer = readTokenizer(
+          folder, config, settings.size(settings.has(size) ? size : ofTower));
   } catch (const json::exception &error) {
     throw Error("{}: {}", configPath.string(), error.what());
   }

@@ -126,6 +126,21 @@ void weights::dequantize(DType dtype, const std::byte *source,
       std::memcpy(&out[i], &bits, 4);
     }
     return;
+  case DType::U8:
+    for (size_t i = 0; i < out.size(); ++i)
+      out[i] = float(bytes[i]);
+    return;
+  case DType::I8:
+    for (size_t i = 0; i < out.size(); ++i)
+      out[i] = float(int8_t(bytes[i]));
+    return;
+  case DType::U4:
+  case DType::I4:
+    for (size_t i = 0; i < out.size(); ++i) {
+      const int value = bytes[i / 2] >> (i % 2 * 4) & 15;
+      out[i] = float(dtype == DType::I4 ? (value ^ 8) - 8 : value);
+    }
+    return;
   default:
     break;
   }

@@ -3,6 +3,7 @@
 
 #include "isthmus/Weights/RowOps.h"
 
+#include <cstring>
 #include <thread>
 
 using namespace mlir;
@@ -16,6 +17,151 @@ const rt::MappedFile &Sources::open(const std::string &path) {
   return it->second;
 }
 
+using RowOp = std::function<void(std::span<float>)>;
+
+/// What an operator does to each row, if it does anything to it alone.
+static RowOp rowOpOf(Operation &op) {
+  if (auto add = dyn_cast<fm::AddConstantOp>(op))
+    return [constant = float(add.getConstant().convertToDouble())](
+               std::span<float> row) {
+      for (float &value : row)
+        value += constant;
+    };
+  if (auto prune = dyn_cast<fm::PruneOp>(op)) {
+    if (prune.getPattern() == "2:4")
+      return prune2of4;
+    return [sparsity = prune.getSparsity().convertToDouble()](
+               std::span<float> row) { pruneUnstructured(row, sparsity); };
+  }
+  return {};
+}
+
+/// Reads a tensor of a file row by row.
+static WeightProgram::Stage readRows(const rt::MappedFile &file,
+                                     fm::SourceOp source,
+                                     const std::string &name) {
+  const import::DType dtype = *import::parseDType(source.getDtype().str());
+  const import::BlockSize block = import::blockSizeOf(dtype);
+  ArrayRef<int64_t> stored = source.getResult().getType().getShape();
+  const uint64_t rowBytes =
+      uint64_t(stored.back()) / block.values * block.bytes;
+  const uint64_t rows = stored.size() == 2 ? uint64_t(stored[0]) : 1;
+  const auto offset = uint64_t(source.getOffset());
+  const std::byte *data = file.slice(offset, rowBytes * rows, name).data();
+  return {[=](int64_t row, std::span<float> out) {
+            dequantize(dtype, data + uint64_t(row) * rowBytes, out);
+          },
+          [&file, offset, rowBytes](int64_t first, int64_t count) {
+            file.release(offset + uint64_t(first) * rowBytes,
+                         uint64_t(count) * rowBytes);
+          }};
+}
+
+/// The same column by column.
+static FailureOr<WeightProgram::Stage> readColumns(const rt::MappedFile &file,
+                                                   fm::SourceOp source,
+                                                   const std::string &name) {
+  const import::DType dtype = *import::parseDType(source.getDtype().str());
+  const import::BlockSize block = import::blockSizeOf(dtype);
+  ArrayRef<int64_t> stored = source.getResult().getType().getShape();
+  const bool nibbles = dtype == import::DType::U4 || dtype == import::DType::I4;
+  if (block.values != 1 && !nibbles)
+    return source.emitError("stores blocks, which cannot be transposed");
+  const uint64_t rowBytes =
+      uint64_t(stored.back()) / block.values * block.bytes;
+  const auto offset = uint64_t(source.getOffset());
+  const uint64_t bytes = rowBytes * uint64_t(stored[0]);
+  const std::byte *data = file.slice(offset, bytes, name).data();
+  auto read = [=](int64_t row, std::span<float> out) {
+    const std::byte *from = data + uint64_t(row) / block.values * block.bytes;
+    std::vector<std::byte> column(out.size() * block.bytes);
+    for (size_t i = 0; i < out.size(); ++i)
+      std::memcpy(&column[i * block.bytes], from + i * rowBytes, block.bytes);
+    if (!nibbles)
+      return dequantize(dtype, column.data(), out);
+    std::vector<float> pairs(2 * out.size());
+    dequantize(dtype, column.data(), pairs);
+    for (size_t i = 0; i < out.size(); ++i)
+      out[i] = pairs[2 * i + size_t(row % 2)];
+  };
+  // Every row of the result touches every page.
+  auto release = [&file, offset, bytes, last = stored.back()](int64_t first,
+                                                              int64_t count) {
+    if (first + count == last)
+      file.release(offset, bytes);
+  };
+  return WeightProgram::Stage{read, release};
+}
+
+static WeightProgram::Stage unpermute(const WeightProgram::Stage &inner,
+                                      int64_t outputs, int64_t heads,
+                                      bool matrix) {
+  const int64_t half = outputs / heads / 2;
+  auto sourceIndex = [half](int64_t row) {
+    int64_t head = row / (2 * half), inHead = row % (2 * half);
+    return head * 2 * half + inHead % half * 2 + inHead / half;
+  };
+  if (matrix)
+    return {[=, read = inner.read](int64_t row, std::span<float> out) {
+              read(sourceIndex(row), out);
+            },
+            inner.release};
+  return {[=, read = inner.read](int64_t, std::span<float> out) {
+            std::vector<float> values(out.size());
+            read(0, values);
+            for (size_t i = 0; i < out.size(); ++i)
+              out[i] = values[size_t(sourceIndex(int64_t(i)))];
+          },
+          inner.release};
+}
+
+static WeightProgram::Stage slice(const WeightProgram::Stage &inner,
+                                  ArrayRef<int64_t> whole, int64_t first) {
+  if (whole.size() == 2)
+    return {[=, read = inner.read](int64_t row, std::span<float> out) {
+              read(first + row, out);
+            },
+            [=, release = inner.release](int64_t row, int64_t count) {
+              release(first + row, count);
+            }};
+  return {
+      [=, read = inner.read, size = whole[0]](int64_t, std::span<float> out) {
+        std::vector<float> values(static_cast<size_t>(size));
+        read(0, values);
+        std::copy_n(values.begin() + first, out.size(), out.begin());
+      },
+      inner.release};
+}
+
+static WeightProgram::Stage
+dequantizeLinear(fm::DequantizeOp op, const WeightProgram::Stage &values,
+                 const WeightProgram::Stage &scales,
+                 const std::optional<WeightProgram::Stage> &zeros) {
+  ArrayRef<int64_t> shape = op.getScales().getType().getShape();
+  const bool matrix = op.getResult().getType().getShape().size() == 2;
+  const bool blocks = shape.size() == 2;
+  // Of a vector of scales a matrix takes one a row, a vector one a value.
+  const auto count = size_t(shape.back());
+  auto parameters = [=](const WeightProgram::Stage &stage, int64_t row) {
+    std::vector<float> all(count);
+    stage.read(blocks ? row : 0, all);
+    if (matrix && !blocks)
+      return std::vector<float>{all[count == 1 ? 0 : size_t(row)]};
+    return all;
+  };
+  return {[=](int64_t row, std::span<float> out) {
+            values.read(row, out);
+            const std::vector<float> scale = parameters(scales, row);
+            const std::vector<float> zero =
+                zeros ? parameters(*zeros, row)
+                      : std::vector<float>(scale.size(), 0.0f);
+            const size_t block = out.size() / scale.size();
+            for (size_t i = 0; i < out.size(); ++i)
+              out[i] = (out[i] - zero[i / block]) * scale[i / block];
+          },
+          values.release};
+}
+
 FailureOr<WeightProgram> WeightProgram::build(fm::ParamOp param,
                                               Sources &sources) {
   WeightProgram program;
@@ -26,119 +172,73 @@ FailureOr<WeightProgram> WeightProgram::build(fm::ParamOp param,
   program.rows = matrix ? type.getShape()[0] : 1;
   program.width = type.getShape().back();
   const int64_t width = program.width;
+  const std::string name = param.getSymName().str();
+  llvm::DenseMap<Value, Stage> stages;
+  auto nothing = [](int64_t, int64_t) {};
 
   for (Operation &op : param.getBody().front()) {
+    Stage stage;
     if (auto source = dyn_cast<fm::SourceOp>(op)) {
-      if (source.getFile() == "<seed>") {
-        program.source = [seed = uint64_t(source.getOffset()), width,
-                          inputs = program.packed.inputs](
-                             int64_t row, std::span<float> out) {
-          generate(seed, uint64_t(row * width), inputs, out);
-        };
-        program.release = [](int64_t, int64_t) {};
-        continue;
-      }
-      const rt::MappedFile &file = sources.open(source.getFile().str());
-      import::DType dtype = *import::parseDType(source.getDtype().str());
-      import::BlockSize block = import::blockSizeOf(dtype);
-      ArrayRef<int64_t> stored = source.getResult().getType().getShape();
-      uint64_t rowBytes = uint64_t(stored.back()) / block.values * block.bytes;
-      uint64_t storedRows = stored.size() == 2 ? uint64_t(stored[0]) : 1;
-      uint64_t offset = uint64_t(source.getOffset());
-      const std::byte *data =
-          file.slice(offset, rowBytes * storedRows, param.getSymName().str())
-              .data();
-      if (llvm::any_of(source->getUsers(), llvm::IsaPred<fm::TransposeOp>)) {
-        if (block.values != 1)
-          return source.emitError("stores blocks, which cannot be transposed");
-        program.source = [=](int64_t row, std::span<float> out) {
-          const std::byte *from = data + uint64_t(row) * block.bytes;
-          for (size_t i = 0; i < out.size(); ++i)
-            dequantize(dtype, from + i * rowBytes, out.subspan(i, 1));
-        };
-        // Every row of the result touches every page.
-        program.release = [&file, offset, bytes = rowBytes * storedRows,
-                           last = stored.back()](int64_t first, int64_t count) {
-          if (first + count == last)
-            file.release(offset, bytes);
-        };
-        continue;
-      }
-      program.source = [=](int64_t row, std::span<float> out) {
-        dequantize(dtype, data + uint64_t(row) * rowBytes, out);
-      };
-      program.release = [&file, offset, rowBytes](int64_t first,
-                                                  int64_t count) {
-        file.release(offset + uint64_t(first) * rowBytes,
-                     uint64_t(count) * rowBytes);
-      };
-    } else if (auto unpermute = dyn_cast<fm::UnpermuteRowsOp>(op)) {
-      int64_t outputs = type.getShape()[0];
-      int64_t half = outputs / unpermute.getHeads() / 2;
-      auto sourceIndex = [half](int64_t row) {
-        int64_t head = row / (2 * half), inHead = row % (2 * half);
-        return head * 2 * half + inHead % half * 2 + inHead / half;
-      };
-      auto inner = program.source;
-      if (matrix) {
-        program.source = [=](int64_t row, std::span<float> out) {
-          inner(sourceIndex(row), out);
-        };
-      } else {
-        program.source = [=](int64_t, std::span<float> out) {
-          std::vector<float> values(out.size());
-          inner(0, values);
-          for (size_t i = 0; i < out.size(); ++i)
-            out[i] = values[size_t(sourceIndex(int64_t(i)))];
-        };
-      }
-    } else if (auto slice = dyn_cast<fm::SliceRowsOp>(op)) {
-      auto inner = program.source;
-      const int64_t first = slice.getFirst();
-      if (matrix) {
-        program.source = [=](int64_t row, std::span<float> out) {
-          inner(first + row, out);
-        };
-        program.release = [release = program.release, first](int64_t row,
-                                                             int64_t count) {
-          release(first + row, count);
-        };
-      } else {
-        const int64_t whole = slice.getSource().getType().getShape()[0];
-        program.source = [=](int64_t, std::span<float> out) {
-          std::vector<float> values(static_cast<size_t>(whole));
-          inner(0, values);
-          std::copy_n(values.begin() + first, out.size(), out.begin());
-        };
-      }
-    } else if (auto add = dyn_cast<fm::AddConstantOp>(op)) {
-      program.rowOps.push_back(
-          [constant = float(add.getConstant().convertToDouble())](
-              std::span<float> row) {
-            for (float &value : row)
-              value += constant;
-          });
-    } else if (auto prune = dyn_cast<fm::PruneOp>(op)) {
-      if (prune.getPattern() == "2:4")
-        program.rowOps.push_back(prune2of4);
+      if (source.getFile() == "<seed>")
+        stage = {[seed = uint64_t(source.getOffset()), width,
+                  inputs = program.packed.inputs](int64_t row,
+                                                  std::span<float> out) {
+                   generate(seed, uint64_t(row * width), inputs, out);
+                 },
+                 nothing};
       else
-        program.rowOps.push_back(
-            [sparsity = prune.getSparsity().convertToDouble()](
-                std::span<float> row) { pruneUnstructured(row, sparsity); });
-    } else if (!isa<fm::TransposeOp, fm::QuantizeOp, fm::YieldOp>(op)) {
+        stage = readRows(sources.open(source.getFile().str()), source, name);
+    } else if (auto transpose = dyn_cast<fm::TransposeOp>(op)) {
+      auto source = transpose.getSource().getDefiningOp<fm::SourceOp>();
+      if (!source)
+        return op.emitError("transposes what is computed, and only what a "
+                            "file holds can be");
+      auto columns =
+          readColumns(sources.open(source.getFile().str()), source, name);
+      if (failed(columns))
+        return failure();
+      stage = *columns;
+    } else if (auto literal = dyn_cast<fm::LiteralOp>(op)) {
+      stage = {[values = literal.getValues().vec()](int64_t row,
+                                                    std::span<float> out) {
+                 std::copy_n(values.begin() + row * int64_t(out.size()),
+                             out.size(), out.begin());
+               },
+               nothing};
+    } else if (auto dequantized = dyn_cast<fm::DequantizeOp>(op)) {
+      std::optional<Stage> zeros;
+      if (dequantized.getZeros())
+        zeros = stages.at(dequantized.getZeros());
+      stage = dequantizeLinear(dequantized, stages.at(dequantized.getValues()),
+                               stages.at(dequantized.getScales()), zeros);
+    } else if (auto turned = dyn_cast<fm::UnpermuteRowsOp>(op)) {
+      stage = unpermute(stages.at(turned.getSource()), type.getShape()[0],
+                        turned.getHeads(), matrix);
+    } else if (auto part = dyn_cast<fm::SliceRowsOp>(op)) {
+      stage = slice(stages.at(part.getSource()),
+                    part.getSource().getType().getShape(), part.getFirst());
+    } else if (auto yield = dyn_cast<fm::YieldOp>(op)) {
+      program.result = stages.at(yield.getValue());
+      continue;
+    } else if (isa<fm::AddConstantOp, fm::PruneOp, fm::QuantizeOp>(op)) {
+      stage = stages.at(op.getOperand(0));
       // Rounding to the stored format is part of packing.
+      if (RowOp rowOp = rowOpOf(op))
+        stage.read = [read = stage.read, rowOp](int64_t row,
+                                                std::span<float> out) {
+          read(row, out);
+          rowOp(out);
+        };
+    } else {
       return op.emitError("is not a weight operator that can be executed");
     }
+    stages[op.getResult(0)] = std::move(stage);
   }
-  if (!program.source)
-    return param.emitError("weight program has no fm.source");
   return program;
 }
 
 void WeightProgram::computeRow(int64_t row, std::span<float> out) const {
-  source(row, out);
-  for (const RowOp &op : rowOps)
-    op(out);
+  result.read(row, out);
 }
 
 void WeightProgram::run(
@@ -183,6 +283,7 @@ void WeightProgram::run(
     }
     write(std::span(out).first(size_t(last - first) * panelBytes));
     int64_t firstRow = first * PackedLayout::kPanel;
-    release(firstRow, std::min(last * PackedLayout::kPanel, rows) - firstRow);
+    result.release(firstRow,
+                   std::min(last * PackedLayout::kPanel, rows) - firstRow);
   }
 }

@@ -111,12 +111,13 @@ static int run(int argc, char **argv) {
   bool json = false;
   uint64_t seed = 0;
   int64_t generatedLayers = 0;
-  app.add_option("MODEL", model,
-                 "a GGUF file, a Hugging Face folder, an .onnx file (a graph, "
-                 "as it is: "
-                 "--weights and what follows it do not count), or "
-                 "generated:llama-3.2-1b, "
-                 "generated:llama-3.2-3b, generated:llama-3-8b")
+  app.add_option(
+         "MODEL", model,
+         "a GGUF file, a Hugging Face folder, an .onnx file (what is no "
+         "decoder runs as a graph of tensors: --weights and what "
+         "follows it do not count), or "
+         "generated:llama-3.2-1b, "
+         "generated:llama-3.2-3b, generated:llama-3-8b")
       ->required();
   app.add_option("--topology", topologyFile,
                  "devices and links (default: this host)")
@@ -160,6 +161,9 @@ static int run(int argc, char **argv) {
          "of an .onnx file: sizes that an input always has, "
          "NAME=1,3,224,224")
       ->trigger_on_parse();
+  app.add_flag("--graph", options.asGraph,
+               "of an .onnx file: tensors go in and out, caches too, even if "
+               "it is a decoder");
   app.add_option("--dump-ir", options.dumpIR,
                  "write the model after all fm passes to this file");
   app.add_option("-o,--output", output, "the bundle to write")->required();
@@ -195,6 +199,10 @@ static int run(int argc, char **argv) {
   }
   if (terminal)
     fmt::print(stderr, "\r\033[K");
+  if (!report.notRaised.empty())
+    fmt::print(stderr,
+               "note: {} runs as a graph of tensors, not as a decoder: {}\n",
+               model, report.notRaised);
   if (json) {
     nlohmann::json out = {{"bundle", output},
                           {"seconds", report.seconds},

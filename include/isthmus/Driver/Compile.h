@@ -26,6 +26,8 @@ struct CompileOptions {
   /// choice is the same for a whole bundle: KernelSchedule::tileBytes is that
   /// of the preferred target.
   std::map<std::string, std::string> schedules;
+  /// Of an ONNX file: tensors go in and out, even if it is a model of fm.
+  bool asGraph = false;
   std::string dumpIR; ///< file for the module before kernels; "" none
   /// Called with a stage ("weights") and a fraction from 0 to 1.
   std::function<void(const std::string &stage, double fraction)> progress;
@@ -34,6 +36,9 @@ struct CompileOptions {
 struct CompileReport {
   double seconds = 0, weightSeconds = 0;
   uint64_t bundleBytes = 0, peakResidentBytes = 0;
+  /// Of an ONNX file that takes token ids and stays a graph: what keeps it from
+  /// being a model of fm.
+  std::string notRaised;
 };
 
 /// Compiles `checkpoint` for `topology` into `output`. Throws rt::Error.
@@ -41,10 +46,11 @@ CompileReport compile(const import::Checkpoint &checkpoint,
                       const Topology &topology, const CompileOptions &options,
                       const std::filesystem::path &output);
 
-/// Compiles an ONNX model; `weights`, `prune`, the KV cache's options and
-/// schedules do not count. Operators without code of their own are replaced by
-/// their definitions in `model`. Throws rt::Error, with a list of all nodes
-/// that cannot be run.
+/// Compiles an ONNX model: a decoder as a checkpoint would be, anything else as
+/// a graph of tensors, for which `weights`, `prune`, the KV cache's options and
+/// schedules do not count. Operators of a graph without code of their own are
+/// replaced by their definitions in `model`. Throws rt::Error, with a list of
+/// all nodes that cannot be run.
 CompileReport compile(import::OnnxModel &model, const Topology &topology,
                       const CompileOptions &options,
                       const std::filesystem::path &output);

@@ -18,8 +18,9 @@
 
 namespace isthmus::import {
 
-/// Format in which a tensor's values are stored. I64 are no weights: tables of
-/// positions that some checkpoints carry along.
+/// Format in which a tensor's values are stored. Those of U8 to I4 are what an
+/// ONNX file's DequantizeLinear takes. I64 are no weights: tables of positions
+/// that some checkpoints carry along.
 enum class DType {
   F32,
   F16,
@@ -31,6 +32,10 @@ enum class DType {
   Q4_K,
   Q5_K,
   Q6_K,
+  U8,
+  I8,
+  U4,
+  I4,
   I64
 };
 
@@ -74,6 +79,14 @@ Checkpoint openCheckpoint(const std::filesystem::path &path);
 
 Checkpoint readGGUF(const std::filesystem::path &path);
 Checkpoint readHuggingFace(const std::filesystem::path &folder);
+
+/// Tokenizer, chat template and ids that end texts, as they lie beside an ONNX
+/// file: tokenizer.json, tokenizer_config.json, generation_config.json,
+/// chat_template.jinja, and config.json or genai_config.json.
+TokenizerFiles tokenizerBeside(const std::filesystem::path &onnxFile,
+                               int64_t vocabulary);
+/// Positions of the longest sequence as the latter two say; 0 if they do not.
+int64_t contextLengthBeside(const std::filesystem::path &onnxFile);
 
 /// Reads the header of one safetensors file and adds its tensors.
 void readSafetensors(const std::filesystem::path &path,

@@ -24,6 +24,13 @@ private:
 /// released behind the stream, so that resident memory follows a block.
 class WeightProgram {
 public:
+  /// A value of the region, row by row (of a vector, row 0).
+  struct Stage {
+    std::function<void(int64_t row, std::span<float>)> read;
+    /// Rows that will not be read again.
+    std::function<void(int64_t first, int64_t count)> release;
+  };
+
   /// Reads the region. Fails with a diagnostic on operators it does not know.
   static mlir::FailureOr<WeightProgram> build(fm::ParamOp param,
                                               Sources &sources);
@@ -39,12 +46,9 @@ public:
   void computeRow(int64_t row, std::span<float> out) const;
 
 private:
-  using RowOp = std::function<void(std::span<float>)>;
   PackedLayout packed;
   int64_t rows = 0, width = 0; ///< of the source; vectors have one row
-  std::function<void(int64_t row, std::span<float>)> source;
-  std::function<void(int64_t first, int64_t count)> release;
-  std::vector<RowOp> rowOps;
+  Stage result;
 };
 
 } // namespace isthmus::weights

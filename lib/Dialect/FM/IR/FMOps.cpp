@@ -112,15 +112,40 @@ LogicalResult ParamOp::verify() {
 }
 
 LogicalResult SourceOp::verify() {
-  static const llvm::StringSet<> known = {"f32",  "f16",  "bf16", "q8_0",
-                                          "q4_0", "q4_1", "q5_0", "q4_k",
-                                          "q5_k", "q6_k"};
+  static const llvm::StringSet<> known = {
+      "f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1", "q5_0",
+      "q4_k", "q5_k", "q6_k", "u8",   "i8",   "u4",   "i4"};
   if (!known.contains(getDtype()))
     return emitOpError("unknown dtype '") << getDtype() << "'";
   if (getOffset() < 0)
     return emitOpError("offset must not be negative");
   if (getResult().getType().getFormat() != WeightFormat::F32)
     return emitOpError("yields f32 values whatever the stored format");
+  return success();
+}
+
+LogicalResult LiteralOp::verify() {
+  const WeightType type = getResult().getType();
+  if (type.getFormat() != WeightFormat::F32 ||
+      int64_t(getValues().size()) !=
+          ShapedType::getNumElements(type.getShape()))
+    return emitOpError("needs as many values as its f32 result has");
+  return success();
+}
+
+LogicalResult DequantizeOp::verify() {
+  ArrayRef<int64_t> shape = getResult().getType().getShape();
+  ArrayRef<int64_t> scales = getScales().getType().getShape();
+  if (getValues().getType() != getResult().getType())
+    return emitOpError("must keep the shape");
+  if (getZeros() && getZeros().getType() != getScales().getType())
+    return emitOpError("needs a zero point for each scale");
+  const bool rows = scales.size() == 1 &&
+                    (scales[0] == 1 || scales[0] == shape[0]),
+             blocks = scales.size() == 2 && shape.size() == 2 &&
+                      scales[0] == shape[0] && shape[1] % scales[1] == 0;
+  if (!rows && !blocks)
+    return emitOpError("needs one scale, one a row, or one a block of a row");
   return success();
 }
 

@@ -114,13 +114,47 @@ def FM_SourceOp : FM_Op<"source", [Pure]> {
   let summary = "the bytes of a checkpoint tensor, as f32 values";
   let description = [{
     `dtype` names the stored format as GGUF or safetensors does in lower case: f32,
-    f16, bf16, q8_0, q4_0, q4_1, q5_0, q4_k, q5_k, q6_k. The special file `<seed>`
+    f16, bf16, q8_0, q4_0, q4_1, q5_0, q4_k, q5_k, q6_k; or ONNX's integers u8, i8, u4, i4
+    (two to a byte, the first lowest), whose values are these numbers. The special file `<seed>`
     generates values from the seed given as `offset` (for shapes whose weights are
     not at hand).
   }];
   let arguments = (ins StrAttr:$file, I64Attr:$offset, StrAttr:$dtype);
   let results = (outs FM_WeightType:$result);
   let assemblyFormat = "$file `at` $offset `as` $dtype attr-dict `:` type($result)";
+  let hasVerifier = 1;
+}
+
+def FM_LiteralOp : FM_Op<"literal", [Pure]> {
+  let summary = "values that stand in the module";
+  let description = [{
+    For the small tensors of graphs that keep them beside their nodes.
+  }];
+  let arguments = (ins DenseF32ArrayAttr:$values);
+  let results = (outs FM_WeightType:$result);
+  let assemblyFormat = "$values attr-dict `:` type($result)";
+  let hasVerifier = 1;
+}
+
+def FM_DequantizeOp : FM_Op<"dequantize", [Pure]> {
+  let summary = "(value - zero point) * scale, as ONNX's DequantizeLinear";
+  let description = [{
+    Scales are one for all values, one a row, or a matrix of them, each for a block of
+    neighbours in a row; zero points, if there are any, are as many.
+
+    ```mlir
+    %0 = fm.source "model.onnx.data" at 4096 as "u4" : !fm.weight<[960, 576], f32>
+    %1 = fm.source "model.onnx.data" at 280576 as "f32" : !fm.weight<[960, 18], f32>
+    %2 = fm.dequantize %0 by %1 : !fm.weight<[960, 576], f32>, !fm.weight<[960, 18], f32> -> !fm.weight<[960, 576], f32>
+    ```
+  }];
+  let arguments = (ins FM_WeightType:$values, FM_WeightType:$scales,
+                       Optional<FM_WeightType>:$zeros);
+  let results = (outs FM_WeightType:$result);
+  let assemblyFormat = [{
+    $values `by` $scales (`from` $zeros^)? attr-dict `:` type($values) `,` type($scales)
+    (`,` type($zeros)^)? `->` type($result)
+  }];
   let hasVerifier = 1;
 }
 
