@@ -69,38 +69,73 @@ TermRef Raiser::readMatMul(graph::NodeOp node) {
 //===----------------------------------------------------------------------===//
 
 namespace {
-/// Cosines or sines of a sample, by position and angle.
-struct Angles {
-  Array array;
-  int64_t width; ///< of a position
-  double at(int64_t position, int64_t angle) const {
-    return array.values[size_t(position * width + angle)];
-  }
+/// What rotary embedding turns the token at a position by.
+struct Turn {
+  int64_t position;
+  std::vector<double> cosines, sines; ///< of each pair of features
 };
 
-/// Angles a position, and what of fm.rotary says so.
+/// Angles a position, and how much of them numbers of that type can say.
 struct Frequencies {
-  double theta;
-  std::vector<float> factors; ///< none if theta says all
+  std::vector<double> values;
+  double exactness; ///< of an angle
+  int64_t last = 1; ///< position at which they were measured
 };
+
 } // namespace
 
-static Frequencies describe(const std::vector<double> &frequencies) {
-  const auto half = double(frequencies.size());
-  // The second is not stretched where others are; its theta is a round number.
-  double theta = frequencies.size() > 1 ? std::pow(frequencies[1], -half) : 1e4;
-  if (const double rounded = std::round(theta);
-      std::fabs(theta - rounded) <= 1e-3 * theta && rounded > 100) {
-    // f32 says it to five digits or so.
-    const double unit = std::pow(10, std::floor(std::log10(rounded)) - 3);
-    const double round = std::round(theta / unit) * unit;
-    theta = std::fabs(round - theta) <= 1e-4 * theta ? round : rounded;
+/// Each turn makes frequencies more exact, whose error times its position is
+/// less than half a circle; they are to come in order, twice as far each.
+static void refine(Frequencies &frequencies, const Turn &turn) {
+  const auto position = double(turn.position);
+  for (size_t j = 0; j < frequencies.values.size(); ++j) {
+    double &frequency = frequencies.values[j];
+    const double angle = std::atan2(turn.sines[j], turn.cosines[j]);
+    frequency +=
+        std::remainder(angle - frequency * position, 2 * M_PI) / position;
   }
-  Frequencies result{theta, {}};
+  frequencies.last = turn.position;
+}
+
+static bool agree(const Frequencies &frequencies, const Turn &turn) {
+  const auto position = double(turn.position);
+  // Exporters multiply position and frequency in f32.
+  const double tolerance = 2 * frequencies.exactness + 2e-7 * position;
+  const size_t half = frequencies.values.size();
+  for (size_t j = 0; j < turn.cosines.size(); ++j) {
+    const double angle = position * frequencies.values[j % half];
+    if (std::fabs(std::cos(angle) - turn.cosines[j]) > tolerance ||
+        std::fabs(std::sin(angle) - turn.sines[j]) > tolerance)
+      return false;
+  }
+  return true;
+}
+
+static Rotation describe(const Frequencies &frequencies) {
+  const std::vector<double> &values = frequencies.values;
+  const auto half = double(values.size());
+  // The second is not stretched where others are. What theta is is written
+  // with few digits.
+  double theta = values.size() > 1 ? std::pow(values[1], -half) : 1e4;
+  const double error =
+      half * theta *
+      (1e-6 + frequencies.exactness /
+                  (values[values.size() > 1] * double(frequencies.last)));
+  for (double unit = std::pow(10, std::floor(std::log10(theta))); unit >= 1;
+       unit /= 10)
+    if (const double round = std::round(theta / unit) * unit;
+        std::fabs(round - theta) <= error) {
+      theta = round;
+      break;
+    }
+  Rotation result{theta, {}};
   bool plain = true;
-  for (size_t i = 0; i < frequencies.size(); ++i) {
-    const double factor = std::pow(theta, -double(i) / half) / frequencies[i];
-    plain &= std::fabs(factor - 1) <= 2e-5;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double factor = std::pow(theta, -double(i) / half) / values[i];
+    const double inexact =
+        2e-5 + 2 * frequencies.exactness /
+                   (std::fabs(values[i]) * double(frequencies.last));
+    plain &= std::fabs(factor - 1) <= inexact;
     result.factors.push_back(float(factor));
   }
   if (plain)
@@ -108,87 +143,105 @@ static Frequencies describe(const std::vector<double> &frequencies) {
   return result;
 }
 
-/// `positions` if cosines and sines are tables, else they stand for the step's.
+Rotation Raiser::rotationOf(const Layout &layout, Value cosines, Value sines,
+                            Value positions) {
+  const size_t rank = layout.size();
+  const int64_t size = joined(layout.back())[0].size, half = size / 2;
+  auto sequence = find(layout, Factor::Sequence);
+  auto type = cast<RankedTensorType>(cosines.getType());
+  if (positions && type.getRank() == 2 && !type.isDynamicDim(0))
+    context = std::min(context, type.getDimSize(0));
+  auto numbers = [&](Value side, const Sample &sample) {
+    Array array = sides.evaluate(side, sample);
+    const int64_t width = array.sizes.empty() ? 0 : array.sizes.back();
+    if (width != half && (positions || width != size))
+      give("rotary embedding of a part of heads");
+    if (positions)
+      return array;
+    // One row for each token and none for heads; RotaryEmbedding's have no
+    // dimension for heads at all.
+    std::vector<int64_t> expected(rank, 1);
+    expected[*sequence] = sample.sequence;
+    expected.back() = width;
+    array.sizes.insert(array.sizes.begin(),
+                       rank - std::min(rank, array.sizes.size()), 1);
+    if (array.sizes != expected &&
+        array.sizes != std::vector<int64_t>{1, 1, sample.sequence, width})
+      give("angles that are not one for each token");
+    return array;
+  };
+  auto turnsOf = [&](const Sample &sample) {
+    const Array cosine = numbers(cosines, sample),
+                sine = numbers(sines, sample);
+    const auto width = cosine.sizes.back();
+    if (sine.sizes != cosine.sizes)
+      give("rotary embedding with other cosines than sines");
+    Array rows;
+    if (positions)
+      rows = sides.evaluate(positions, sample);
+    std::vector<Turn> turns;
+    for (int64_t i = 0; i < sample.sequence; ++i) {
+      const int64_t row = positions ? int64_t(rows.values.at(size_t(i))) : i;
+      if (row < 0 || (row + 1) * width > int64_t(cosine.values.size()))
+        give("rotary embedding of positions that the table does not have");
+      auto part = [&](const Array &array) {
+        const auto first = array.values.begin() + row * width;
+        return std::vector<double>(first, first + width);
+      };
+      turns.push_back({sample.past + i, part(cosine), part(sine)});
+    }
+    return turns;
+  };
+
+  const double exactness = type.getElementType().isF16()    ? 0x1p-11
+                           : type.getElementType().isBF16() ? 0x1p-8
+                                                            : 0x1p-22;
+  Frequencies frequencies{std::vector<double>(size_t(half)), exactness};
+  std::vector<Turn> turns;
+  if (hasPast) {
+    for (int64_t position = 1; position < context; position *= 2)
+      turns.push_back(turnsOf({1, position})[0]);
+  } else {
+    const std::vector<Turn> all =
+        turnsOf({std::min<int64_t>(context, 1024), 0});
+    for (size_t position = 1; position < all.size(); position *= 2)
+      turns.push_back(all[position]);
+  }
+  for (const Turn &turn : turns)
+    refine(frequencies, turn);
+  for (const Sample &sample : {Sample{7, 0}, Sample{3, hasPast ? 5 : 0}})
+    llvm::append_range(turns, turnsOf(sample));
+  for (const Turn &turn : turns)
+    if (!agree(frequencies, turn))
+      give("angles are not those of rotary embedding");
+  return describe(frequencies);
+}
+
 TermRef Raiser::rotate(const TermRef &x, Value cosines, Value sines,
                        Value positions) {
-  const size_t rank = x->layout.size();
   const Dimension last = joined(x->layout.back());
-  auto sequence = find(x->layout, Factor::Sequence);
   if (x->kind != Kind::Rows || last.size() != 1 || last[0].stride != 1 ||
-      last[0].kind != Factor::Feature || last[0].size % 2 || !sequence)
+      last[0].kind != Factor::Feature || last[0].size % 2 ||
+      !find(x->layout, Factor::Sequence) || !factorOf(x->function))
     give("rotary embedding of something else than heads");
-  const int64_t size = last[0].size, half = size / 2;
-  if (auto table = dyn_cast<RankedTensorType>(cosines.getType());
-      positions && table && table.getRank() == 2 && !table.isDynamicDim(0))
-    context = std::min(context, table.getDimSize(0));
-  std::vector<Sample> samples = {{4, 0}, {3, 0}, {64, 0}};
-  if (hasPast)
-    samples = {{4, 0}, {3, 5}, {1, context - 1}};
-  std::vector<double> frequencies;
-  for (const Sample &sample : samples) {
-    std::vector<double> places;
-    auto angles = [&](Value side) {
-      Angles result{sides.evaluate(side, sample), 0};
-      const std::vector<int64_t> &sizes = result.array.sizes;
-      result.width = sizes.empty() ? 0 : sizes.back();
-      if (result.width != half && (positions || result.width != size))
-        give("rotary embedding of a part of heads");
-      if (positions)
-        return result;
-      // One row for each token, none for heads.
-      std::vector<int64_t> expected(rank, 1);
-      expected[*sequence] = sample.sequence;
-      expected.back() = result.width;
-      std::vector<int64_t> own(rank - std::min(rank, sizes.size()), 1);
-      own.insert(own.end(), sizes.begin(), sizes.end());
-      // RotaryEmbedding's have no dimension for heads.
-      if (own != expected &&
-          int64_t(result.array.values.size()) != sample.sequence * result.width)
-        give("angles that are not one for each token");
-      return result;
-    };
-    const Angles cosine = angles(cosines), sine = angles(sines);
-    if (cosine.array.sizes != sine.array.sizes)
-      give("rotary embedding with other cosines than sines");
-    if (positions)
-      places = sides.evaluate(positions, sample).values;
-    else
-      for (int64_t i = 0; i < sample.sequence; ++i)
-        places.push_back(double(i));
-    if (int64_t(places.size()) != sample.sequence)
-      give("rotary embedding of other positions than the tokens'");
-    for (int64_t i = 0; i < sample.sequence; ++i) {
-      const int64_t row = int64_t(places[size_t(i)]);
-      if (row < 0 ||
-          (row + 1) * cosine.width > int64_t(cosine.array.values.size()))
-        give("rotary embedding of positions that the table does not have");
-      const double position = double(sample.past + i);
-      if (frequencies.empty() && position != 1)
-        continue;
-      if (frequencies.empty())
-        for (int64_t j = 0; j < half; ++j)
-          frequencies.push_back(std::atan2(sine.at(row, j), cosine.at(row, j)));
-      // Angles of f32 are no more exact.
-      const double tolerance = 1e-5 + 2e-7 * position;
-      for (int64_t j = 0; j < cosine.width; ++j) {
-        const double angle = position * frequencies[size_t(j % half)];
-        if (std::fabs(std::cos(angle) - cosine.at(row, j)) > tolerance ||
-            std::fabs(std::sin(angle) - sine.at(row, j)) > tolerance)
-          give("angles are not those of rotary embedding");
-      }
-    }
-  }
-  const Frequencies found = describe(frequencies);
+  const int64_t size = last[0].size;
+  const std::vector<const void *> key = {cosines.getAsOpaquePointer(),
+                                         sines.getAsOpaquePointer(),
+                                         positions.getAsOpaquePointer()};
+  auto found = rotations.find({key, x->layout});
+  if (found == rotations.end())
+    found = rotations
+                .emplace(std::pair(key, x->layout),
+                         rotationOf(x->layout, cosines, sines, positions))
+                .first;
+  const Rotation &rotation = found->second;
   Value value = baseOf(*x);
-  auto factor = factorOf(x->function);
-  if (!factor)
-    give("rotary embedding of something else than heads");
   TermRef result = rowsTerm(
       fm::RotaryOp::create(
           b, loc, value.getType(), value, rowsArgument,
-          b.getI64IntegerAttr(size), b.getF64FloatAttr(found.theta),
-          found.factors.empty() ? nullptr
-                                : b.getDenseF32ArrayAttr(found.factors)),
+          b.getI64IntegerAttr(size), b.getF64FloatAttr(rotation.theta),
+          rotation.factors.empty() ? nullptr
+                                   : b.getDenseF32ArrayAttr(rotation.factors)),
       x->layout);
   result->function = x->function;
   return result;

@@ -33,8 +33,11 @@ std::optional<double> raise::factorOf(const Function &function) {
   return std::nullopt;
 }
 
-bool raise::isSquare(const Function &function) {
-  return agree(function, [](double x) { return x * x; });
+bool raise::isSquareOf(const Function &function, const Function &other) {
+  return agree(function, [&](double x) {
+    const double root = valueAt(other, x);
+    return root * root;
+  });
 }
 
 static double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }

@@ -33,8 +33,8 @@ struct Activation {
 };
 std::optional<Activation> activationOf(const Function &function);
 
-/// Whether the function is x^2.
-bool isSquare(const Function &function);
+/// Whether the function is the square of another.
+bool isSquareOf(const Function &function, const Function &other);
 
 /// e, if the function is 1 / sqrt(x + e).
 std::optional<double> epsilonOf(const Function &function);

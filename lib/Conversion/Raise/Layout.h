@@ -26,7 +26,7 @@ struct Sample {
 struct Factor {
   enum Kind { Sequence, Total, Feature } kind;
   int64_t size = 0, stride = 0; ///< of features
-  bool operator==(const Factor &) const = default;
+  auto operator<=>(const Factor &) const = default;
   int64_t length(const Sample &sample) const {
     return kind == Sequence ? sample.sequence
            : kind == Total  ? sample.total()

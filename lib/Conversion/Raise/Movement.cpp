@@ -112,6 +112,9 @@ TermRef Raiser::partOf(const TermRef &term, size_t axis, int64_t first,
         whole.x, whole.weight.rows(first, count), whole.bias, whole.loc, {}});
     if (whole.bias)
       part->product->bias = whole.bias->rows(first, count);
+    // A half of one head, perhaps.
+    part->a = 2 * count == size ? term : nullptr;
+    part->second = first > 0;
     return part;
   }
   // Halves of heads, for rotary embedding.
@@ -238,10 +241,13 @@ TermRef Raiser::readConcat(graph::NodeOp node) {
     return cached(x, y, axisOf(integer(node, "axis", 0), y->layout.size()));
   const size_t axis = axisOf(integer(node, "axis", 0), x->layout.size());
   // Halves of heads, exchanged.
-  if (x->kind != Kind::Half || y->kind != Kind::Half || !x->second ||
-      y->second || x->a->base() != y->a->base() ||
-      x->a->layout != y->a->layout || axis + 1 != x->layout.size() ||
-      factorOf(x->function) != -1.0 || y->function)
+  auto isHalf = [](const TermRef &term) {
+    return term->a && (term->kind == Kind::Half || term->kind == Kind::Rows);
+  };
+  if (!isHalf(x) || !isHalf(y) || !x->second || y->second ||
+      x->a->base() != y->a->base() || x->a->layout != y->a->layout ||
+      axis + 1 != x->layout.size() || factorOf(x->function) != -1.0 ||
+      y->function)
     give("joins something else than a cache and what is new, or halves of "
          "heads");
   TermRef turned = make(Kind::Turned, x->a->layout);

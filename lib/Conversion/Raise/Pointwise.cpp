@@ -246,8 +246,8 @@ TermRef Raiser::readMean(graph::NodeOp node) {
 TermRef Raiser::normed(const TermRef &rows, const TermRef &mean, bool divided) {
   const Term &measured = *mean->a;
   if (rows->base() != measured.base() || rows->layout != measured.layout ||
-      rows->function || rows->centered != measured.centered ||
-      !isSquare(mean->meanOf))
+      rows->centered != measured.centered ||
+      !isSquareOf(mean->meanOf, rows->function))
     give("rows are scaled by a mean that is not that of their squares");
   Function scale = mean->function;
   if (divided)

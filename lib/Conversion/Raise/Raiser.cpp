@@ -158,8 +158,12 @@ bool Raiser::has(graph::NodeOp node, unsigned input) {
 }
 
 std::vector<int64_t> Raiser::integers(Value value) {
-  const Array array = sides.evaluate(value, Sides::kSample);
-  return {array.values.begin(), array.values.end()};
+  // "To the end" is written as the largest integer.
+  constexpr double kMost = 0x1p62;
+  std::vector<int64_t> result;
+  for (double number : sides.evaluate(value, Sides::kSample).values)
+    result.push_back(int64_t(std::clamp(number, -kMost, kMost)));
+  return result;
 }
 
 size_t Raiser::axisOf(int64_t axis, size_t rank) {

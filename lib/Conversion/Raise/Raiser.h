@@ -58,7 +58,7 @@ struct Term {
   bool centered = false;    ///< less their mean
   mlir::Value written = {}; ///< once `function` was
 
-  TermRef a = {}, b = {};
+  TermRef a = {}, b = {}; ///< of rows, what they may be half of
   Function meanOf = {};
   double number = 0; ///< a factor, or an epsilon
   bool second = false;
@@ -71,6 +71,12 @@ struct Term {
   const void *base() const {
     return value ? value.getAsOpaquePointer() : product.get();
   }
+};
+
+/// Rotary embedding as fm.rotary says it.
+struct Rotation {
+  double theta;
+  std::vector<float> factors; ///< none if theta says all
 };
 
 class Raiser {
@@ -98,6 +104,7 @@ private:
   int64_t vocabulary = 0, context = 0;
   bool hasPast = false;
   std::map<unsigned, int> usedPasts;
+  std::map<std::pair<std::vector<const void *>, Layout>, Rotation> rotations;
   mlir::Location loc; ///< of the node that is read
 
   [[noreturn]] static void give(std::string reason) {
@@ -171,6 +178,9 @@ private:
   TermRef heads(const TermRef &term, int64_t count);
   TermRef attend(const TermRef &scores, const TermRef &values);
   TermRef cached(const TermRef &past, const TermRef &added, size_t axis);
+  /// `positions` if cosines and sines are tables, else they are the step's.
+  Rotation rotationOf(const Layout &layout, mlir::Value cosines,
+                      mlir::Value sines, mlir::Value positions);
   TermRef rotate(const TermRef &x, mlir::Value cosines, mlir::Value sines,
                  mlir::Value positions);
   /// The window of positions that a row sees (0: all before it).
