@@ -177,7 +177,7 @@ public:
       if (topology.devices.size() != 1)
         throw Error("{}: an ONNX graph runs on one device, the topology has {}",
                     where, topology.devices.size());
-      replaceUnsupported();
+      replaceUnsupported(result.notRaised);
       writeGraph(parts, program, model.path.stem().string(), topology, options,
                  output);
       measure(output, result);
@@ -236,7 +236,7 @@ private:
 
   /// Operators without code become what they are defined as, as long as that
   /// helps.
-  void replaceUnsupported() {
+  void replaceUnsupported(const std::string &notRaised) {
     std::vector<UnsupportedNode> unsupported;
     std::string inlining;
     for (int round = 0;; ++round) {
@@ -268,6 +268,8 @@ private:
                           node.reason);
     if (!inlining.empty())
       list += "\n" + inlining;
+    if (!notRaised.empty())
+      list += "\nand it is no decoder: " + notRaised;
     throw Error("{}: {} nodes cannot be run (operators of opset {}):{}", where,
                 unsupported.size(), import::kOpset, list);
   }

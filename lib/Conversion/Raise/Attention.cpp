@@ -170,50 +170,64 @@ Rotation Raiser::rotationOf(const Layout &layout, Value cosines, Value sines,
       give("angles that are not one for each token");
     return array;
   };
-  auto turnsOf = [&](const Sample &sample) {
-    const Array cosine = numbers(cosines, sample),
-                sine = numbers(sines, sample);
-    const auto width = cosine.sizes.back();
-    if (sine.sizes != cosine.sizes)
-      give("rotary embedding with other cosines than sines");
-    Array rows;
-    if (positions)
-      rows = sides.evaluate(positions, sample);
-    std::vector<Turn> turns;
-    for (int64_t i = 0; i < sample.sequence; ++i) {
-      const int64_t row = positions ? int64_t(rows.values.at(size_t(i))) : i;
-      if (row < 0 || (row + 1) * width > int64_t(cosine.values.size()))
-        give("rotary embedding of positions that the table does not have");
+  struct Angles {
+    Array cosines, sines;
+    Turn turn(int64_t row, int64_t position) const {
+      const int64_t width = cosines.sizes.back();
       auto part = [&](const Array &array) {
         const auto first = array.values.begin() + row * width;
         return std::vector<double>(first, first + width);
       };
-      turns.push_back({sample.past + i, part(cosine), part(sine)});
+      return {position, part(cosines), part(sines)};
     }
-    return turns;
   };
-
+  auto anglesOf = [&](const Sample &sample) {
+    Angles angles{numbers(cosines, sample), numbers(sines, sample)};
+    if (angles.cosines.sizes != angles.sines.sizes)
+      give("rotary embedding with other cosines than sines");
+    return angles;
+  };
   const double exactness = type.getElementType().isF16()    ? 0x1p-11
                            : type.getElementType().isBF16() ? 0x1p-8
                                                             : 0x1p-22;
   Frequencies frequencies{std::vector<double>(size_t(half)), exactness};
-  std::vector<Turn> turns;
-  if (hasPast) {
-    for (int64_t position = 1; position < context; position *= 2)
-      turns.push_back(turnsOf({1, position})[0]);
-  } else {
-    const std::vector<Turn> all =
-        turnsOf({std::min<int64_t>(context, 1024), 0});
-    for (size_t position = 1; position < all.size(); position *= 2)
-      turns.push_back(all[position]);
-  }
-  for (const Turn &turn : turns)
-    refine(frequencies, turn);
-  for (const Sample &sample : {Sample{7, 0}, Sample{3, hasPast ? 5 : 0}})
-    llvm::append_range(turns, turnsOf(sample));
-  for (const Turn &turn : turns)
+  auto check = [&](const Turn &turn) {
     if (!agree(frequencies, turn))
-      give("angles are not those of rotary embedding");
+      give(fmt::format("angles of position {} are not those of rotary "
+                       "embedding",
+                       turn.position));
+  };
+  const std::vector<Sample> samples = {{7, 0}, {3, hasPast ? 5 : 0}};
+  // Of tables every row is looked at, of what is worked out a few.
+  if (positions || !hasPast) {
+    const Sample longest{positions ? 1 : std::min<int64_t>(context, 1024), 0};
+    const Angles all = anglesOf(longest);
+    const int64_t rows = positions ? context : longest.sequence;
+    if (int64_t(all.cosines.values.size()) < rows * all.cosines.sizes.back())
+      give("rotary embedding of positions that the table does not have");
+    for (int64_t position = 1; position < rows; position *= 2)
+      refine(frequencies, all.turn(position, position));
+    for (int64_t position = 0; position < rows; ++position)
+      check(all.turn(position, position));
+  } else {
+    for (int64_t position = 1; position < context; position *= 2)
+      refine(frequencies, anglesOf({1, position}).turn(0, position));
+    for (int64_t position = 1; position < context; position *= 2)
+      check(anglesOf({1, position}).turn(0, position));
+  }
+  for (const Sample &sample : samples) {
+    if (positions) {
+      const Array rows = sides.evaluate(positions, sample);
+      for (int64_t i = 0; i < sample.sequence; ++i)
+        if (int64_t(rows.values.size()) != sample.sequence ||
+            rows.values[size_t(i)] != double(sample.past + i))
+          give("rotary embedding of other positions than the tokens'");
+      continue;
+    }
+    const Angles angles = anglesOf(sample);
+    for (int64_t i = 0; i < sample.sequence; ++i)
+      check(angles.turn(i, sample.past + i));
+  }
   return describe(frequencies);
 }
 
@@ -280,8 +294,7 @@ TermRef Raiser::readRotary(graph::NodeOp node) {
 TermRef Raiser::cached(const TermRef &past, const TermRef &added, size_t axis) {
   if (past->kind != Kind::Past || added->kind != Kind::Rows ||
       added->layout[axis] != Dimension{{Factor::Sequence}} ||
-      past->pastSizes.size() != added->layout.size() ||
-      past->pastSizes[axis] != -1)
+      past->pastSizes.size() != added->layout.size())
     give("joins a cache and something else than keys or values");
   const std::vector<int64_t> sizes =
       raise::sizesOf(added->layout, Sides::kSample);
@@ -293,6 +306,29 @@ TermRef Raiser::cached(const TermRef &past, const TermRef &added, size_t axis) {
   result->a = added;
   result->argument = past->argument;
   result->number = 1;
+  return result;
+}
+
+/// Whether a value is the positions before the step, or those with it.
+bool Raiser::isPast(Value value, bool total) {
+  for (Sample sample : {Sides::kSample, Sample{3, 5}, Sample{1, 0}})
+    for (double length : sides.evaluate(value, sample).values)
+      if (length != double(total ? sample.total() : sample.past))
+        return false;
+  return true;
+}
+
+/// What is new is written into a cache of a fixed size, at its end.
+TermRef Raiser::readScatter(graph::NodeOp node) {
+  TermRef past = data(node), added = data(node, 1);
+  const size_t axis = axisOf(integer(node, "axis", -2), added->layout.size());
+  auto mode = node.getOnnxAttributes().getAs<StringAttr>("mode");
+  if ((mode && mode.getValue() != "linear") || !has(node, 2) ||
+      sides.isData(operand(node, 2)) || !isPast(operand(node, 2), false))
+    give("writes elsewhere than at the end of the cache");
+  TermRef result = cached(past, added, axis);
+  if (const int64_t size = past->pastSizes[axis]; size > 0)
+    context = std::min(context, size);
   return result;
 }
 
@@ -485,8 +521,12 @@ TermRef Raiser::readAttention(graph::NodeOp node, unsigned result) {
       give("a cache that does not come in");
     return result == 1 ? keysOrValues(k, 4) : keysOrValues(v, 5);
   }
-  if (result > 2 || has(node, 6) || real(node, "softcap", 0) != 0)
-    give("scores as a result or capped, or lengths of the cache as an input");
+  if (result > 2 || real(node, "softcap", 0) != 0)
+    give("scores that are capped, or a result");
+  const bool counted = has(node, 6);
+  if (counted &&
+      (sides.isData(operand(node, 6)) || !isPast(operand(node, 6), true)))
+    give("attention to something else than all positions so far");
   TermRef q = data(node);
   const Layout layout = q->layout;
   q = heads(q, integer(node, "q_num_heads", 0));
@@ -497,9 +537,8 @@ TermRef Raiser::readAttention(graph::NodeOp node, unsigned result) {
   if (last.size() != 1 || last[0].kind != Factor::Feature)
     give("attention over something else than heads");
   scores->number = real(node, "scale", 1 / std::sqrt(double(last[0].size)));
-  // Without a cache of its own the operator counts tokens and positions alike.
   scores->causal = integer(node, "is_causal", 0) != 0;
-  if (scores->causal && !joins && hasPast)
+  if (scores->causal && !joins && !counted && hasPast)
     give("attention that is causal from the first position on, whatever is in "
          "the cache");
   if (has(node, 3))

@@ -208,6 +208,8 @@ TermRef Raiser::readData(graph::NodeOp node, unsigned result) {
     return readGather(node);
   if (op == "Concat")
     return readConcat(node);
+  if (op == "TensorScatter")
+    return readScatter(node);
   if (op == "MatMul")
     return readMatMul(node);
   if (op == "Gemm")
@@ -320,7 +322,7 @@ OwningOpRef<ModuleOp> Raiser::run() {
       past->pastSizes.push_back(size != ShapedType::kDynamic ? size
                                 : d == 0                     ? 1
                                                              : -1);
-    if (llvm::count(past->pastSizes, -1) != 1)
+    if (llvm::count(past->pastSizes, -1) > 1)
       give(fmt::format("input '{}' has sizes that the file leaves open, beside "
                        "positions",
                        textOf(argument.getArgNumber()).str()));

@@ -178,6 +178,8 @@ private:
   TermRef heads(const TermRef &term, int64_t count);
   TermRef attend(const TermRef &scores, const TermRef &values);
   TermRef cached(const TermRef &past, const TermRef &added, size_t axis);
+  TermRef readScatter(graph::NodeOp node);
+  bool isPast(mlir::Value value, bool total);
   /// `positions` if cosines and sines are tables, else they are the step's.
   Rotation rotationOf(const Layout &layout, mlir::Value cosines,
                       mlir::Value sines, mlir::Value positions);

@@ -23,9 +23,10 @@ Sides::Sides(graph::ProgramOp program, const GraphCompiler &compile,
   Block &body = program.getBody().front();
   for (auto [argument, name] :
        llvm::zip(body.getArguments(), program.getArgumentNames())) {
-    const StringRef text = cast<StringAttr>(name).getValue();
-    const bool side = text.contains("mask") || text.contains("position");
-    levels[argument] = side ? Level::Side : Level::Data;
+    const auto input = inputOf(argument, cast<StringAttr>(name).getValue());
+    levels[argument] = input ? Level::Side : Level::Data;
+    if (input)
+      inputs[argument] = *input;
   }
   for (Operation &op : body) {
     Level level = Level::Constant;
@@ -39,6 +40,26 @@ Sides::Sides(graph::ProgramOp program, const GraphCompiler &compile,
     for (Value result : op.getResults())
       levels[result] = level;
   }
+}
+
+/// Masks and positions go by names that all exporters give them, lengths of the
+/// cache by what takes them.
+std::optional<Sides::Input> Sides::inputOf(Value argument, StringRef name) {
+  if (name.contains("mask"))
+    return Input::Mask;
+  if (name.contains("position"))
+    return Input::Position;
+  constexpr unsigned kWriteIndices = 2, kNonpadLength = 6;
+  for (OpOperand &use : argument.getUses())
+    if (auto node = dyn_cast<graph::NodeOp>(use.getOwner())) {
+      if (node.getOp() == "TensorScatter" &&
+          use.getOperandNumber() == kWriteIndices)
+        return Input::Past;
+      if (node.getOp() == "Attention" &&
+          use.getOperandNumber() == kNonpadLength)
+        return Input::Total;
+    }
+  return std::nullopt;
 }
 
 static rt::Tensor makeTensor(DataType type, std::vector<int64_t> sizes,
@@ -71,15 +92,17 @@ static rt::Tensor makeTensor(DataType type, std::vector<int64_t> sizes,
 rt::Value Sides::supply(Value value, const Sample &sample) {
   const auto type = cast<RankedTensorType>(value.getType());
   const DataType dtype = graph::dataTypeOf(type.getElementType());
-  if (auto argument = dyn_cast<BlockArgument>(value)) {
-    const StringRef name =
-        cast<StringAttr>(program.getArgumentNames()[argument.getArgNumber()])
-            .getValue();
-    const bool mask = name.contains("mask");
+  if (isa<BlockArgument>(value)) {
+    const Input input = inputs.at(value);
     std::vector<int64_t> sizes(size_t(type.getRank()), 1);
+    if (input == Input::Past || input == Input::Total)
+      return makeTensor(dtype, sizes, [&](int64_t) {
+        return input == Input::Past ? sample.past : sample.total();
+      });
+    const bool mask = input == Input::Mask;
     if (sizes.empty() || sizes.size() > 2)
-      throw Unraisable{fmt::format("input '{}' has {} dimensions", name.str(),
-                                   sizes.size())};
+      throw Unraisable{"a mask or positions with neither one nor two "
+                       "dimensions"};
     sizes.back() = mask ? sample.total() : sample.sequence;
     return makeTensor(dtype, sizes,
                       [&](int64_t i) { return mask ? 1 : sample.past + i; });

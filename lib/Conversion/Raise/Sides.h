@@ -56,10 +56,19 @@ public:
   static constexpr Sample kSample{11, 18};
 
 private:
-  void assignLevels(graph::ProgramOp program);
+  /// What an input that does not depend on tokens holds.
+  enum class Input {
+    Mask,     ///< ones, of all positions
+    Position, ///< of the step's tokens
+    Past,     ///< how many positions are in the cache before the step
+    Total     ///< and with it
+  };
+  static std::optional<Input> inputOf(mlir::Value argument,
+                                      llvm::StringRef name);
   rt::Value supply(mlir::Value value, const Sample &sample);
 
   graph::ProgramOp program;
+  llvm::DenseMap<mlir::Value, Input> inputs;
   const GraphCompiler &compile;
   std::function<std::vector<int64_t>(mlir::Value, const Sample &)> sizesOf;
   llvm::DenseMap<mlir::Value, Level> levels;

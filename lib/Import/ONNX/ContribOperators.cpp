@@ -4,6 +4,7 @@
 //
 //===----------------------------------------------------------------------===//
 #include "Simplify.h"
+#include "isthmus/runtime/MappedFile.h"
 
 #include <algorithm>
 #include <fmt/ranges.h>
@@ -450,6 +451,40 @@ private:
     return {};
   }
 
+  /// Four-bit values whose rows end on whole bytes, of an odd number in each,
+  /// as an initializer in which one follows on the other.
+  std::string withoutPadding(const std::string &name,
+                             const std::vector<int64_t> &sizes) {
+    const auto rows = size_t(sizes[0]), columns = size_t(sizes[1]),
+               stride = (columns + 1) / 2;
+    std::string bytes;
+    if (auto place = model.places.find(name); place != model.places.end()) {
+      const rt::MappedFile file(place->second.file);
+      const auto part =
+          file.slice(place->second.offset, place->second.bytes, name);
+      bytes.assign(reinterpret_cast<const char *>(part.data()), part.size());
+    }
+    for (const auto &tensor : graph.initializer())
+      if (tensor.name() == name)
+        bytes = tensor.raw_data();
+    if (bytes.size() != rows * stride)
+      return {};
+    std::string together((rows * columns + 1) / 2, 0);
+    for (size_t i = 0; i < rows * columns; ++i) {
+      const size_t row = i / columns, column = i % columns;
+      const int value =
+          bytes[row * stride + column / 2] >> (column % 2 * 4) & 15;
+      together[i / 2] = char(together[i / 2] | value << (i % 2 * 4));
+    }
+    auto &tensor = *graph.add_initializer();
+    tensor.set_name(fresh());
+    tensor.set_data_type(onnx::TensorProto::UINT4);
+    for (int64_t size : sizes)
+      tensor.add_dims(size);
+    tensor.set_raw_data(together);
+    return tensor.name();
+  }
+
   /// Values of 4 or 8 bits in blocks along `columns`, as floats.
   std::string dequantize(int values, int scales, int zeros, int64_t rows,
                          int64_t columns, int64_t block) {
@@ -461,8 +496,7 @@ private:
         bits == 4 ? onnx::TensorProto::UINT4 : onnx::TensorProto::UINT8;
     const std::vector<int64_t> blocks = {rows, columns / block};
     const std::string q = reinterpret(input(values), type, {rows, columns});
-    // Rows of zero points end on whole bytes.
-    if (q.empty() || (!input(zeros).empty() && blocks[1] * bits % 8 != 0))
+    if (q.empty())
       return {};
     std::string zero;
     if (input(zeros).empty()) {
@@ -470,9 +504,13 @@ private:
       zero = cast(
           value("Expand", {number(int64_t(1) << (bits - 1)), constant(blocks)}),
           type);
-    } else if (zero = reinterpret(input(zeros), type, blocks); zero.empty()) {
-      return {};
+    } else if (blocks[1] * bits % 8 == 0) {
+      zero = reinterpret(input(zeros), type, blocks);
+    } else {
+      zero = withoutPadding(input(zeros), blocks);
     }
+    if (zero.empty())
+      return {};
     const std::string scale =
         value("Reshape", {input(scales), constant(blocks)});
     const std::string result = fresh();

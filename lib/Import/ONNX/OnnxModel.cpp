@@ -286,6 +286,15 @@ bool isthmus::import::inlineOperators(
     auto *missing = model.proto->mutable_graph()->add_value_info();
     missing->mutable_type()->mutable_tensor_type()->set_elem_type(
         onnx::TensorProto::FLOAT);
+    auto &graph = *model.proto->mutable_graph();
+    for (const auto &tensor : graph.initializer()) {
+      auto *info = graph.add_value_info();
+      info->set_name(tensor.name());
+      auto *type = info->mutable_type()->mutable_tensor_type();
+      type->set_elem_type(tensor.data_type());
+      for (int64_t size : tensor.dims())
+        type->mutable_shape()->add_dim()->set_dim_value(size);
+    }
     onnx::inliner::InlineSelectedFunctions(*model.proto, Wanted(wanted),
                                            nullptr);
     auto &infos = *model.proto->mutable_graph()->mutable_value_info();
