@@ -30,7 +30,7 @@ avx2() { # the same without AVX-512
 }
 ort() { # needs torch and transformers to export the model once
   python3 -m venv venv-ort
-  venv-ort/bin/pip install -q onnxruntime-genai==0.18.0 onnx onnx_ir gguf transformers accelerate torch ml_dtypes pillow
+  venv-ort/bin/pip install -q onnxruntime-genai==0.18.0 onnx onnx_ir gguf transformers accelerate torch ml_dtypes pillow onnxscript
   venv-ort/bin/python "$root/benchmarks/dequantise.py" "$model.Q4_1.gguf" model/hf-f32
   for precision in fp32 int8 int4; do
     venv-ort/bin/python -m onnxruntime_genai.models.builder -i model/hf-f32 -o "model/ort/$precision" -p "$precision" -e cpu --extra_options prune_lm_head=true int4_block_size=32 int4_accuracy_level=4

@@ -1,8 +1,8 @@
 //===- CompileGraph.cpp - from an ONNX file to a bundle -------------------===//
 #include "CompileParts.h"
 #include "isthmus/Codegen/ObjectEmitter.h"
-#include "isthmus/Conversion/GraphToFM.h"
 #include "isthmus/Conversion/GraphToKernels.h"
+#include "isthmus/Driver/HostGraphs.h"
 #include "isthmus/Import/OnnxImport.h"
 #include "isthmus/runtime/Error.h"
 #include "isthmus/runtime/MappedFile.h"
@@ -19,13 +19,11 @@ namespace {
 /// Writes a graph as a bundle.
 class GraphWriter {
 public:
-  GraphWriter(CompileContext &parts, graph::ProgramOp program,
-              const std::string &name, const Topology &topology,
-              const CompileOptions &options)
-      : parts(parts), program(program), name(name), topology(topology),
-        options(options) {}
+  GraphWriter(graph::ProgramOp program, const std::string &name,
+              const Topology &topology, const CompileOptions &options)
+      : program(program), name(name), topology(topology), options(options) {}
 
-  void run(const std::filesystem::path &output) {
+  bool run(rt::KeyStore &keys, const std::filesystem::path &output) {
     BundleWriter writer(output);
     bundle::Manifest manifest;
     manifest.set_model(name);
@@ -33,18 +31,17 @@ public:
     describeTopology(topology, manifest);
     bundle::Program *out = manifest.add_programs();
     out->set_name("main");
-    writeKernels(writer, manifest, *out->mutable_graph());
+    if (!writeKernels(writer, manifest, *out->mutable_graph()))
+      return false;
     writeConstants(writer, manifest);
     bundle::Plan *plan = manifest.add_plans();
     plan->set_name("compiled");
     plan->add_stages();
-    rt::KeyStore keys;
     writer.finish(manifest, keys);
+    return true;
   }
 
 private:
-  CompileContext &parts;
-  MLIRContext &context = parts.context;
   graph::ProgramOp program;
   const std::string &name;
   const Topology &topology;
@@ -52,14 +49,12 @@ private:
   std::vector<graph::ConstantOp> constants; ///< in the order of their weights
   std::map<const void *, uint32_t> weights;
 
-  [[noreturn]] void fail(const std::string &what) { parts.fail(name, what); }
-
   void report(const std::string &stage, double fraction) {
     if (options.progress)
       options.progress(stage, fraction);
   }
 
-  void writeKernels(BundleWriter &writer, bundle::Manifest &manifest,
+  bool writeKernels(BundleWriter &writer, bundle::Manifest &manifest,
                     bundle::Graph &graph) {
     const auto targets = targetsOf(topology);
     auto addWeight = [&](graph::ConstantOp op) {
@@ -72,16 +67,17 @@ private:
     for (size_t i = 0; i < targets.size(); ++i) {
       report("kernels", double(i) / double(targets.size()));
       OwningOpRef<ModuleOp> kernels =
-          ModuleOp::create(UnknownLoc::get(&context), "kernels");
+          ModuleOp::create(program.getLoc(), "kernels");
       graph.Clear();
       convertGraph(program, *kernels, *targets[i], addWeight, graph);
       std::string library;
       if (failed(approximateMath(*kernels)) ||
           failed(emitKernelLibrary(*kernels, *targets[i], &library, nullptr,
                                    true)))
-        fail("compiling kernels");
+        return false;
       addKernelLibrary(writer, manifest, *targets[i], "", library);
     }
+    return true;
   }
 
   /// Copies a part of a file piece by piece, so that memory does not follow it.
@@ -166,7 +162,7 @@ public:
     build();
     CompileReport result;
     if (!options.asGraph) {
-      RaisedModel raised = raiseToFM(program, hostGraphCompiler(parts),
+      RaisedModel raised = raiseToFM(program, hostGraphCompiler(),
                                      {import::contextLengthBeside(model.path)});
       if (raised.module)
         result = compileRaised(std::move(raised.module), output);
@@ -178,8 +174,10 @@ public:
         throw Error("{}: an ONNX graph runs on one device, the topology has {}",
                     where, topology.devices.size());
       replaceUnsupported(result.notRaised);
-      writeGraph(parts, program, model.path.stem().string(), topology, options,
-                 output);
+      rt::KeyStore keys;
+      if (!writeGraph(program, model.path.stem().string(), topology, options,
+                      keys, output))
+        parts.fail(where, "compiling kernels");
       measure(output, result);
     }
     result.seconds =
@@ -286,11 +284,11 @@ private:
 };
 } // namespace
 
-void isthmus::writeGraph(CompileContext &parts, graph::ProgramOp program,
-                         const std::string &name, const Topology &topology,
-                         const CompileOptions &options,
+bool isthmus::writeGraph(graph::ProgramOp program, const std::string &name,
+                         const Topology &topology,
+                         const CompileOptions &options, rt::KeyStore &keys,
                          const std::filesystem::path &output) {
-  GraphWriter(parts, program, name, topology, options).run(output);
+  return GraphWriter(program, name, topology, options).run(keys, output);
 }
 
 CompileReport isthmus::compile(import::OnnxModel &model,

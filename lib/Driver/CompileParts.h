@@ -3,9 +3,9 @@
 
 #include "bundle.pb.h"
 #include "isthmus/Bundle/BundleWriter.h"
+#include "isthmus/Dialect/Graph/IR/Graph.h"
 #include "isthmus/Driver/Compile.h"
 
-#include "isthmus/Conversion/GraphToFM.h"
 #include "isthmus/Import/Checkpoint.h"
 
 #include "mlir/IR/BuiltinOps.h"
@@ -39,14 +39,11 @@ CompileReport compileModel(CompileContext &parts,
                            const CompileOptions &options,
                            const std::filesystem::path &output);
 
-/// Writes a bundle of a graph.
-void writeGraph(CompileContext &parts, graph::ProgramOp program,
-                const std::string &name, const Topology &topology,
-                const CompileOptions &options,
-                const std::filesystem::path &output);
-
-/// Compiles graphs for this machine and runs them here; to read graphs by.
-GraphCompiler hostGraphCompiler(CompileContext &parts);
+/// Writes a bundle of a graph, signed by `keys`. False, after diagnostics, if
+/// kernels cannot be compiled.
+bool writeGraph(graph::ProgramOp program, const std::string &name,
+                const Topology &topology, const CompileOptions &options,
+                rt::KeyStore &keys, const std::filesystem::path &output);
 
 /// Devices, links and who made the bundle.
 void describeTopology(const Topology &topology, bundle::Manifest &manifest);

@@ -1,4 +1,6 @@
 //===- HostGraphs.cpp - runs graphs while compiling -----------------------===//
+#include "isthmus/Driver/HostGraphs.h"
+
 #include "CompileParts.h"
 #include "isthmus/runtime/Bundle.h"
 #include "isthmus/runtime/Error.h"
@@ -12,36 +14,37 @@ using namespace mlir;
 using namespace isthmus;
 
 namespace {
-/// A bundle in a file that goes with it.
+/// A bundle in a folder that goes with it, signed by a key that nobody keeps.
 class HostGraph {
 public:
-  HostGraph(CompileContext &parts, ModuleOp module) {
+  explicit HostGraph(ModuleOp module) {
     llvm::SmallString<128> name;
-    if (auto error =
-            llvm::sys::fs::createTemporaryFile("isthmus", "isth", name))
-      throw rt::Error("a temporary file: {}", error.message());
-    path = name.str().str();
-    try {
-      auto program = *module.getOps<graph::ProgramOp>().begin();
-      writeGraph(parts, program, "part", hostTopology(), {}, path);
-      bundle.emplace(path);
-      kernels.emplace(*bundle);
-      executor.emplace(*bundle, bundle->manifest().programs(0), *kernels, pool);
-    } catch (...) {
-      std::filesystem::remove(path);
-      throw;
-    }
+    if (auto error = llvm::sys::fs::createUniqueDirectory("isthmus", name))
+      throw rt::Error("a temporary folder: {}", error.message());
+    folder.path = name.str().str();
+    rt::KeyStore keys(folder.path / "keys");
+    auto program = *module.getOps<graph::ProgramOp>().begin();
+    if (!writeGraph(program, "part", hostTopology(), {}, keys,
+                    folder.path / "part.isth"))
+      throw rt::Error("compiling a part of the graph failed");
+    bundle.emplace(folder.path / "part.isth");
+    kernels.emplace(*bundle);
+    executor.emplace(*bundle, bundle->manifest().programs(0), *kernels, pool);
   }
-  ~HostGraph() { std::filesystem::remove(path); }
-  HostGraph(const HostGraph &) = delete;
-  HostGraph &operator=(const HostGraph &) = delete;
 
   std::vector<rt::Value> run(std::span<const rt::Value> inputs) {
     return executor->run(inputs);
   }
 
 private:
-  std::filesystem::path path;
+  struct Folder {
+    std::filesystem::path path;
+    ~Folder() {
+      std::error_code ignored;
+      std::filesystem::remove_all(path, ignored);
+    }
+  };
+  Folder folder; ///< the last to go
   rt::ThreadPool pool{1};
   std::optional<rt::Bundle> bundle;
   std::optional<rt::KernelLibrary> kernels;
@@ -49,9 +52,9 @@ private:
 };
 } // namespace
 
-GraphCompiler isthmus::hostGraphCompiler(CompileContext &parts) {
-  return [&parts](ModuleOp module) -> GraphFunction {
-    auto graph = std::make_shared<HostGraph>(parts, module);
+GraphCompiler isthmus::hostGraphCompiler() {
+  return [](ModuleOp module) -> GraphFunction {
+    auto graph = std::make_shared<HostGraph>(module);
     return [graph](std::span<const rt::Value> inputs) {
       return graph->run(inputs);
     };

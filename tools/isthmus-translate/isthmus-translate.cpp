@@ -1,6 +1,7 @@
 //===- isthmus-translate.cpp - between IR and everything else -------------===//
 #include "isthmus/Codegen/ObjectEmitter.h"
 #include "isthmus/Dialect/FM/Interpreter/Interpreter.h"
+#include "isthmus/Driver/HostGraphs.h"
 #include "isthmus/Driver/ManifestBuilder.h"
 #include "isthmus/Import/Architecture.h"
 #include "isthmus/InitAll.h"
@@ -89,6 +90,21 @@ static TranslateFromMLIRRegistration templatesToText(
         translateTemplate(op, message);
         out << message.Utf8DebugString();
       });
+      return success();
+    },
+    registerIn);
+
+static TranslateFromMLIRRegistration raiseGraph(
+    "raise-graph", "a graph of a decoder to the model of fm that it is",
+    [](ModuleOp module, llvm::raw_ostream &out) -> LogicalResult {
+      // Parts of the graph are compiled while it is read.
+      module.getContext()->loadAllAvailableDialects();
+      for (auto program : module.getOps<graph::ProgramOp>()) {
+        RaisedModel raised = raiseToFM(program, hostGraphCompiler(), {});
+        if (!raised.module)
+          return program.emitError(raised.reason);
+        out << *raised.module << "\n";
+      }
       return success();
     },
     registerIn);

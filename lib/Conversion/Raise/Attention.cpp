@@ -491,11 +491,11 @@ TermRef Raiser::attend(const TermRef &scores, const TermRef &values) {
     usedPasts[~0u] = 1; // attention without a cache
   }
   const int64_t window = windowOf(scores->sides, scores->causal);
-  Value key = baseOf(*added(k)), value = write(*added(values));
+  Value query = baseOf(*q), key = baseOf(*added(k)),
+        value = write(*added(values));
   if (fm::getFeatures(key.getType()) != kvCount * size ||
       fm::getFeatures(value.getType()) != kvCount * size)
     give("keys and values that are a part of something");
-  Value query = baseOf(*q);
   Value state = flat.addArgument(fm::StateType::get(b.getContext()), loc);
   flatWeights.emplace_back();
   auto op = fm::AttentionOp::create(
