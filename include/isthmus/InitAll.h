@@ -7,6 +7,7 @@
 #include "isthmus/Dialect/FM/IR/FM.h"
 #include "isthmus/Dialect/FM/Transforms/Passes.h"
 #include "isthmus/Dialect/Graph/IR/Graph.h"
+#include "isthmus/Dialect/Graph/Transforms/Passes.h"
 #include "isthmus/Dialect/Sched/IR/Sched.h"
 #include "isthmus/Dialect/Topo/IR/Topo.h"
 
@@ -32,6 +33,7 @@ inline void registerAllDialects(mlir::DialectRegistry &registry) {
 inline void registerAllPasses() {
   fm::registerFMPasses();
   dist::registerDistPasses();
+  graph::registerGraphPasses();
   registerConversionPasses();
 }
 

@@ -2,10 +2,13 @@
 #include "CompileParts.h"
 #include "isthmus/Codegen/ObjectEmitter.h"
 #include "isthmus/Conversion/GraphToKernels.h"
+#include "isthmus/Dialect/Graph/Transforms/Passes.h"
 #include "isthmus/Driver/HostGraphs.h"
 #include "isthmus/Import/OnnxImport.h"
 #include "isthmus/runtime/Error.h"
 #include "isthmus/runtime/MappedFile.h"
+
+#include "mlir/Pass/PassManager.h"
 
 #include <chrono>
 #include <map>
@@ -174,6 +177,7 @@ public:
         throw Error("{}: an ONNX graph runs on one device, the topology has {}",
                     where, topology.devices.size());
       replaceUnsupported(result.notRaised);
+      runPasses();
       rt::KeyStore keys;
       if (!writeGraph(program, model.path.stem().string(), topology, options,
                       keys, output))
@@ -210,6 +214,15 @@ private:
   bool takesTokens() {
     return llvm::is_contained(
         program.getArgumentNames().getAsValueRange<StringAttr>(), "input_ids");
+  }
+
+  void runPasses() {
+    PassManager passes(&parts.context);
+    passes.addPass(graph::createFoldQDQ());
+    passes.addPass(graph::createPackProducts());
+    if (failed(passes.run(*module)))
+      parts.fail(where, "a pass");
+    dump();
   }
 
   CompileReport compileRaised(OwningOpRef<ModuleOp> raised,
@@ -257,9 +270,9 @@ private:
         break;
       }
     }
-    dump(); // also of what cannot be run
     if (unsupported.empty())
       return;
+    dump(); // also of what cannot be run
     std::string list;
     for (const UnsupportedNode &node : unsupported)
       list += fmt::format("\n  {} (node '{}'): {}", node.op, node.name,

@@ -96,7 +96,7 @@ private:
           result = m.finish(result, own, at);
         Value to = offset(m.c, own * m.cRow + at * 4.0);
         if (partial)
-          storePart(result, to, m.columns - at);
+          storeLanes(n, result, to, m.columns - at);
         else
           k.store(result, to);
       }
@@ -117,21 +117,21 @@ private:
     }
     return {&n, raw.value, DataType::I32};
   }
-
-  /// The first `count` of 16 elements.
-  void storePart(Value vector, Value to, Scalar count) {
-    VectorType indices = k.vec(kLanes, k.i64());
-    SmallVector<int64_t> numbers;
-    for (int64_t i = 0; i < kLanes; ++i)
-      numbers.push_back(i);
-    Value places = arith::ConstantOp::create(
-        k.b, k.loc, DenseElementsAttr::get(indices, ArrayRef(numbers)));
-    Value mask = arith::CmpIOp::create(k.b, k.loc, arith::CmpIPredicate::slt,
-                                       places, k.splat(count.value, kLanes));
-    LLVM::MaskedStoreOp::create(k.b, k.loc, vector, to, mask, 4);
-  }
 };
 } // namespace
+
+void isthmus::storeLanes(NodeBuilder &n, Value vector, Value to, Scalar count) {
+  KernelBuilder &k = n.k;
+  VectorType indices = k.vec(kLanes, k.i64());
+  SmallVector<int64_t> numbers;
+  for (int64_t i = 0; i < kLanes; ++i)
+    numbers.push_back(i);
+  Value places = arith::ConstantOp::create(
+      k.b, k.loc, DenseElementsAttr::get(indices, ArrayRef(numbers)));
+  Value mask = arith::CmpIOp::create(k.b, k.loc, arith::CmpIPredicate::slt,
+                                     places, k.splat(count.value, kLanes));
+  LLVM::MaskedStoreOp::create(k.b, k.loc, vector, to, mask, 4);
+}
 
 Value isthmus::loadLanes(NodeBuilder &n, Value address, DataType stored,
                          DataType type) {

@@ -52,6 +52,10 @@ MatrixTile matrixTile(NodeBuilder &n, Scalar tile, Scalar rows, Scalar columns);
 /// added as a tree, then what is left.
 Scalar dotProduct(NodeBuilder &n, mlir::Value a, mlir::Value b, Scalar count);
 
+/// Stores the first `count` of 16 numbers; all if there are more.
+void storeLanes(NodeBuilder &n, mlir::Value vector, mlir::Value to,
+                Scalar count);
+
 /// 16 elements of an operand from `linear` on, as numbers of `type` (f32 or
 /// i32).
 mlir::Value loadLanes(NodeBuilder &n, mlir::Value address, DataType stored,

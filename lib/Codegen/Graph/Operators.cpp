@@ -10,9 +10,9 @@ const Operator *isthmus::findOperator(std::string_view name) {
   for (OperatorTable table :
        {elementwiseOperators(), reductionOperators(), movementOperators(),
         indexingOperators(), sizeOperators(), productOperators(),
-        convolutionOperators(), poolingOperators(), normalizationOperators(),
-        quantizationOperators(), recurrentOperators(), signalOperators(),
-        visionOperators()})
+        packedProductOperators(), convolutionOperators(), poolingOperators(),
+        normalizationOperators(), quantizationOperators(), recurrentOperators(),
+        signalOperators(), visionOperators()})
     for (const Operator &op : table)
       if (op.name == name)
         return &op;

@@ -318,6 +318,15 @@ Values isthmus::emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
   llvm_unreachable("unknown dot product");
 }
 
+Values isthmus::emitByteDot(KernelBuilder &k, const PackedLayout &weight,
+                            int64_t inputs, Value block, const Values &rows,
+                            Values sums) {
+  // Its saturation needs values within +-127.
+  if (k.target.dot == DotProduct::Avx2Madd)
+    return dotPortable(k, {weight, inputs, block}, rows, sums);
+  return emitGroupDot(k, weight, inputs, block, rows, sums);
+}
+
 Value isthmus::emitDotStart(KernelBuilder &k, const PackedLayout &weight,
                             size_t rows,
                             llvm::function_ref<Value()> correction) {

@@ -23,6 +23,12 @@ KernelBuilder::Values emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
                                    const KernelBuilder::Values &rows,
                                    KernelBuilder::Values sums);
 
+/// The same of int8 values that may be -128 too, in weights and rows.
+KernelBuilder::Values emitByteDot(KernelBuilder &k, const PackedLayout &weight,
+                                  int64_t inputs, mlir::Value block,
+                                  const KernelBuilder::Values &rows,
+                                  KernelBuilder::Values sums);
+
 /// What the dot products of a block with so many rows start from:
 /// `correction()`, i32 -128 * the sum of the row's values, for instructions
 /// that take int8 weights with 128 added, or nothing.

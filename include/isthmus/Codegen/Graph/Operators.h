@@ -36,6 +36,7 @@ OperatorTable movementOperators();
 OperatorTable indexingOperators();
 OperatorTable sizeOperators();
 OperatorTable productOperators();
+OperatorTable packedProductOperators();
 OperatorTable convolutionOperators();
 OperatorTable poolingOperators();
 OperatorTable normalizationOperators();

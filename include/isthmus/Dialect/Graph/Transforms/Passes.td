@@ -1,0 +1,40 @@
+//===- Passes.td - passes over the graph dialect ------------*- tablegen -*-===//
+#ifndef ISTHMUS_DIALECT_GRAPH_TRANSFORMS_PASSES_TD
+#define ISTHMUS_DIALECT_GRAPH_TRANSFORMS_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+def FoldQDQ : Pass<"graph-fold-qdq", "::mlir::ModuleOp"> {
+  let summary = "Multiply the integers that DequantizeLinear takes, not what it gives";
+  let description = [{
+    A product of two dequantised matrices, of which the second is constant, becomes one
+    of integers, scaled afterwards: sums are exact, and no float of a weight is stored.
+    Scales are one for the first, and one or one a column for the second.
+
+    ```mlir
+    %x = graph.node "DequantizeLinear"(%qx, %sx, %zx) {} : ...
+    %w = graph.node "DequantizeLinear"(%qw, %sw, %zw) {axis = 1 : i64} : ...
+    %y = graph.node "MatMul"(%x, %w) {} : ...
+    // becomes
+    %i = graph.node "MatMulInteger"(%qx, %qw, %zx, %zw) {} : ...
+    %f = graph.node "Cast"(%i) {to = 1 : i64} : ...
+    %s = graph.node "Mul"(%sx, %sw) {} : ...
+    %y = graph.node "Mul"(%f, %s) {} : ...
+    ```
+  }];
+  let statistics = [Statistic<"numFolded", "folded", "products that became integer">];
+}
+
+def PackProducts : Pass<"graph-pack-products", "::mlir::ModuleOp"> {
+  let summary = "Lay out constant integer matrices as dot products take them";
+  let description = [{
+    `MatMulInteger` by a constant matrix becomes `isthmus.PackedMatMulInteger` by one that
+    `isthmus.PackIntegers` makes, which runs once, when the bundle is opened: panels of 16
+    columns, four rows side by side. Where the integers become f32 and are multiplied
+    by a scale for all or for each column, and where a constant is added then to each column, the product
+    does so itself, in the same roundings.
+  }];
+  let statistics = [Statistic<"numPacked", "packed", "products by packed matrices">];
+}
+
+#endif

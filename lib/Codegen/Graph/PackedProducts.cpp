@@ -1,0 +1,272 @@
+//===- PackedProducts.cpp - integer products by packed matrices -----------===//
+//
+// What graph-pack-products makes of MatMulInteger. A packed matrix has panels
+// of 16 columns, each [rows / 4][16][4] signed bytes: what dot products of
+// bytes take (DotProducts.h). Bytes without sign have 128 taken off on both
+// sides; zero points and sums of rows and columns make up for it, so that sums
+// are those of MatMulInteger.
+//
+//===----------------------------------------------------------------------===//
+#include "../Kernels/DotProducts.h"
+#include "Matrix.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+
+using namespace mlir;
+using namespace isthmus;
+
+namespace {
+using Scalars = NodeBuilder::Scalars;
+using State = ArrayRef<Scalar>;
+using Values = KernelBuilder::Values;
+
+constexpr int64_t kQuad = 4;
+/// What is taken off bytes without sign.
+constexpr int64_t kOffset = 128;
+/// Rows of a tile whose sums are in registers at once, and inputs of a step.
+constexpr int64_t kRowsAtOnce = 8, kStep = 64;
+
+//===----------------------------------------------------------------------===//
+// Packing
+//===----------------------------------------------------------------------===//
+
+void shapePackIntegers(NodeBuilder &n) {
+  Scalar rows = n.size(0, 0), columns = n.size(0, 1);
+  shapeOf(n, 0,
+          {(columns + double(kLanes - 1)) / double(kLanes),
+           (rows + double(kQuad - 1)) / double(kQuad), n.index(kLanes),
+           n.index(kQuad)});
+}
+
+void computePackIntegers(NodeBuilder &n) {
+  const bool isUnsigned = n.operand(0).type == DataType::U8;
+  n.gather([&](State at) {
+    Scalar row = at[1] * double(kQuad) + at[3],
+           column = at[0] * double(kLanes) + at[2];
+    Scalar inside = (row < n.size(0, 0)) & (column < n.size(0, 1));
+    Scalar value = n.convert(n.load(0, {select(inside, row, n.index(0)),
+                                        select(inside, column, n.index(0))}),
+                             DataType::I32);
+    if (isUnsigned)
+      value = value - double(kOffset);
+    return n.convert(select(inside, value, n.constant(DataType::I32, 0)),
+                     DataType::I8);
+  });
+}
+
+void shapePackedSums(NodeBuilder &n) {
+  shapeOf(n, 0, {n.index(n.integer("columns", 0))});
+}
+
+void computePackedSums(NodeBuilder &n) {
+  n.gather([&](State at) {
+    Scalar panel = at[0] / double(kLanes), lane = at[0] % double(kLanes);
+    return n.box({n.size(0, 1), n.index(kQuad)}, {n.constant(DataType::I32, 0)},
+                 [&](State place, State sum) -> Scalars {
+                   return {sum[0] + n.convert(n.load(0, {panel, place[0], lane,
+                                                         place[1]}),
+                                              DataType::I32)};
+                 })[0];
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Multiplying: x, packed, sums of columns, zero point of x, of the matrix,
+// scale, bias
+//===----------------------------------------------------------------------===//
+
+class PackedProduct {
+public:
+  explicit PackedProduct(NodeBuilder &n)
+      : n(n), k(n.k), inputs(n.integer("rows", 0)),
+        columns(n.integer("columns", 0)),
+        padded((inputs + kStep - 1) / kStep * kStep),
+        layout{PackedFormat::Int8, columns, padded},
+        unsignedX(n.operand(0).type == DataType::U8) {}
+
+  /// Rows of all matrices of x are one after another.
+  Scalar rows() { return n.count(0) / double(std::max<int64_t>(inputs, 1)); }
+
+  void shape() {
+    Scalars sizes = n.sizes(0);
+    n.require(sizes.back() == double(inputs), rt::kGraphSizes);
+    for (size_t input : {3, 4, 5, 6})
+      if (n.has(input))
+        n.require((n.count(input) == 1) | (n.count(input) == double(columns)),
+                  rt::kGraphSizes);
+    sizes.back() = n.index(columns);
+    shapeOf(n, 0, sizes);
+    n.setTiles(matrixTiles(n, rows(), n.index(columns)));
+    n.setScratch(n.index(kMatrixRows * (padded + kSumBytes)));
+  }
+
+  void compute() {
+    Scalar all = rows();
+    n.loop({&n, k.begin, DataType::I64}, {&n, k.end, DataType::I64},
+           [&](Scalar tile) {
+             MatrixTile part = matrixTile(n, tile, all, n.index(columns));
+             n.loop(n.index(0), part.rows,
+                    [&](Scalar row) { prepareRow(part.row + row, row); });
+             Scalar first = part.column / double(kLanes);
+             Scalar panels =
+                 (part.columns + double(kLanes - 1)) / double(kLanes);
+             n.loop(n.index(0), panels,
+                    [&](Scalar panel) { multiplyPanel(part, first + panel); });
+           });
+  }
+
+private:
+  static constexpr int64_t kSumBytes = 4;
+  NodeBuilder &n;
+  KernelBuilder &k;
+  const int64_t inputs, columns, padded;
+  const PackedLayout layout;
+  const bool unsignedX;
+
+  Value rowAt(Scalar row) {
+    return k.ptr(k.scratch, (row * double(padded)).value);
+  }
+  Value sumAt(Scalar row) {
+    return k.ptr(
+        k.scratch,
+        (row * double(kSumBytes) + double(kMatrixRows * padded)).value);
+  }
+
+  /// Copies a row with signs, and zeros behind it, and adds it up.
+  void prepareRow(Scalar from, Scalar to) {
+    const VectorType bytes = k.vec(kLanes, k.i8()),
+                     wide = k.vec(kLanes, k.i32());
+    Value source = n.address(0, from * double(inputs)), target = rowAt(to);
+    const int64_t whole = inputs / kLanes * kLanes;
+    auto withSign = [&](Value value) -> Value {
+      if (!unsignedX)
+        return value;
+      return arith::XOrIOp::create(k.b, k.loc, value,
+                                   k.cst(value.getType(), -kOffset));
+    };
+    Values sums =
+        k.loop(k.cst(0), k.cst(whole), kLanes, {k.cst(wide, 0)},
+               [&](Value i, ValueRange state) -> Values {
+                 Value value = withSign(k.load(bytes, k.ptr(source, i)));
+                 k.store(value, k.ptr(target, i));
+                 return {k.add(state[0], arith::ExtSIOp::create(k.b, k.loc,
+                                                                wide, value))};
+               });
+    Values sum = k.loop(
+        k.cst(whole), k.cst(inputs), 1,
+        {vector::ReductionOp::create(k.b, k.loc, vector::CombiningKind::ADD,
+                                     sums[0])},
+        [&](Value i, ValueRange state) -> Values {
+          Value value = withSign(k.load(k.i8(), k.ptr(source, i)));
+          k.store(value, k.ptr(target, i));
+          return {k.add(state[0],
+                        arith::ExtSIOp::create(k.b, k.loc, k.i32(), value))};
+        });
+    k.loop(k.cst(inputs), k.cst(padded), 1,
+           [&](Value i) { k.store(k.cst(k.i8(), 0), k.ptr(target, i)); });
+    k.store(sum[0], sumAt(to));
+  }
+
+  void multiplyPanel(const MatrixTile &part, Scalar panel) {
+    Scalar blocks = part.rows / double(kRowsAtOnce),
+           whole = blocks * double(kRowsAtOnce);
+    n.loop(n.index(0), blocks, [&](Scalar block) {
+      multiplyRows(part, block * double(kRowsAtOnce), kRowsAtOnce, panel);
+    });
+    n.loop(whole, part.rows,
+           [&](Scalar row) { multiplyRows(part, row, 1, panel); });
+  }
+
+  void multiplyRows(const MatrixTile &part, Scalar row, int64_t count,
+                    Scalar panel) {
+    const int64_t quads = (inputs + kQuad - 1) / kQuad,
+                  stored = quads * kQuad; // of the packed matrix
+    const int64_t whole = stored / kStep * kStep, rest = stored - whole;
+    Value weights = n.address(1, panel * double(stored * kLanes));
+    Values rows, sums, rowSums;
+    for (int64_t r = 0; r < count; ++r) {
+      Scalar own = row + double(r);
+      rows.push_back(rowAt(own));
+      rowSums.push_back(k.load(k.i32(), sumAt(own)));
+      sums.push_back(emitDotStart(k, layout, size_t(count), [&] {
+        return k.mul(rowSums.back(), k.cst(k.i32(), -kOffset));
+      }));
+    }
+    auto step = [&](Value at, int64_t inputsOfStep, Values state) {
+      Values moved;
+      for (Value pointer : rows)
+        moved.push_back(k.ptr(pointer, at));
+      return emitByteDot(k, layout, inputsOfStep,
+                         k.ptr(weights, k.mul(at, kLanes)), moved, state);
+    };
+    sums = k.loop(k.cst(0), k.cst(whole), kStep, sums,
+                  [&](Value i, ValueRange state) {
+                    return step(i, kStep, Values(state.begin(), state.end()));
+                  });
+    if (rest)
+      sums = step(k.cst(whole), rest, sums);
+    for (int64_t r = 0; r < count; ++r)
+      finish(part, row + double(r), panel, sums[size_t(r)], rowSums[size_t(r)]);
+  }
+
+  /// A parameter of 16 columns.
+  Value lanesOf(size_t input, Scalar column, DataType type) {
+    auto one = [&] {
+      return k.splat(n.convert(n.load(input, n.index(0)), type).value, kLanes);
+    };
+    const std::vector<int64_t> &sizes = n.operand(input).sizes;
+    if (llvm::all_of(sizes, [](int64_t size) { return size == 1; }))
+      return one();
+    return loadLanes(n, n.address(input, column), n.operand(input).type, type);
+  }
+
+  /// (x - zx)(w - zw) = x w - zx w - zw x + zx zw, with 128 taken off zero
+  /// points too.
+  void finish(const MatrixTile &part, Scalar row, Scalar panel, Value sums,
+              Value rowSum) {
+    const VectorType ints = k.vec(kLanes, k.i32());
+    Scalar column = panel * double(kLanes);
+    Scalar zero = n.has(3) ? n.convert(n.load(3, n.index(0)), DataType::I32)
+                           : n.constant(DataType::I32, 0);
+    if (unsignedX)
+      zero = zero - double(kOffset);
+    Value xZero = k.splat(zero.value, kLanes);
+    Value columnSums = k.load(ints, n.address(2, column));
+    sums = k.sub(sums, k.mul(xZero, columnSums));
+    const bool unsignedW = n.integer("unsigned", 0) != 0;
+    if (n.has(4) || unsignedW) {
+      Value wZero =
+          n.has(4) ? lanesOf(4, column, DataType::I32) : k.cst(ints, 0);
+      if (unsignedW)
+        wZero = k.sub(wZero, k.cst(ints, kOffset));
+      Value others =
+          k.sub(k.splat(rowSum, kLanes), k.mul(xZero, k.cst(ints, inputs)));
+      sums = k.sub(sums, k.mul(wZero, others));
+    }
+    Value result = sums;
+    if (n.has(5)) {
+      const VectorType floats = k.vec(kLanes, k.f32());
+      result = k.fmul(arith::SIToFPOp::create(k.b, k.loc, floats, sums),
+                      lanesOf(5, column, DataType::F32));
+      if (n.has(6))
+        result = k.fadd(result, lanesOf(6, column, DataType::F32));
+    }
+    storeLanes(n, result,
+               n.address(n.out(), (part.row + row) * double(columns) + column),
+               n.index(columns) - column);
+  }
+};
+
+void shapePackedMatMulInteger(NodeBuilder &n) { PackedProduct(n).shape(); }
+void computePackedMatMulInteger(NodeBuilder &n) { PackedProduct(n).compute(); }
+
+constexpr Operator kTable[] = {
+    {"isthmus.PackIntegers", shapePackIntegers, computePackIntegers},
+    {"isthmus.PackedSums", shapePackedSums, computePackedSums},
+    {"isthmus.PackedMatMulInteger", shapePackedMatMulInteger,
+     computePackedMatMulInteger, kHeavyGrain},
+};
+} // namespace
+
+OperatorTable isthmus::packedProductOperators() { return kTable; }

@@ -1,0 +1,131 @@
+//===- PackProducts.cpp - graph-pack-products -----------------------------===//
+#include "isthmus/Dialect/Graph/IR/Graph.h"
+#include "isthmus/Dialect/Graph/Transforms/Passes.h"
+
+#include "Nodes.h"
+
+namespace isthmus::graph {
+#define GEN_PASS_DEF_PACKPRODUCTS
+#include "isthmus/Dialect/Graph/Transforms/Passes.h.inc"
+} // namespace isthmus::graph
+
+using namespace mlir;
+using namespace isthmus;
+using namespace isthmus::graph;
+
+namespace {
+/// Columns of a panel, and rows that stand side by side.
+constexpr int64_t kPanel = 16, kQuad = 4;
+
+struct PackProducts
+    : public isthmus::graph::impl::PackProductsBase<PackProducts> {
+  using Base::Base;
+
+  void runOnOperation() override {
+    for (ProgramOp program : getOperation().getOps<ProgramOp>()) {
+      packed.clear();
+      for (NodeOp node : llvm::make_early_inc_range(program.getOps<NodeOp>()))
+        if (node.getOp() == "MatMulInteger")
+          pack(node);
+      eraseUnused(program);
+    }
+  }
+
+private:
+  struct Packed {
+    Value matrix, sums;
+  };
+  llvm::DenseMap<Value, Packed> packed; ///< what several products share
+
+  static int64_t blocks(int64_t count, int64_t block) {
+    return (count + block - 1) / block;
+  }
+
+  /// One value, or one for each column.
+  static bool isRow(Value value, int64_t columns) {
+    auto type = tensorType(value);
+    return isSingle(value) ||
+           (type && type.hasStaticShape() && type.getRank() >= 1 &&
+            type.getShape().back() == columns &&
+            type.getNumElements() == columns);
+  }
+
+  static NodeOp onlyUser(Value value, StringRef op) {
+    if (!value.hasOneUse())
+      return {};
+    auto node = dyn_cast<NodeOp>(*value.user_begin());
+    return node && node.getOp() == op ? node : NodeOp();
+  }
+
+  /// The f32 operand of a node beside `value` that has one value a column.
+  static Value rowBeside(NodeOp node, Value value, int64_t columns) {
+    Value other = node.getInputs()[node.getInputs()[0] == value ? 1 : 0];
+    auto type = tensorType(other), out = tensorType(node.getOutputs()[0]),
+         own = tensorType(value);
+    if (!type || !type.getElementType().isF32() || !isRow(other, columns) ||
+        !out || out.getRank() != own.getRank() ||
+        type.getRank() > own.getRank())
+      return {};
+    return other;
+  }
+
+  Packed packedOf(NodeOp node, Value weights) {
+    Packed &result = packed[weights];
+    if (result.matrix)
+      return result;
+    NodeMaker make(node);
+    auto type = tensorType(weights);
+    const int64_t rows = type.getDimSize(0), columns = type.getDimSize(1);
+    result.matrix =
+        make("isthmus.PackIntegers", {weights},
+             RankedTensorType::get(
+                 {blocks(columns, kPanel), blocks(rows, kQuad), kPanel, kQuad},
+                 make.b.getI8Type()));
+    result.sums = make(
+        "isthmus.PackedSums", {result.matrix},
+        RankedTensorType::get({columns}, make.b.getI32Type()),
+        {make.b.getNamedAttr("columns", make.b.getI64IntegerAttr(columns))});
+    return result;
+  }
+
+  void pack(NodeOp node) {
+    Value weights = node.getInputs()[1], xZero = inputOf(node, 2),
+          wZero = inputOf(node, 3);
+    auto type = tensorType(weights), x = tensorType(node.getInputs()[0]);
+    if (!type || type.getRank() != 2 || !type.hasStaticShape() ||
+        !isConstant(weights) || !x || x.getRank() < 2 ||
+        type.getDimSize(0) == 0 || type.getDimSize(1) == 0 ||
+        (xZero && !isSingle(xZero)) ||
+        (wZero && !isRow(wZero, type.getDimSize(1))))
+      return;
+    const int64_t columns = type.getDimSize(1);
+    const Packed matrix = packedOf(node, weights);
+    Value scale, bias, result = node.getOutputs()[0];
+    NodeOp last = node;
+    if (NodeOp cast = onlyUser(result, "Cast");
+        cast && integerOf(cast, "to", 0) == int64_t(rt::DataType::F32))
+      if (NodeOp multiply = onlyUser(cast.getOutputs()[0], "Mul"))
+        if ((scale = rowBeside(multiply, cast.getOutputs()[0], columns))) {
+          last = multiply;
+          if (NodeOp add = onlyUser(multiply.getOutputs()[0], "Add"))
+            if ((bias = rowBeside(add, multiply.getOutputs()[0], columns)))
+              last = add;
+        }
+    // What is added may come later than the product.
+    NodeMaker make(last);
+    auto attribute = [&](StringRef name, int64_t value) {
+      return make.b.getNamedAttr(name, make.b.getI64IntegerAttr(value));
+    };
+    Value made = make(
+        "isthmus.PackedMatMulInteger",
+        {node.getInputs()[0], matrix.matrix, matrix.sums, make.orNone(xZero),
+         make.orNone(wZero), make.orNone(scale), make.orNone(bias)},
+        last.getOutputs()[0].getType(),
+        {attribute("columns", columns), attribute("rows", type.getDimSize(0)),
+         attribute("unsigned",
+                   type.getElementType().isUnsignedInteger() ? 1 : 0)});
+    last.getOutputs()[0].replaceAllUsesWith(made);
+    ++numPacked;
+  }
+};
+} // namespace
