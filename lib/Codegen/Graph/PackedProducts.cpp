@@ -1,10 +1,11 @@
-//===- PackedProducts.cpp - integer products by packed matrices -----------===//
+//===- PackedProducts.cpp - products by packed matrices -------------------===//
 //
-// What graph-pack-products makes of MatMulInteger. A packed matrix has panels
-// of 16 columns, each [rows / 4][16][4] signed bytes: what dot products of
-// bytes take (DotProducts.h). Bytes without sign have 128 taken off on both
-// sides; zero points and sums of rows and columns make up for it, so that sums
-// are those of MatMulInteger.
+// What graph-pack-products makes of products by constants. A packed matrix has
+// panels of 16 columns: of f32 [rows][16], of bytes [rows / 4][16][4] with
+// signs, what their dot products take (DotProducts.h). Bytes without sign have
+// 128 taken off on both sides; zero points and sums of rows and columns make up
+// for it, so that sums are those of MatMulInteger. Sums of f32 are in the order
+// of Matrix.h: packing changes no bit of them.
 //
 //===----------------------------------------------------------------------===//
 #include "../Kernels/DotProducts.h"
@@ -30,6 +31,22 @@ constexpr int64_t kRowsAtOnce = 8, kStep = 64;
 //===----------------------------------------------------------------------===//
 // Packing
 //===----------------------------------------------------------------------===//
+
+void shapePackFloats(NodeBuilder &n) {
+  Scalar columns = n.size(0, 1);
+  shapeOf(n, 0,
+          {(columns + double(kLanes - 1)) / double(kLanes), n.size(0, 0),
+           n.index(kLanes)});
+}
+
+void computePackFloats(NodeBuilder &n) {
+  n.gather([&](State at) {
+    Scalar column = at[0] * double(kLanes) + at[2];
+    Scalar inside = column < n.size(0, 1);
+    Scalar value = n.load(0, {at[1], select(inside, column, n.index(0))});
+    return select(inside, value, n.constant(DataType::F32, 0));
+  });
+}
 
 void shapePackIntegers(NodeBuilder &n) {
   Scalar rows = n.size(0, 0), columns = n.size(0, 1);
@@ -71,14 +88,129 @@ void computePackedSums(NodeBuilder &n) {
   });
 }
 
+/// A parameter of 16 columns: each has its own, or all have one.
+Value lanesOf(NodeBuilder &n, size_t input, Scalar column, DataType type) {
+  const std::vector<int64_t> &sizes = n.operand(input).sizes;
+  if (llvm::all_of(sizes, [](int64_t size) { return size == 1; }))
+    return n.k.splat(n.convert(n.load(input, n.index(0)), type).value, kLanes);
+  return loadLanes(n, n.address(input, column), n.operand(input).type, type);
+}
+
 //===----------------------------------------------------------------------===//
-// Multiplying: x, packed, sums of columns, zero point of x, of the matrix,
-// scale, bias
+// Floats: x, packed, bias
 //===----------------------------------------------------------------------===//
 
-class PackedProduct {
+class PackedFloats {
 public:
-  explicit PackedProduct(NodeBuilder &n)
+  explicit PackedFloats(NodeBuilder &n)
+      : n(n), k(n.k), inputs(n.integer("rows", 0)),
+        columns(n.integer("columns", 0)),
+        panelsAtOnce(k.target.schedule.floatPanels) {}
+
+  void shape() {
+    Scalars sizes = n.sizes(0);
+    n.require(sizes.back() == double(inputs), rt::kGraphSizes);
+    if (n.has(2))
+      n.require((n.count(2) == 1) | (n.count(2) == double(columns)),
+                rt::kGraphSizes);
+    sizes.back() = n.index(columns);
+    shapeOf(n, 0, sizes);
+    n.setTiles(matrixTiles(n, rows(), n.index(columns)));
+  }
+
+  void compute() {
+    Scalar all = rows();
+    n.loop({&n, k.begin, DataType::I64}, {&n, k.end, DataType::I64},
+           [&](Scalar tile) {
+             MatrixTile part = matrixTile(n, tile, all, n.index(columns));
+             Scalar panels =
+                 (part.columns + double(kLanes - 1)) / double(kLanes);
+             Scalar groups = panels / double(panelsAtOnce),
+                    first = part.column / double(kLanes);
+             n.loop(n.index(0), groups, [&](Scalar group) {
+               multiplyPanels(part, first + group * double(panelsAtOnce),
+                              panelsAtOnce);
+             });
+             n.loop(groups * double(panelsAtOnce), panels, [&](Scalar panel) {
+               multiplyPanels(part, first + panel, 1);
+             });
+           });
+  }
+
+private:
+  NodeBuilder &n;
+  KernelBuilder &k;
+  const int64_t inputs, columns, panelsAtOnce;
+
+  Scalar rows() { return n.count(0) / double(std::max<int64_t>(inputs, 1)); }
+
+  /// As many rows at once as registers hold; of those that are left a few, and
+  /// single ones.
+  void multiplyPanels(const MatrixTile &part, Scalar panel, int64_t panels) {
+    Scalar done = n.index(0);
+    for (int64_t count :
+         {k.target.schedule.floatRows, int64_t(4), int64_t(1)}) {
+      Scalar blocks = (part.rows - done) / double(count);
+      n.loop(n.index(0), blocks, [&](Scalar block) {
+        multiplyRows(part, done + block * double(count), count, panel, panels);
+      });
+      done = done + blocks * double(count);
+    }
+  }
+
+  void multiplyRows(const MatrixTile &part, Scalar row, int64_t count,
+                    Scalar panel, int64_t panels) {
+    const int64_t panelBytes = inputs * kLanes * 4;
+    const VectorType lanes = k.vec(kLanes, k.f32());
+    Value weights = n.address(1, panel * double(inputs * kLanes));
+    Values x;
+    for (int64_t r = 0; r < count; ++r)
+      x.push_back(n.address(0, (part.row + row + double(r)) * double(inputs)));
+    Values sums = k.loop(
+        k.cst(0), k.cst(inputs), 1,
+        Values(size_t(count * panels), k.fcst(lanes, 0)),
+        [&](Value i, ValueRange state) {
+          Values next(state.begin(), state.end());
+          Value at = k.ptr(weights, k.mul(i, kLanes * 4)), own = k.mul(i, 4);
+          Values loaded;
+          for (int64_t p = 0; p < panels; ++p)
+            loaded.push_back(k.load(lanes, at, p * panelBytes));
+          for (int64_t r = 0; r < count; ++r) {
+            Value factor =
+                k.splat(k.load(k.f32(), k.ptr(x[size_t(r)], own)), kLanes);
+            for (int64_t p = 0; p < panels; ++p) {
+              Value &sum = next[size_t(r * panels + p)];
+              sum = k.fma(factor, loaded[size_t(p)], sum);
+            }
+          }
+          return next;
+        });
+    for (int64_t r = 0; r < count; ++r)
+      for (int64_t p = 0; p < panels; ++p) {
+        Scalar column = (panel + double(p)) * double(kLanes);
+        Value result = sums[size_t(r * panels + p)];
+        if (n.has(2))
+          result = k.fadd(result, lanesOf(n, 2, column, DataType::F32));
+        storeLanes(
+            n, result,
+            n.address(n.out(),
+                      (part.row + row + double(r)) * double(columns) + column),
+            n.index(columns) - column);
+      }
+  }
+};
+
+void shapePackedMatMul(NodeBuilder &n) { PackedFloats(n).shape(); }
+void computePackedMatMul(NodeBuilder &n) { PackedFloats(n).compute(); }
+
+//===----------------------------------------------------------------------===//
+// Integers: x, packed, sums of columns, zero point of x, of the matrix, scale,
+// bias
+//===----------------------------------------------------------------------===//
+
+class PackedIntegers {
+public:
+  explicit PackedIntegers(NodeBuilder &n)
       : n(n), k(n.k), inputs(n.integer("rows", 0)),
         columns(n.integer("columns", 0)),
         padded((inputs + kStep - 1) / kStep * kStep),
@@ -210,17 +342,6 @@ private:
       finish(part, row + double(r), panel, sums[size_t(r)], rowSums[size_t(r)]);
   }
 
-  /// A parameter of 16 columns.
-  Value lanesOf(size_t input, Scalar column, DataType type) {
-    auto one = [&] {
-      return k.splat(n.convert(n.load(input, n.index(0)), type).value, kLanes);
-    };
-    const std::vector<int64_t> &sizes = n.operand(input).sizes;
-    if (llvm::all_of(sizes, [](int64_t size) { return size == 1; }))
-      return one();
-    return loadLanes(n, n.address(input, column), n.operand(input).type, type);
-  }
-
   /// (x - zx)(w - zw) = x w - zx w - zw x + zx zw, with 128 taken off zero
   /// points too.
   void finish(const MatrixTile &part, Scalar row, Scalar panel, Value sums,
@@ -237,7 +358,7 @@ private:
     const bool unsignedW = n.integer("unsigned", 0) != 0;
     if (n.has(4) || unsignedW) {
       Value wZero =
-          n.has(4) ? lanesOf(4, column, DataType::I32) : k.cst(ints, 0);
+          n.has(4) ? lanesOf(n, 4, column, DataType::I32) : k.cst(ints, 0);
       if (unsignedW)
         wZero = k.sub(wZero, k.cst(ints, kOffset));
       Value others =
@@ -248,9 +369,9 @@ private:
     if (n.has(5)) {
       const VectorType floats = k.vec(kLanes, k.f32());
       result = k.fmul(arith::SIToFPOp::create(k.b, k.loc, floats, sums),
-                      lanesOf(5, column, DataType::F32));
+                      lanesOf(n, 5, column, DataType::F32));
       if (n.has(6))
-        result = k.fadd(result, lanesOf(6, column, DataType::F32));
+        result = k.fadd(result, lanesOf(n, 6, column, DataType::F32));
     }
     storeLanes(n, result,
                n.address(n.out(), (part.row + row) * double(columns) + column),
@@ -258,10 +379,13 @@ private:
   }
 };
 
-void shapePackedMatMulInteger(NodeBuilder &n) { PackedProduct(n).shape(); }
-void computePackedMatMulInteger(NodeBuilder &n) { PackedProduct(n).compute(); }
+void shapePackedMatMulInteger(NodeBuilder &n) { PackedIntegers(n).shape(); }
+void computePackedMatMulInteger(NodeBuilder &n) { PackedIntegers(n).compute(); }
 
 constexpr Operator kTable[] = {
+    {"isthmus.PackFloats", shapePackFloats, computePackFloats},
+    {"isthmus.PackedMatMul", shapePackedMatMul, computePackedMatMul,
+     kHeavyGrain},
     {"isthmus.PackIntegers", shapePackIntegers, computePackIntegers},
     {"isthmus.PackedSums", shapePackedSums, computePackedSums},
     {"isthmus.PackedMatMulInteger", shapePackedMatMulInteger,

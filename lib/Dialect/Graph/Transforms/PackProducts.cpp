@@ -26,7 +26,9 @@ struct PackProducts
       packed.clear();
       for (NodeOp node : llvm::make_early_inc_range(program.getOps<NodeOp>()))
         if (node.getOp() == "MatMulInteger")
-          pack(node);
+          packIntegers(node);
+        else if (node.getOp() == "MatMul" || node.getOp() == "Gemm")
+          packFloats(node);
       eraseUnused(program);
     }
   }
@@ -35,7 +37,8 @@ private:
   struct Packed {
     Value matrix, sums;
   };
-  llvm::DenseMap<Value, Packed> packed; ///< what several products share
+  /// What several products share, by matrix and whether it is turned.
+  llvm::DenseMap<std::pair<Value, unsigned>, Packed> packed;
 
   static int64_t blocks(int64_t count, int64_t block) {
     return (count + block - 1) / block;
@@ -70,7 +73,7 @@ private:
   }
 
   Packed packedOf(NodeOp node, Value weights) {
-    Packed &result = packed[weights];
+    Packed &result = packed[{weights, 0}];
     if (result.matrix)
       return result;
     NodeMaker make(node);
@@ -88,7 +91,58 @@ private:
     return result;
   }
 
-  void pack(NodeOp node) {
+  static NamedAttribute attribute(OpBuilder &b, StringRef name, int64_t value) {
+    return b.getNamedAttr(name, b.getI64IntegerAttr(value));
+  }
+
+  void packFloats(NodeOp node) {
+    const bool gemm = node.getOp() == "Gemm";
+    const bool turned = gemm && integerOf(node, "transB", 0);
+    if (gemm && (integerOf(node, "transA", 0) ||
+                 realOf(node, "alpha", 1) != 1 || realOf(node, "beta", 1) != 1))
+      return;
+    Value weights = node.getInputs()[1];
+    auto type = tensorType(weights), x = tensorType(node.getInputs()[0]),
+         out = tensorType(node.getOutputs()[0]);
+    if (!type || !x || !out || type.getRank() != 2 || !type.hasStaticShape() ||
+        x.getRank() < 2 || !type.getElementType().isF32() ||
+        type.getNumElements() == 0 || !isConstant(weights))
+      return;
+    const int64_t rows = type.getDimSize(turned ? 1 : 0),
+                  columns = type.getDimSize(turned ? 0 : 1);
+    Value bias = inputOf(node, 2);
+    if (bias && !isRow(bias, columns))
+      return;
+    Packed &shared = packed[{weights, turned}];
+    if (!shared.matrix) {
+      NodeMaker make(node);
+      Value matrix = weights;
+      if (turned)
+        matrix = make(
+            "Transpose", {weights},
+            RankedTensorType::get({rows, columns}, make.b.getF32Type()),
+            {make.b.getNamedAttr("perm", make.b.getDenseI64ArrayAttr({1, 0}))});
+      shared.matrix =
+          make("isthmus.PackFloats", {matrix},
+               RankedTensorType::get({blocks(columns, kPanel), rows, kPanel},
+                                     make.b.getF32Type()));
+    }
+    NodeOp last = node;
+    if (!bias)
+      if (NodeOp add = onlyUser(node.getOutputs()[0], "Add"))
+        if ((bias = rowBeside(add, node.getOutputs()[0], columns)))
+          last = add;
+    NodeMaker make(last);
+    Value made = make("isthmus.PackedMatMul",
+                      {node.getInputs()[0], shared.matrix, make.orNone(bias)},
+                      last.getOutputs()[0].getType(),
+                      {attribute(make.b, "columns", columns),
+                       attribute(make.b, "rows", rows)});
+    last.getOutputs()[0].replaceAllUsesWith(made);
+    ++numPacked;
+  }
+
+  void packIntegers(NodeOp node) {
     Value weights = node.getInputs()[1], xZero = inputOf(node, 2),
           wZero = inputOf(node, 3);
     auto type = tensorType(weights), x = tensorType(node.getInputs()[0]);
@@ -113,16 +167,14 @@ private:
         }
     // What is added may come later than the product.
     NodeMaker make(last);
-    auto attribute = [&](StringRef name, int64_t value) {
-      return make.b.getNamedAttr(name, make.b.getI64IntegerAttr(value));
-    };
     Value made = make(
         "isthmus.PackedMatMulInteger",
         {node.getInputs()[0], matrix.matrix, matrix.sums, make.orNone(xZero),
          make.orNone(wZero), make.orNone(scale), make.orNone(bias)},
         last.getOutputs()[0].getType(),
-        {attribute("columns", columns), attribute("rows", type.getDimSize(0)),
-         attribute("unsigned",
+        {attribute(make.b, "columns", columns),
+         attribute(make.b, "rows", type.getDimSize(0)),
+         attribute(make.b, "unsigned",
                    type.getElementType().isUnsignedInteger() ? 1 : 0)});
     last.getOutputs()[0].replaceAllUsesWith(made);
     ++numPacked;

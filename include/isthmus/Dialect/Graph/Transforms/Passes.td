@@ -26,11 +26,12 @@ def FoldQDQ : Pass<"graph-fold-qdq", "::mlir::ModuleOp"> {
 }
 
 def PackProducts : Pass<"graph-pack-products", "::mlir::ModuleOp"> {
-  let summary = "Lay out constant integer matrices as dot products take them";
+  let summary = "Lay out constant matrices as products read them";
   let description = [{
-    `MatMulInteger` by a constant matrix becomes `isthmus.PackedMatMulInteger` by one that
-    `isthmus.PackIntegers` makes, which runs once, when the bundle is opened: panels of 16
-    columns, four rows side by side. Where the integers become f32 and are multiplied
+    `MatMul` and `Gemm` of f32, and `MatMulInteger`, by a constant matrix become products by one that
+    `isthmus.PackFloats` or `isthmus.PackIntegers` makes, which run once, when the bundle is
+    opened: panels of 16 columns, of bytes four rows side by side. A constant that is
+    added to each column is the product's. Where the integers become f32 and are multiplied
     by a scale for all or for each column, and where a constant is added then to each column, the product
     does so itself, in the same roundings.
   }];
