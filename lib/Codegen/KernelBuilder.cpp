@@ -280,10 +280,10 @@ Value KernelBuilder::load(Type type, Value base, int64_t offset) {
                        : 8;
   return LLVM::LoadOp::create(b, loc, type, ptr(base, offset), align);
 }
-void KernelBuilder::store(Value value, Value base, int64_t offset) {
+LLVM::StoreOp KernelBuilder::store(Value value, Value base, int64_t offset) {
   unsigned align =
       getElementTypeOrSelf(value.getType()).getIntOrFloatBitWidth() / 8;
-  LLVM::StoreOp::create(b, loc, value, ptr(base, offset), align);
+  return LLVM::StoreOp::create(b, loc, value, ptr(base, offset), align);
 }
 
 void KernelBuilder::prefetch(Value base, int64_t bytes) {

@@ -334,7 +334,7 @@ void GraphExecutor::runKernel(Node &node) {
       result.texts = source.texts;
       continue;
     }
-    result = Tensor::allocate(result.type, std::move(result.sizes));
+    result = Tensor::allocate(result.type, std::move(result.sizes), memory);
     operands[inputs + i] = {result.data.get(), result.sizes.data()};
   }
   if (node.kernel) {

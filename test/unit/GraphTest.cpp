@@ -137,3 +137,25 @@ TEST(GraphTest, TensorsHaveAMostSize) {
   EXPECT_THROW(Tensor::allocate(DataType::F32, {-1}), Error);
   EXPECT_EQ(Tensor::allocate(DataType::F32, {0, 5}).count(), 0);
 }
+
+TEST(GraphTest, MemoryIsGivenAgain) {
+  TensorMemory memory;
+  const std::byte *first;
+  {
+    Tensor tensor = Tensor::allocate(DataType::F32, {1000}, memory);
+    first = tensor.data.get();
+    EXPECT_EQ(uintptr_t(first) % 64, 0u);
+  }
+  EXPECT_EQ(memory.take(3000).get(), first);
+  // Not for what is much smaller.
+  EXPECT_NE(memory.take(100).get(), first);
+  // Never more than was in use at once.
+  const size_t most = memory.heldBytes();
+  for (size_t bytes = 64; bytes < 4000; bytes += 64)
+    memory.take(bytes);
+  EXPECT_LE(memory.heldBytes(), std::max(most, size_t(4096)));
+  // Tensors may stay longer.
+  Tensor kept = Tensor::allocate(DataType::F32, {4}, memory);
+  memory = TensorMemory();
+  kept.as<float>()[3] = 1;
+}

@@ -120,7 +120,8 @@ public:
   /// Memory of the function, 64-byte aligned.
   mlir::Value stackBuffer(int64_t bytes);
   mlir::Value load(mlir::Type type, mlir::Value base, int64_t offset = 0);
-  void store(mlir::Value value, mlir::Value base, int64_t offset = 0);
+  mlir::LLVM::StoreOp store(mlir::Value value, mlir::Value base,
+                            int64_t offset = 0);
   /// Asks for `bytes` bytes from `base` on, which need not be readable, to be
   /// brought into the second-level cache.
   void prefetch(mlir::Value base, int64_t bytes);

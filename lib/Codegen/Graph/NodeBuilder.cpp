@@ -27,6 +27,11 @@ NodeBuilder::NodeBuilder(ModuleOp module, StringRef name, const NodeSpec &spec,
     prepare(cacheOf(i), spec.inputs[i]);
   for (size_t o = 0; o < spec.outputs.size(); ++o)
     prepare(cacheOf(out(o)), spec.outputs[o]);
+  // What a node writes is nothing that it reads: loops need not look.
+  auto domain = LLVM::AliasScopeDomainAttr::get(
+      module.getContext(), StringAttr::get(module.getContext(), name));
+  outputs =
+      ArrayAttr::get(module.getContext(), {LLVM::AliasScopeAttr::get(domain)});
   // Marks the end of what is made once; cleaned up as dead code.
   prologueEnd = k.cst(0).getDefiningOp();
 }
@@ -261,7 +266,10 @@ Value NodeBuilder::address(size_t number, Scalar linearIndex) {
 
 Scalar NodeBuilder::load(size_t number, Scalar linearIndex) {
   const DataType type = operand(number).type;
-  return decode(k.load(storageType(type), address(number, linearIndex)), type);
+  Value stored = k.load(storageType(type), address(number, linearIndex));
+  if (number < kFirstOutput)
+    stored.getDefiningOp<LLVM::LoadOp>().setNoaliasScopesAttr(outputs);
+  return decode(stored, type);
 }
 
 Scalar NodeBuilder::load(size_t number, ArrayRef<Scalar> coordinates) {
@@ -276,7 +284,8 @@ void NodeBuilder::store(size_t number, Scalar linearIndex, Scalar value) {
       isFloat(type) && rt::bytesOf(type) == 1 && value.type == DataType::U8;
   if (!bits)
     stored = encode(convert(value, computeType(type)), type, true);
-  k.store(stored.value, address(number, linearIndex));
+  k.store(stored.value, address(number, linearIndex))
+      .setAliasScopesAttr(outputs);
 }
 
 void NodeBuilder::store(size_t number, ArrayRef<Scalar> coordinates,

@@ -242,6 +242,7 @@ private:
     std::vector<mlir::Value> sizes, strides;
   };
   std::vector<Cache> caches;
+  mlir::ArrayAttr outputs; ///< the alias scope of what the kernel writes
   mlir::Operation *prologueEnd;
 };
 

@@ -62,6 +62,7 @@ private:
   std::vector<Node> nodes;
   std::vector<Value> values;  ///< by number
   std::vector<bool> constant; ///< by number: never freed
+  TensorMemory memory;
   std::unique_ptr<TileTeam> team;
 };
 

@@ -11,6 +11,21 @@
 namespace isthmus::rt {
 
 /// A tensor in C order. Copies share its elements.
+/// Memory for tensors, given again when they are gone: pages that the system
+/// gives anew cost more than most nodes take. Holds at most what was in use
+/// at once. Threads may share it; tensors may outlive it.
+class TensorMemory {
+public:
+  TensorMemory();
+  /// At least so many bytes, aligned to 64. Throws Error if there are none.
+  std::shared_ptr<std::byte> take(size_t bytes);
+  size_t heldBytes() const; ///< given or not
+
+private:
+  struct Shelf;
+  std::shared_ptr<Shelf> shelf;
+};
+
 struct Tensor {
   DataType type = DataType::Undefined;
   std::vector<int64_t> sizes;
@@ -29,6 +44,8 @@ struct Tensor {
 
   /// New memory, its contents undefined (texts: empty).
   static Tensor allocate(DataType type, std::vector<int64_t> sizes);
+  static Tensor allocate(DataType type, std::vector<int64_t> sizes,
+                         TensorMemory &memory);
 };
 
 /// What an edge of a graph carries: nothing (an optional that is empty), a
