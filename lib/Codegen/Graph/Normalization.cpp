@@ -30,9 +30,17 @@ template <bool logarithm> void computeSoftmax(NodeBuilder &n) {
         n.loop(zero, line.length, {n.lowest(type)}, [&](Scalar j, State state) {
           return Scalars{max(state[0], n.load(0, at(j)))};
         })[0];
+    auto power = [&](Scalar j) { return expOf(n.load(0, at(j)) - most); };
+    // Where results hold what is computed, they do so in between: loops of
+    // functions become vectors, and sums need not wait for them.
+    const bool kept = !logarithm && n.operand(n.out()).type == type;
+    if (kept)
+      n.loop(zero, line.length,
+             [&](Scalar j) { n.store(n.out(), at(j), power(j)); });
     Scalar sum =
         n.sum(zero, line.length, n.constant(DataType::F64, 0), [&](Scalar j) {
-          return n.convert(expOf(n.load(0, at(j)) - most), DataType::F64);
+          return n.convert(kept ? n.load(n.out(), at(j)) : power(j),
+                           DataType::F64);
         });
     if (logarithm) {
       Scalar shift = n.convert(logOf(sum), type);
@@ -43,7 +51,8 @@ template <bool logarithm> void computeSoftmax(NodeBuilder &n) {
     }
     Scalar factor = n.convert(1.0 / sum, type);
     n.loop(zero, line.length, [&](Scalar j) {
-      n.store(n.out(), at(j), expOf(n.load(0, at(j)) - most) * factor);
+      n.store(n.out(), at(j),
+              (kept ? n.load(n.out(), at(j)) : power(j)) * factor);
     });
   });
 }

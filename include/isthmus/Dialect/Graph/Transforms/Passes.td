@@ -25,6 +25,15 @@ def FoldQDQ : Pass<"graph-fold-qdq", "::mlir::ModuleOp"> {
   let statistics = [Statistic<"numFolded", "folded", "products that became integer">];
 }
 
+def ExpandPowers : Pass<"graph-expand-powers", "::mlir::ModuleOp"> {
+  let summary = "Multiply instead of taking the second or third power";
+  let description = [{
+    Norms and approximations of GELU are written with `Pow`, which is a logarithm and an
+    exponential.
+  }];
+  let statistics = [Statistic<"numExpanded", "expanded", "powers that became products">];
+}
+
 def PackProducts : Pass<"graph-pack-products", "::mlir::ModuleOp"> {
   let summary = "Lay out constant matrices as products read them";
   let description = [{
