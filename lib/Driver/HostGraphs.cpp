@@ -2,6 +2,7 @@
 #include "isthmus/Driver/HostGraphs.h"
 
 #include "CompileParts.h"
+#include "isthmus/Conversion/GraphToKernels.h"
 #include "isthmus/runtime/Bundle.h"
 #include "isthmus/runtime/Error.h"
 #include "isthmus/runtime/GraphExecutor.h"
@@ -24,6 +25,8 @@ public:
     folder.path = name.str().str();
     rt::KeyStore keys(folder.path / "keys");
     auto program = *module.getOps<graph::ProgramOp>().begin();
+    if (const auto unsupported = findUnsupported(program); !unsupported.empty())
+      throw rt::Error("{}: {}", unsupported[0].op, unsupported[0].reason);
     if (!writeGraph(program, "part", hostTopology(), {}, keys,
                     folder.path / "part.isth"))
       throw rt::Error("compiling a part of the graph failed");

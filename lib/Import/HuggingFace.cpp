@@ -230,8 +230,15 @@ int64_t import::contextLengthBeside(const fs::path &onnxFile) {
     const json config = configBeside(folder);
     for (const char *name :
          {"context_length", "max_position_embeddings", "n_positions"})
-      if (config.contains(name) && config[name].is_number_integer())
-        return rt::jsonInteger(config[name], folder.string() + ": " + name);
+      if (config.contains(name) && config[name].is_number_integer()) {
+        constexpr int64_t kMost = 1 << 24;
+        const std::string where = folder.string() + ": " + name;
+        const int64_t length = rt::jsonInteger(config[name], where);
+        if (length < 1 || length > kMost)
+          throw Error("{} is {}; from 1 to {} is supported", where, length,
+                      kMost);
+        return length;
+      }
   } catch (const json::exception &error) {
     throw Error("{}: {}", folder.string(), error.what());
   }

@@ -85,7 +85,7 @@ def test_run(isthmus, model, tmp_path):
     assert "x: float32 [?, 16]" in described and "positive: bool [?, 16]" in described
     timed = json.loads(isthmus("bench", tmp_path / "m.isth", "--shape", "x=6,16", *inputs[2:], "--profile", "--json"))
     assert timed["seconds"] > 0 and {"operator", "nodes", "seconds"} == set(timed["profile"][0])
-    assert {entry["operator"] for entry in timed["profile"]} == {"MatMul", "Softmax", "Reshape", "Greater"}
+    assert {entry["operator"] for entry in timed["profile"]} == {"isthmus.PackedMatMul", "Softmax", "Reshape", "Greater"}
 
 
 def test_errors(isthmus, model, tmp_path):
@@ -161,6 +161,15 @@ def test_attributes_that_do_not_fit(isthmus, tmp_path, node):
     text = f"""<ir_version: 9, opset_import: ["" : 20]> main ({kind}[4, 4] x) => ({kind}[A, B] y) {{ {node} }}"""
     (tmp_path / "m.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
     isthmus.fails("compile", tmp_path / "m.onnx", "-o", tmp_path / "m.isth")
+
+
+def test_own_domain(isthmus, tmp_path):
+    """What passes make fits what they found; a file may not write it."""
+    text = """<ir_version: 9, opset_import: ["" : 20, "isthmus" : 1]> main (float[4, 4] x) => (float[4, 4096] y) {
+        y = isthmus.PackedMatMul<rows = 4, columns = 4096>(x, x)
+    }"""
+    (tmp_path / "m.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    assert "the compiler's own" in isthmus.fails("compile", tmp_path / "m.onnx", "-o", tmp_path / "m.isth")
 
 
 @pytest.mark.parametrize("kind, node, value", [

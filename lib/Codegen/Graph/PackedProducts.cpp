@@ -10,6 +10,7 @@
 //===----------------------------------------------------------------------===//
 #include "../Kernels/DotProducts.h"
 #include "Matrix.h"
+#include "isthmus/runtime/Error.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
@@ -88,6 +89,18 @@ void computePackedSums(NodeBuilder &n) {
   });
 }
 
+constexpr int64_t panelsOf(int64_t columns) {
+  return (columns + kLanes - 1) / kLanes;
+}
+
+/// Throws unless an input has the sizes that the pass gives it.
+void requireSizes(NodeBuilder &n, size_t input,
+                  const std::vector<int64_t> &sizes) {
+  if (n.operand(input).sizes != sizes)
+    throw rt::Error("{}: input {} is not what graph-pack-products makes",
+                    n.spec.op, input);
+}
+
 /// A parameter of 16 columns: each has its own, or all have one.
 Value lanesOf(NodeBuilder &n, size_t input, Scalar column, DataType type) {
   const std::vector<int64_t> &sizes = n.operand(input).sizes;
@@ -108,6 +121,7 @@ public:
         panelsAtOnce(k.target.schedule.floatPanels) {}
 
   void shape() {
+    requireSizes(n, 1, {panelsOf(columns), inputs, kLanes});
     Scalars sizes = n.sizes(0);
     n.require(sizes.back() == double(inputs), rt::kGraphSizes);
     if (n.has(2))
@@ -221,6 +235,9 @@ public:
   Scalar rows() { return n.count(0) / double(std::max<int64_t>(inputs, 1)); }
 
   void shape() {
+    requireSizes(
+        n, 1, {panelsOf(columns), (inputs + kQuad - 1) / kQuad, kLanes, kQuad});
+    requireSizes(n, 2, {columns});
     Scalars sizes = n.sizes(0);
     n.require(sizes.back() == double(inputs), rt::kGraphSizes);
     for (size_t input : {3, 4, 5, 6})

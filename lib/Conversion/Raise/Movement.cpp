@@ -64,6 +64,8 @@ TermRef Raiser::readTranspose(graph::NodeOp node) {
   auto order = node.getOnnxAttributes().getAs<DenseI64ArrayAttr>("perm");
   Layout result;
   const size_t rank = term->layout.size();
+  if (order && size_t(order.size()) != rank)
+    give("an order of other dimensions than its operand has");
   for (size_t d = 0; d < rank; ++d)
     result.push_back(
         term->layout[order ? axisOf(order[d], rank) : rank - 1 - d]);

@@ -157,6 +157,12 @@ bool Raiser::has(graph::NodeOp node, unsigned input) {
          !isa<NoneType>(node.getInputs()[input].getType());
 }
 
+Value Raiser::operand(graph::NodeOp node, unsigned input) {
+  if (!has(node, input))
+    give("an input is missing");
+  return node.getInputs()[input];
+}
+
 std::vector<int64_t> Raiser::integers(Value value) {
   // "To the end" is written as the largest integer.
   constexpr double kMost = 0x1p62;
@@ -188,6 +194,11 @@ TermRef Raiser::data(graph::NodeOp node, unsigned input) {
 //===----------------------------------------------------------------------===//
 
 TermRef Raiser::readData(graph::NodeOp node, unsigned result) {
+  for (Type type : llvm::concat<const Type>(
+           SmallVector<Type>(node.getInputs().getTypes()),
+           SmallVector<Type>(node.getOutputs().getTypes())))
+    if (!isa<RankedTensorType, NoneType>(type))
+      give("an operand is no tensor of known rank");
   const StringRef op = node.getOp();
   if (result > 0 && op != "Split" && op != "Attention")
     give("a second result");
@@ -274,16 +285,21 @@ void Raiser::readNode(graph::NodeOp node) {
     if (isa<NoneType>(output.getType()))
       continue;
     TermRef &term = terms[output];
-    try {
-      term = readData(node, unsigned(i));
-    } catch (const Unraisable &error) {
+    auto unknown = [&](const std::string &reason) {
       term = make(Kind::Unknown);
       // The first that could not be told is what stands in the way.
       const std::string name = node.getName().value_or("").str();
-      term->reason = StringRef(error.reason).starts_with("node '")
-                         ? error.reason
+      term->reason = StringRef(reason).starts_with("node '")
+                         ? reason
                          : fmt::format("node '{}' ({}): {}", name,
-                                       node.getOp().str(), error.reason);
+                                       node.getOp().str(), reason);
+    };
+    try {
+      term = readData(node, unsigned(i));
+    } catch (const Unraisable &error) {
+      unknown(error.reason);
+    } catch (const std::out_of_range &) {
+      unknown("lists of axes and sizes do not fit each other");
     }
   }
 }

@@ -134,9 +134,7 @@ private:
   static double real(graph::NodeOp node, llvm::StringRef name,
                      double otherwise);
   static bool has(graph::NodeOp node, unsigned input);
-  mlir::Value operand(graph::NodeOp node, unsigned input) {
-    return node.getInputs()[input];
-  }
+  static mlir::Value operand(graph::NodeOp node, unsigned input);
   std::vector<int64_t> integers(mlir::Value value);
   static size_t axisOf(int64_t axis, size_t rank);
   TermRef data(graph::NodeOp node, unsigned input = 0);
@@ -167,7 +165,7 @@ private:
                  int64_t count);
   TermRef lastRow(const TermRef &term, size_t axis, bool keeps);
 
-  // Attention.cpp
+  // Attention.cpp, Rotary.cpp
   TermRef readMatMul(graph::NodeOp node);
   TermRef readGemm(graph::NodeOp node);
   TermRef multiply(const TermRef &x, const Weight &weight);

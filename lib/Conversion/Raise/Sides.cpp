@@ -1,6 +1,8 @@
 //===- Sides.cpp - what hangs on sizes and positions alone ----------------===//
 #include "Sides.h"
 
+#include "isthmus/runtime/Error.h"
+
 #include "mlir/IR/IRMapping.h"
 #include "llvm/ADT/StringSet.h"
 
@@ -190,6 +192,8 @@ Array Sides::evaluate(Value value, const Sample &sample) {
   std::function<void(Value)> visit = [&](Value needed) {
     if (mapping.contains(needed))
       return;
+    if (!isa<RankedTensorType, NoneType>(needed.getType()))
+      throw Unraisable{"sizes or positions have no known rank"};
     Operation *op = needed.getDefiningOp();
     if (!op || (readsSizes(op) && isData(op->getOperand(0)))) {
       supplied.push_back(needed);
@@ -223,11 +227,18 @@ Array Sides::evaluate(Value value, const Sample &sample) {
   }
   if (auto found = results.find(key); found != results.end())
     return found->second;
-  auto function = compiled.find(text);
-  if (function == compiled.end())
-    function = compiled.emplace(text, compile(*module)).first;
-  const auto outputs = function->second(inputs);
-  return results[key] = toArray(outputs[0].needTensor());
+  try {
+    auto function = compiled.find(text);
+    if (function == compiled.end())
+      function = compiled.emplace(text, compile(*module)).first;
+    const auto outputs = function->second(inputs);
+    return results[key] = toArray(outputs[0].needTensor());
+  } catch (const rt::Error &error) {
+    throw Unraisable{
+        fmt::format("with {} tokens after {}, what depends on lengths alone "
+                    "fails: {}",
+                    sample.sequence, sample.past, error.what())};
+  }
 }
 
 Array Sides::constant(Value value) {

@@ -44,7 +44,7 @@ static bool keepsElements(graph::NodeOp node) {
 
 std::optional<Stored> Weights::findStored(Value value) {
   auto type = dyn_cast<RankedTensorType>(value.getType());
-  if (!type || !type.hasStaticShape())
+  if (!type || !type.hasStaticShape() || type.getNumElements() == 0)
     return std::nullopt;
   while (auto node = value.getDefiningOp<graph::NodeOp>()) {
     if (!keepsElements(node))

@@ -332,7 +332,9 @@ private:
       size = 2 * angles[1];
     else if (const auto past = sizesOf(input(3)); past.size() == 4)
       size = past[3];
-    if (size <= 0 || heads <= 0 || kvHeads <= 0)
+    constexpr int64_t kMost = 1 << 16;
+    if (size <= 0 || heads <= 0 || kvHeads <= 0 || size > kMost ||
+        heads > kMost || kvHeads > kMost)
       return false;
     for (int past : {3, 4})
       fixSize(input(past), 3, size);
@@ -489,8 +491,9 @@ private:
   std::string dequantize(int values, int scales, int zeros, int64_t rows,
                          int64_t columns, int64_t block) {
     const int64_t bits = attribute("bits") ? integer("bits") : 4;
+    constexpr int64_t kMost = 1 << 28; // products of two and bits fit 64
     if ((bits != 4 && bits != 8) || block <= 0 || columns <= 0 || rows <= 0 ||
-        columns % block != 0)
+        rows > kMost || columns > kMost || columns % block != 0)
       return {};
     const int32_t type =
         bits == 4 ? onnx::TensorProto::UINT4 : onnx::TensorProto::UINT8;
@@ -546,8 +549,10 @@ private:
     if (stored.size() != 2 || integer("gather_axis") != 0 ||
         (axis != 1 && axis != -1))
       return false;
-    const std::string table =
-        dequantize(0, 2, 3, stored[0], stored[1] * block, block);
+    const std::string table = dequantize(
+        0, 2, 3, stored[0],
+        stored[1] < (1 << 28) && block < (1 << 28) ? stored[1] * block : 0,
+        block);
     if (table.empty())
       return false;
     set(add("Gather", {table, input(1)}, output(0)), "axis", int64_t(0));
