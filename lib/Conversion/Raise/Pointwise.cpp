@@ -7,8 +7,8 @@ using namespace mlir;
 using namespace isthmus;
 using namespace isthmus::raise;
 
-TermRef Raiser::readUnary(graph::NodeOp node, const Function &function) {
-  TermRef term = data(node);
+/// A function of what a term stands for.
+TermRef Raiser::changed(const TermRef &term, const Function &function) {
   if (term->kind != Kind::Rows && term->kind != Kind::Mean &&
       term->kind != Kind::Half)
     give("its operand is no row");
@@ -16,6 +16,10 @@ TermRef Raiser::readUnary(graph::NodeOp node, const Function &function) {
   result->function = after(term->function, function);
   result->written = {};
   return result;
+}
+
+TermRef Raiser::readUnary(graph::NodeOp node, const Function &function) {
+  return changed(data(node), function);
 }
 
 static double compute(StringRef op, double x, double y) {
@@ -49,13 +53,7 @@ TermRef Raiser::withNumber(StringRef op, const TermRef &term, double number,
     result->number *= *factor;
     return result;
   }
-  if (term->kind != Kind::Rows && term->kind != Kind::Mean &&
-      term->kind != Kind::Half)
-    give("its operand is no row");
-  TermRef result = with(*term, term->layout);
-  result->function = after(term->function, function);
-  result->written = {};
-  return result;
+  return changed(term, function);
 }
 
 TermRef Raiser::combine(StringRef op, const TermRef &x, const TermRef &y) {

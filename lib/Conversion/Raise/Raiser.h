@@ -140,6 +140,7 @@ private:
   TermRef data(graph::NodeOp node, unsigned input = 0);
 
   // Pointwise.cpp
+  static TermRef changed(const TermRef &term, const Function &function);
   TermRef readUnary(graph::NodeOp node, const Function &function);
   TermRef readBinary(graph::NodeOp node);
   TermRef withNumber(llvm::StringRef op, const TermRef &term, double number,

@@ -45,18 +45,14 @@ struct FoldQDQ : public isthmus::graph::impl::FoldQDQBase<FoldQDQ> {
   void runOnOperation() override {
     for (ProgramOp program : getOperation().getOps<ProgramOp>()) {
       for (NodeOp node : llvm::make_early_inc_range(program.getOps<NodeOp>()))
-        if (node.getOp() == "MatMul" || node.getOp() == "Gemm")
+        if (isPlainProduct(node))
           fold(node);
       eraseUnused(program);
     }
   }
 
   void fold(NodeOp node) {
-    const bool gemm = node.getOp() == "Gemm";
-    const bool turned = gemm && integerOf(node, "transB", 0);
-    if (gemm && (integerOf(node, "transA", 0) ||
-                 realOf(node, "alpha", 1) != 1 || realOf(node, "beta", 1) != 1))
-      return;
+    const bool turned = node.getOp() == "Gemm" && integerOf(node, "transB", 0);
     auto x = Dequantised::find(node.getInputs()[0], -1);
     auto w = Dequantised::find(node.getInputs()[1], turned ? 0 : 1);
     auto out = tensorType(node.getOutputs()[0]);

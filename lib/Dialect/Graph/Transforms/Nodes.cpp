@@ -22,6 +22,12 @@ Value isthmus::graph::inputOf(NodeOp node, unsigned index) {
   return node.getInputs()[index];
 }
 
+bool isthmus::graph::isPlainProduct(NodeOp node) {
+  return node.getOp() == "MatMul" ||
+         (node.getOp() == "Gemm" && !integerOf(node, "transA", 0) &&
+          realOf(node, "alpha", 1) == 1 && realOf(node, "beta", 1) == 1);
+}
+
 bool isthmus::graph::isSingle(Value value) {
   auto type = tensorType(value);
   return type && type.hasStaticShape() && type.getNumElements() == 1;

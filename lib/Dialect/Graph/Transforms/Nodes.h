@@ -16,6 +16,9 @@ double realOf(NodeOp node, llvm::StringRef name, double otherwise);
 /// An input, or null.
 mlir::Value inputOf(NodeOp node, unsigned index);
 
+/// Whether a product is x * w, or x * w^T, and nothing but a bias with it.
+bool isPlainProduct(NodeOp node);
+
 /// Whether a tensor is known to have one element.
 bool isSingle(mlir::Value value);
 

@@ -27,7 +27,7 @@ struct PackProducts
       for (NodeOp node : llvm::make_early_inc_range(program.getOps<NodeOp>()))
         if (node.getOp() == "MatMulInteger")
           packIntegers(node);
-        else if (node.getOp() == "MatMul" || node.getOp() == "Gemm")
+        else if (isPlainProduct(node))
           packFloats(node);
       eraseUnused(program);
     }
@@ -96,11 +96,7 @@ private:
   }
 
   void packFloats(NodeOp node) {
-    const bool gemm = node.getOp() == "Gemm";
-    const bool turned = gemm && integerOf(node, "transB", 0);
-    if (gemm && (integerOf(node, "transA", 0) ||
-                 realOf(node, "alpha", 1) != 1 || realOf(node, "beta", 1) != 1))
-      return;
+    const bool turned = node.getOp() == "Gemm" && integerOf(node, "transB", 0);
     Value weights = node.getInputs()[1];
     auto type = tensorType(weights), x = tensorType(node.getInputs()[0]),
          out = tensorType(node.getOutputs()[0]);
