@@ -82,6 +82,33 @@ struct Fit {
 };
 } // namespace
 
+/// If at most 15 equal steps lead from the least value to the most, and all are
+/// on them: four bits that were rounded before are found again.
+ISTHMUS_CLONES
+static bool findGrid(const float *x, Fit &fit) {
+  float least = x[0], most = x[0];
+  for (int i = 0; i < kGroup; ++i) {
+    least = std::min(least, x[i]);
+    most = std::max(most, x[i]);
+  }
+  if (!(most - least > 1e-30f))
+    return false;
+  constexpr float kOff = 0.02f; // of a step; scales were f16 or better
+  for (int steps = 1; steps <= 15; ++steps) {
+    const float inverse = float(steps) / (most - least);
+    float worst = 0;
+    for (int i = 0; i < kGroup; ++i) {
+      const float q = (x[i] - least) * inverse;
+      worst = std::max(worst, std::fabs(q - roundNearest(q)));
+    }
+    if (worst <= kOff) {
+      fit = {(most - least) / float(steps), least};
+      return true;
+    }
+  }
+  return false;
+}
+
 /// Fits x = scale * q + offset with q in 0..15. Each candidate narrows the
 /// range a little, rounds, and solves for the best scale and offset of those q.
 ISTHMUS_CLONES
@@ -142,12 +169,13 @@ Int8Group weights::quantizeInt8(std::span<const float> values) {
   return group;
 }
 
-Int4Row weights::quantizeInt4(std::span<const float> row) {
+Int4Row weights::quantizeInt4(std::span<const float> row, bool onGrid) {
   const size_t count = row.size() / kGroup;
   std::vector<Fit> fits(count);
   Int4Row result{0, 0, std::vector<Int4Row::Group>(count)};
   for (size_t g = 0; g < count; ++g) {
-    fitGroup(&row[g * kGroup], fits[g]);
+    if (!onGrid || !findGrid(&row[g * kGroup], fits[g]))
+      fitGroup(&row[g * kGroup], fits[g]);
     result.rowScale = std::max(result.rowScale, fits[g].scale);
     result.rowOffset = std::max(result.rowOffset, std::fabs(fits[g].offset));
   }
@@ -205,9 +233,10 @@ static void packInt8(const PackedLayout &layout,
 }
 
 static void packInt4(const PackedLayout &layout,
-                     std::span<const float *const> rows, uint8_t *out) {
+                     std::span<const float *const> rows, uint8_t *out,
+                     bool onGrid) {
   for (size_t o = 0; o < rows.size(); ++o) {
-    Int4Row row = quantizeInt4({rows[o], size_t(layout.inputs)});
+    Int4Row row = quantizeInt4({rows[o], size_t(layout.inputs)}, onGrid);
     std::memcpy(out + 4 * o, &row.rowScale, 4);
     std::memcpy(out + 4 * kPanel + 4 * o, &row.rowOffset, 4);
     uint8_t *block = out + layout.panelHeaderBytes();
@@ -223,7 +252,8 @@ static void packInt4(const PackedLayout &layout,
 }
 
 void weights::packPanel(const PackedLayout &layout,
-                        std::span<const float *const> rows, std::byte *out) {
+                        std::span<const float *const> rows, std::byte *out,
+                        bool onGrid) {
   std::memset(out, 0, size_t(layout.panelBytes()));
   auto *bytes = reinterpret_cast<uint8_t *>(out);
   switch (layout.format) {
@@ -235,6 +265,6 @@ void weights::packPanel(const PackedLayout &layout,
   case PackedFormat::Int8:
     return packInt8(layout, rows, bytes);
   case PackedFormat::Int4:
-    return packInt4(layout, rows, bytes);
+    return packInt4(layout, rows, bytes, onGrid);
   }
 }

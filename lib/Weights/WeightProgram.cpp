@@ -36,6 +36,12 @@ static RowOp rowOpOf(Operation &op) {
   return {};
 }
 
+/// Whether a file's values have at most sixteen levels in a group.
+static bool isFourBits(fm::SourceOp source) {
+  const StringRef dtype = source.getDtype();
+  return dtype == "u4" || dtype == "i4" || dtype == "q4_0" || dtype == "q4_1";
+}
+
 /// Reads a tensor of a file row by row.
 static WeightProgram::Stage readRows(const rt::MappedFile &file,
                                      fm::SourceOp source,
@@ -188,6 +194,7 @@ FailureOr<WeightProgram> WeightProgram::build(fm::ParamOp param,
                  nothing};
       else
         stage = readRows(sources.open(source.getFile().str()), source, name);
+      program.onGrid |= isFourBits(source);
     } else if (auto transpose = dyn_cast<fm::TransposeOp>(op)) {
       auto source = transpose.getSource().getDefiningOp<fm::SourceOp>();
       if (!source)
@@ -272,7 +279,7 @@ void WeightProgram::run(
           rowPointers[i] = place.data();
         }
         packPanel(packed, std::span(rowPointers, count),
-                  out.data() + size_t(panel - first) * panelBytes);
+                  out.data() + size_t(panel - first) * panelBytes, onGrid);
       }
     };
     {

@@ -63,11 +63,13 @@ struct Int4Row {
 };
 /// For each group, fits scale and offset by least squares for a fixed set of
 /// ranges and keeps the best; then rounds both to 8 bits of the row's largest.
-Int4Row quantizeInt4(std::span<const float> row);
+/// \param onGrid values may be four-bit ones already: a group that is at most
+/// 15 equal steps wide keeps its steps.
+Int4Row quantizeInt4(std::span<const float> row, bool onGrid = false);
 
 /// Packs one panel: `rows[i]` is output i of the panel (up to 16 rows of
 /// `layout.inputs` values), `out` has `layout.panelBytes()` bytes.
 void packPanel(const PackedLayout &layout, std::span<const float *const> rows,
-               std::byte *out);
+               std::byte *out, bool onGrid = false);
 
 } // namespace isthmus::weights

@@ -36,6 +36,8 @@ public:
                                               Sources &sources);
 
   const PackedLayout &layout() const { return packed; }
+  /// Whether what is read has four bits (quantizeInt4).
+  bool isOnGrid() const { return onGrid; }
 
   /// Runs the whole program on `threads` threads and hands the packed bytes to
   /// `write` in order.
@@ -49,6 +51,7 @@ private:
   PackedLayout packed;
   int64_t rows = 0, width = 0; ///< of the source; vectors have one row
   Stage result;
+  bool onGrid = false;
 };
 
 } // namespace isthmus::weights

@@ -77,13 +77,13 @@ private:
       std::span<float> out(matrix.values.data() + row * matrix.columns,
                            size_t(matrix.columns));
       weightProgram->computeRow(row, out);
-      round(op.getWeightType(), out);
+      round(op.getWeightType(), weightProgram->isOnGrid(), out);
     }
     return &(params[name.str()] = std::move(matrix));
   }
 
   /// What storing in the type's format does to a row.
-  static void round(WeightType type, std::span<float> row) {
+  static void round(WeightType type, bool onGrid, std::span<float> row) {
     switch (type.getFormat()) {
     case WeightFormat::F32:
       return;
@@ -104,7 +104,7 @@ private:
       }
       return;
     case WeightFormat::Int4: {
-      weights::Int4Row quantized = weights::quantizeInt4(row);
+      weights::Int4Row quantized = weights::quantizeInt4(row, onGrid);
       for (size_t i = 0; i < row.size(); ++i)
         row[i] = quantized.value(i);
     }

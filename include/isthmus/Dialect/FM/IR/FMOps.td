@@ -212,7 +212,8 @@ def FM_QuantizeOp : FM_Op<"quantize", [Pure]> {
   let description = [{
     f16 and bf16 round to nearest even. int8 scales each group's largest magnitude to 127.
     int4 fits scale and offset of each group by least squares for a fixed set of
-    ranges and keeps the best. Both then round to nearest.
+    ranges and keeps the best; of a source of four bits a group keeps its steps. Both then
+    round to nearest.
   }];
   let arguments = (ins FM_WeightType:$source);
   let results = (outs FM_WeightType:$result);
