@@ -199,6 +199,11 @@ TermRef Raiser::readData(graph::NodeOp node, unsigned result) {
            SmallVector<Type>(node.getOutputs().getTypes())))
     if (!isa<RankedTensorType, NoneType>(type))
       give("an operand is no tensor of known rank");
+  // What stands in the way came before.
+  for (Value input : node.getInputs())
+    if (auto found = terms.find(input);
+        found != terms.end() && found->second->kind == Kind::Unknown)
+      give(found->second->reason);
   const StringRef op = node.getOp();
   if (result > 0 && op != "Split" && op != "Attention")
     give("a second result");
