@@ -121,7 +121,8 @@ def test_not_raised(isthmus, tmp_path, change):
     style, edit, reason = CHANGES[change]
     path = onnx_models.Writer("llama", style).write(tmp_path / "model.onnx")
     edited(path, edit)
-    report = isthmus.run(("compile", path, "-o", tmp_path / "m.isth"), 120, None)
+    report = isthmus.run(("compile", path, "-o", tmp_path / "m.isth", "--json"), 120, None)
     assert report.returncode == 0
+    assert reason in json.loads(report.stdout)["not_raised"]
     assert "runs as a graph of tensors" in report.stderr and "node '" in report.stderr and reason in report.stderr
     assert "input_ids: int64 [1, ?]" in isthmus("inspect", tmp_path / "m.isth")

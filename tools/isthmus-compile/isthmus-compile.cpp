@@ -209,6 +209,8 @@ static int run(int argc, char **argv) {
                           {"weight_seconds", report.weightSeconds},
                           {"bundle_bytes", report.bundleBytes},
                           {"peak_resident_bytes", report.peakResidentBytes}};
+    if (!report.notRaised.empty())
+      out["not_raised"] = report.notRaised;
     fmt::print("{}\n", out.dump());
   } else {
     fmt::print("{}: {:.1f} MB, compiled in {:.1f} s (weights {:.1f} s), peak "

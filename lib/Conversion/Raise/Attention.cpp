@@ -227,12 +227,15 @@ TermRef Raiser::readWhere(graph::NodeOp node) {
 TermRef Raiser::attend(const TermRef &scores, const TermRef &values) {
   const TermRef &q = scores->a, &k = scores->b;
   const size_t rank = q->layout.size();
+  if (rank < 2)
+    give("attention over something else than heads");
   auto check = [&](const TermRef &term, Factor::Kind time) {
+    if (term->layout.size() != rank)
+      give("queries, keys and values of different ranks");
     auto at = find(term->layout, time);
     const Dimension last = joined(term->layout.back());
-    if (term->layout.size() != rank || !at || *at != rank - 2 ||
-        last.size() != 1 || last[0].kind != Factor::Feature ||
-        last[0].stride != 1)
+    if (!at || *at != rank - 2 || last.size() != 1 ||
+        last[0].kind != Factor::Feature || last[0].stride != 1)
       give("attention over something else than heads");
     return last[0].size;
   };
@@ -305,6 +308,8 @@ TermRef Raiser::readAttention(graph::NodeOp node, unsigned result) {
   const bool joins = has(node, 4);
   auto keysOrValues = [&](const TermRef &term, unsigned past) {
     TermRef split = heads(term, kvHeads);
+    if (joins && split->layout.size() != 4)
+      give("a cache of something else than heads");
     return joins ? cached(data(node, past), split, 2) : split;
   };
   if (result == 1 || result == 2) {
@@ -321,6 +326,8 @@ TermRef Raiser::readAttention(graph::NodeOp node, unsigned result) {
   TermRef q = data(node);
   const Layout layout = q->layout;
   q = heads(q, integer(node, "q_num_heads", 0));
+  if (q->layout.empty())
+    give("attention over something else than heads");
   TermRef scores = make(Kind::Probabilities);
   scores->a = q;
   scores->b = keysOrValues(k, 4);

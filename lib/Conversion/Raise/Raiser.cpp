@@ -1,6 +1,7 @@
 //===- Raiser.cpp - reads a graph as a model of fm ------------------------===//
 #include "Raiser.h"
 
+#include <cmath>
 #include <fmt/format.h>
 
 using namespace mlir;

@@ -173,6 +173,8 @@ Rotation Raiser::rotationOf(const Layout &layout, Value cosines, Value sines,
 
 TermRef Raiser::rotate(const TermRef &x, Value cosines, Value sines,
                        Value positions) {
+  if (x->layout.empty())
+    give("rotary embedding of something else than heads");
   const Dimension last = joined(x->layout.back());
   if (x->kind != Kind::Rows || last.size() != 1 || last[0].stride != 1 ||
       last[0].kind != Factor::Feature || last[0].size % 2 ||

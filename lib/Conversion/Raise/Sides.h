@@ -52,7 +52,7 @@ public:
   /// and not written out; none otherwise.
   std::optional<double> number(mlir::Value value);
 
-  /// A length that divides what heads do not.
+  /// Lengths that are no multiple or divisor of what models have heads of.
   static constexpr Sample kSample{11, 18};
 
 private:

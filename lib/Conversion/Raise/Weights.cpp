@@ -60,13 +60,15 @@ std::optional<Stored> Weights::findStored(Value value) {
 }
 
 std::optional<Weight> Weights::find(Value value) {
-  auto node = value.getDefiningOp<graph::NodeOp>();
-  if (!node || sides.level(value) != Sides::Level::Constant) {
+  auto asStored = [&]() -> std::optional<Weight> {
     auto stored = findStored(value);
     if (!stored)
       return std::nullopt;
     return Weight(*stored);
-  }
+  };
+  auto node = value.getDefiningOp<graph::NodeOp>();
+  if (!node || sides.level(value) != Sides::Level::Constant)
+    return asStored();
   const StringRef op = node.getOp();
   if (op == "Transpose") {
     auto inner = find(node.getInputs()[0]);
@@ -100,8 +102,6 @@ std::optional<Weight> Weights::find(Value value) {
     int64_t axis = attribute("axis", 1);
     axis = axis < 0 ? axis + rank : std::min(axis, rank - 1);
     weight.scaleAxis = size_t(axis);
-    // Blocks along the first dimension of what is turned afterwards: scales
-    // turn with it.
     if (node.getInputs().size() > 2 &&
         !isa<NoneType>(node.getInputs()[2].getType())) {
       weight.zero = sides.number(node.getInputs()[2]);
@@ -110,10 +110,7 @@ std::optional<Weight> Weights::find(Value value) {
     }
     return weight;
   }
-  auto stored = findStored(value);
-  if (!stored)
-    return std::nullopt;
-  return Weight(*stored);
+  return asStored();
 }
 
 std::optional<Weight> Weights::findVector(Value value, int64_t size) {
