@@ -31,15 +31,16 @@ template <bool logarithm> void computeSoftmax(NodeBuilder &n) {
           return Scalars{max(state[0], n.load(0, at(j)))};
         })[0];
     auto power = [&](Scalar j) { return expOf(n.load(0, at(j)) - most); };
-    // Where results hold what is computed, they do so in between: loops of
-    // functions become vectors, and sums need not wait for them.
-    const bool kept = !logarithm && n.operand(n.out()).type == type;
-    if (kept)
+    // Results hold the powers in between: loops of functions become vectors,
+    // and sums need not wait for them. Narrow types round there and their sum,
+    // as the operators do that the standard defines Softmax by (Exp, ReduceSum,
+    // Div).
+    if (!logarithm)
       n.loop(zero, line.length,
              [&](Scalar j) { n.store(n.out(), at(j), power(j)); });
     Scalar sum =
         n.sum(zero, line.length, n.constant(DataType::F64, 0), [&](Scalar j) {
-          return n.convert(kept ? n.load(n.out(), at(j)) : power(j),
+          return n.convert(logarithm ? power(j) : n.load(n.out(), at(j)),
                            DataType::F64);
         });
     if (logarithm) {
@@ -49,10 +50,9 @@ template <bool logarithm> void computeSoftmax(NodeBuilder &n) {
       });
       return;
     }
-    Scalar factor = n.convert(1.0 / sum, type);
+    Scalar factor = 1.0 / n.rounded(sum, n.operand(n.out()).type);
     n.loop(zero, line.length, [&](Scalar j) {
-      n.store(n.out(), at(j),
-              (kept ? n.load(n.out(), at(j)) : power(j)) * factor);
+      n.store(n.out(), at(j), n.load(n.out(), at(j)) * factor);
     });
   });
 }

@@ -164,6 +164,13 @@ public:
   /// floats. The result is the bits of it, as an integer, for types of less
   /// than 16 bits.
   Scalar encode(Scalar value, DataType type, bool saturate);
+  /// `value`, a float, as `type` would keep it.
+  Scalar rounded(Scalar value, DataType type) {
+    value = convert(value, computeType(type));
+    return computeType(type) == type
+               ? value
+               : decode(encode(value, type, true).value, type);
+  }
 
   // Memory of the thread, in the kernel: elements of `type` from byte `offset`.
   Scalar loadScratch(DataType type, Scalar byteOffset);
