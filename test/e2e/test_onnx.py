@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import onnx.parser
+import onnx.reference
 import pytest
 
 from conftest import BIN, ROOT
@@ -189,3 +190,62 @@ def test_inputs_that_are_too_short(isthmus, tmp_path, kind, node, value):
     assert "sizes" in isthmus.fails(*run)
     np.save(tmp_path / "s.npy", np.repeat(value, 2))
     isthmus(*run, "-o", tmp_path / "out")
+
+
+SQUEEZED = """
+<ir_version: 9, opset_import: ["" : 20]>
+main (float[A, B, C] x) => (RESULTS) {
+  last = Constant<value_ints = [-1]>()
+  one = Constant<value_ints = [1]>()
+  sizes = Shape(x)
+  size = Gather(sizes, last)
+  single = Equal(size, one)
+  y = If(single) <then_branch = squeezed () => (float[P, Q] z) { z = Squeeze(x, last) },
+                  else_branch = whole () => (float[P, Q, R] z) { z = Identity(x) }>
+  NODES
+}"""
+
+
+def compile_squeezed(isthmus, folder, results, nodes):
+    model = onnx.parser.parse_model(SQUEEZED.replace("RESULTS", results).replace("NODES", nodes))
+    (folder / "m.onnx").write_bytes(model.SerializeToString())
+    isthmus("compile", folder / "m.onnx", "-o", folder / "m.isth")
+    return model
+
+
+def test_ranks_of_branches(isthmus, tmp_path):
+    """What follows branches of two ranks is compiled for both."""
+    model = compile_squeezed(isthmus, tmp_path, "int64[1] rank, float total, float[A, B, C] twice", """
+        ysizes = Shape(y)  rank = Shape(ysizes)
+        other = Abs(x)
+        zero = Constant<value_ints = [0]>()
+        again = If(single) <then_branch = deep () => (float[P] w) { w = ReduceSum<keepdims = 0>(y, zero) },
+                            else_branch = flat () => (float[P] w) {
+                              front = Constant<value_ints = [0, 1]>() w = ReduceMax<keepdims = 0>(y, front) }>
+        total = ReduceSum<keepdims = 0>(again)
+        twice = Add(other, x)""")
+    reference = onnx.reference.ReferenceEvaluator(model)
+    for sizes in ((2, 3, 1), (2, 3, 4)):
+        x = np.random.default_rng(0).standard_normal(sizes).astype(np.float32)
+        np.save(tmp_path / "x.npy", x)
+        isthmus("run", tmp_path / "m.isth", "--input", f"x={tmp_path}/x.npy", "-o", tmp_path / "out")
+        for name, wanted in zip(("rank", "total", "twice"), reference.run(None, {"x": x})):
+            np.testing.assert_allclose(np.load(tmp_path / f"out/{name}.npy"), wanted, rtol=1e-6)
+
+
+def test_branch_that_cannot_go_on(isthmus, tmp_path):
+    """A recurrent layer takes three dimensions: the branch of four ends with that, the other runs."""
+    model = compile_squeezed(isthmus, tmp_path, "float[S, D, B, H] states", """
+        front = Constant<value_ints = [0]>()
+        ws = Constant<value_ints = [1, 2, 3]>()  w = ConstantOfShape<value = float[1] {0.5}>(ws)
+        rs = Constant<value_ints = [1, 2, 2]>()  r = ConstantOfShape<value = float[1] {0.25}>(rs)
+        steps = Unsqueeze(y, front)
+        states, last_state = RNN<hidden_size = 2>(steps, w, r)""")
+    x = np.random.default_rng(0).standard_normal((2, 3, 1)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    run = ("run", tmp_path / "m.isth", "--input", f"x={tmp_path}/x.npy")
+    isthmus(*run, "-o", tmp_path / "out")
+    wanted = onnx.reference.ReferenceEvaluator(model).run(None, {"x": x})[0]
+    np.testing.assert_allclose(np.load(tmp_path / "out/states.npy"), wanted, rtol=1e-5)
+    np.save(tmp_path / "x.npy", np.ones((2, 3, 2), np.float32))
+    assert "has 4 dimensions and needs three" in isthmus.fails(*run)

@@ -356,28 +356,7 @@ private:
     return true;
   }
 
-  using Names = std::map<std::string, std::string>;
   int &count; ///< branches taken so far, in all graphs
-
-  static void rename(std::string &name, const Names &names) {
-    if (auto found = names.find(name); found != names.end())
-      name = found->second;
-  }
-
-  /// Names are unique in a graph and those within it.
-  static void rename(onnx::NodeProto &node, const Names &names) {
-    for (std::string &input : *node.mutable_input())
-      rename(input, names);
-    for (std::string &output : *node.mutable_output())
-      rename(output, names);
-    for (auto &attribute : *node.mutable_attribute())
-      if (attribute.has_g()) {
-        for (auto &inner : *attribute.mutable_g()->mutable_node())
-          rename(inner, names);
-        for (auto &output : *attribute.mutable_g()->mutable_output())
-          rename(*output.mutable_name(), names);
-      }
-  }
 
   void
   inlineBranch(onnx::GraphProto &graph, const onnx::NodeProto &node,
@@ -386,7 +365,7 @@ private:
     const int results = std::min(node.output_size(), branch.output_size());
     // Branches may call different values by one name; here they come together.
     const std::string prefix = "branch_" + std::to_string(count++) + "/";
-    Names names;
+    std::map<std::string, std::string> names;
     auto define = [&](const std::string &name) {
       if (!name.empty())
         names.emplace(name, prefix + name);
@@ -404,21 +383,21 @@ private:
         named[own->first] = true;
       }
     for (auto &tensor : *branch.mutable_initializer()) {
-      rename(*tensor.mutable_name(), names);
+      renameValue(*tensor.mutable_name(), names);
       *graph.add_initializer() = std::move(tensor);
     }
     for (auto &info : *branch.mutable_value_info()) {
-      rename(*info.mutable_name(), names);
+      renameValue(*info.mutable_name(), names);
       *graph.add_value_info() = std::move(info);
     }
     for (auto &inner : *branch.mutable_node()) {
-      rename(inner, names);
+      renameValues(inner, names);
       *nodes.Add() = std::move(inner);
     }
     // Results that come from outside, or twice.
     for (int o = 0; o < results; ++o) {
       std::string source = branch.output(o).name();
-      rename(source, names);
+      renameValue(source, names);
       if (source == node.output(o))
         continue;
       auto *copy = nodes.Add();

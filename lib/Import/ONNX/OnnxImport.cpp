@@ -256,9 +256,6 @@ private:
     const std::string op = isCastLike(node) ? "Cast"
                            : standard ? node.op_type()
                                       : node.domain() + "." + node.op_type();
-    // What passes make is made for what they found.
-    if (node.domain() == "isthmus")
-      throw Error("the domain 'isthmus' is the compiler's own");
     auto made = graph::NodeOp::create(
         b,
         named(!node.name().empty()     ? node.name()

@@ -210,10 +210,24 @@ static void setSizes(onnx::GraphProto &graph, const std::string &name,
   throw Error("there is no input '{}'; those are:{}", name, known);
 }
 
+static void refuseOwnOperators(const onnx::GraphProto &graph) {
+  for (const auto &node : graph.node()) {
+    if (node.domain() == kOwnDomain)
+      throw Error("node '{}' ({}): the domain '{}' is the compiler's own",
+                  node.name().empty() && node.output_size() ? node.output(0)
+                                                            : node.name(),
+                  node.op_type(), kOwnDomain);
+    for (const auto &attribute : node.attribute())
+      if (attribute.has_g())
+        refuseOwnOperators(attribute.g());
+  }
+}
+
 static void inferTypes(onnx::ModelProto &model) {
   // Ranks that the library leaves open are filled in, and may tell it more; so
-  // does a branch that is known.
-  for (int round = 0; round < 8; ++round) {
+  // does a branch that is known, or where each branch goes on for itself.
+  int continued = 0;
+  for (int round = 0; round < 32; ++round) {
     // Not strict: its Resize, for one, is wrong about sizes that are unknown.
     onnx::shape_inference::InferShapes(
         model, onnx::OpSchemaRegistry::Instance(),
@@ -221,7 +235,8 @@ static void inferTypes(onnx::ModelProto &model) {
                                     /*data_prop=*/true));
     if (takeKnownBranches(*model.mutable_graph()))
       continue;
-    if (!inferRanks(*model.mutable_graph()))
+    if (!inferRanks(*model.mutable_graph()) &&
+        !continueInBranches(*model.mutable_graph(), continued))
       return;
   }
 }
@@ -256,6 +271,7 @@ OnnxModel isthmus::import::readOnnx(const std::filesystem::path &path,
     if (version != 0 && version < kOpset)
       *model.proto =
           onnx::version_conversion::ConvertVersion(*model.proto, kOpset);
+    refuseOwnOperators(model.proto->graph());
     replaceContribOperators(model);
     step = "inferring types";
     inferTypes(*model.proto);

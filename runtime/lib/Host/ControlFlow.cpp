@@ -114,8 +114,15 @@ static void runScan(HostCall &call) {
   }
 }
 
+static void runImpossible(HostCall &call) {
+  throw Error("{}", call.text("message", "it cannot be run"));
+}
+
 HostTable isthmus::rt::controlFlowOperators() {
   static constexpr std::pair<std::string_view, HostOperator> kTable[] = {
-      {"If", runIf}, {"Loop", runLoop}, {"Scan", runScan}};
+      {"If", runIf},
+      {"Loop", runLoop},
+      {"Scan", runScan},
+      {"isthmus.Impossible", runImpossible}};
   return kTable;
 }
