@@ -249,3 +249,33 @@ def test_branch_that_cannot_go_on(isthmus, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "out/states.npy"), wanted, rtol=1e-5)
     np.save(tmp_path / "x.npy", np.ones((2, 3, 2), np.float32))
     assert "has 4 dimensions and needs three" in isthmus.fails(*run)
+
+
+FUNCTIONS = {
+    "Sin": (np.sin, -1e4, 1e4), "Cos": (np.cos, -1e4, 1e4), "Tan": (np.tan, -1e3, 1e3), "Asin": (np.arcsin, -1, 1),
+    "Acos": (np.arccos, -1, 1), "Atan": (np.arctan, -50, 50), "Exp": (np.exp, -80, 80), "Log": (np.log, 1e-6, 1e6),
+    "Tanh": (np.tanh, -9, 9), "Sigmoid": (lambda x: 1 / (1 + np.exp(-x)), -30, 30), "Sqrt": (np.sqrt, 0, 1e6),
+    "Softplus": (lambda x: np.logaddexp(x, 0), -30, 30), "Sinh": (np.sinh, -20, 20), "Cosh": (np.cosh, -20, 20),
+}
+
+
+@pytest.mark.parametrize("kind, digits", [("float", 6e-7), ("double", 2e-12)])
+def test_functions(isthmus, tmp_path, kind, digits):
+    """Functions of numbers, within a few units of the last place over the ranges that models use."""
+    inputs = ", ".join(f"{kind}[N] {op}_x" for op in FUNCTIONS)
+    outputs = ", ".join(f"{kind}[N] {op}_y" for op in FUNCTIONS)
+    nodes = " ".join(f"{op}_y = {op}({op}_x)" for op in FUNCTIONS)
+    model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 20]> main ({inputs}) => ({outputs}) {{ {nodes} }}')
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    isthmus("compile", tmp_path / "m.onnx", "-o", tmp_path / "m.isth")
+    given, wanted = [], {}
+    for op, (function, low, high) in FUNCTIONS.items():
+        rng = np.random.default_rng(0)
+        x = np.concatenate([rng.uniform(low, high, 4000), rng.uniform(max(low, -1), min(high, 1), 4000)])
+        x = x.astype(np.float32).astype(kind.replace("float", "float32"))
+        np.save(tmp_path / f"{op}.npy", x)
+        given += ["--input", f"{op}_x={tmp_path}/{op}.npy"]
+        wanted[op] = function(x.astype(np.float64))
+    isthmus("run", tmp_path / "m.isth", *given, "-o", tmp_path / "out")
+    for op, expected in wanted.items():
+        np.testing.assert_allclose(np.load(tmp_path / f"out/{op}_y.npy"), expected, rtol=digits, atol=0, err_msg=op)

@@ -103,12 +103,12 @@ static std::vector<Sequence> fromPixels(const NpyArray &array,
     std::vector<float> &rows = sequences[n].values;
     if (input.class_token())
       rows.resize(3 * patch * patch);
-    const float *pixels = &array.floats[n * 3 * size * size];
+    const double *pixels = &array.floats[n * 3 * size * size];
     for (size_t y = 0; y < size; y += patch)
       for (size_t x = 0; x < size; x += patch)
         for (size_t line = 0; line < 3 * patch; ++line) {
           const size_t channel = line / patch, row = y + line % patch;
-          const float *from = pixels + (channel * size + row) * size + x;
+          const double *from = pixels + (channel * size + row) * size + x;
           rows.insert(rows.end(), from, from + patch);
         }
   }

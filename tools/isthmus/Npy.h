@@ -16,7 +16,7 @@ namespace isthmus::cli {
 /// An array in C order: floats or integers, the other is empty.
 struct NpyArray {
   std::vector<size_t> shape;
-  std::vector<float> floats;
+  std::vector<double> floats;
   std::vector<int64_t> integers;
 };
 

@@ -31,10 +31,6 @@ template <Scalar (*f)(Scalar, Scalar)> Scalar fold(NodeBuilder &, Args in) {
   return result;
 }
 
-template <typename Op> Scalar mathOp(NodeBuilder &n, Args in) {
-  return n.math<Op>(in[0]);
-}
-
 bool notF64(const NodeSpec &spec) {
   return spec.inputs[0].type != DataType::F64;
 }
@@ -274,15 +270,12 @@ constexpr Operator kTable[] = {
     {"Tanh", shapeBroadcast, compute<unary<tanhOf>>},
     {"Sigmoid", shapeBroadcast, compute<unary<sigmoidOf>>},
     {"Erf", shapeBroadcast, compute<unary<erfOf>>, kLightGrain, notF64},
-    {"Sin", shapeBroadcast, compute<unary<sinOf>>, kLightGrain, notF64},
-    {"Cos", shapeBroadcast, compute<unary<cosOf>>, kLightGrain, notF64},
-    {"Tan", shapeBroadcast, compute<mathOp<math::TanOp>>, kLightGrain, notF64},
-    {"Asin", shapeBroadcast, compute<mathOp<math::AsinOp>>, kLightGrain,
-     notF64},
-    {"Acos", shapeBroadcast, compute<mathOp<math::AcosOp>>, kLightGrain,
-     notF64},
-    {"Atan", shapeBroadcast, compute<mathOp<math::AtanOp>>, kLightGrain,
-     notF64},
+    {"Sin", shapeBroadcast, compute<unary<sinOf>>},
+    {"Cos", shapeBroadcast, compute<unary<cosOf>>},
+    {"Tan", shapeBroadcast, compute<unary<tanOf>>},
+    {"Asin", shapeBroadcast, compute<unary<asinOf>>},
+    {"Acos", shapeBroadcast, compute<unary<acosOf>>},
+    {"Atan", shapeBroadcast, compute<unary<atanOf>>},
     {"Sinh", shapeBroadcast, compute<wide<sinh>>},
     {"Cosh", shapeBroadcast, compute<wide<cosh>>},
     {"Asinh", shapeBroadcast, compute<wide<asinh>>},

@@ -12,11 +12,10 @@ namespace {
 /// cos and sin of 2 pi i / n; the angle is reduced while it is whole.
 std::pair<Scalar, Scalar> rotation(NodeBuilder &n, Scalar i, Scalar length) {
   Scalar part = i % max(length, 1);
-  Scalar angle =
-      n.convert(n.convert(part, DataType::F64) /
-                    n.convert(max(length, 1), DataType::F64) * (2 * M_PI),
-                DataType::F32);
-  return {cosOf(angle), sinOf(angle)};
+  Scalar angle = n.convert(part, DataType::F64) /
+                 n.convert(max(length, 1), DataType::F64) * (2 * M_PI);
+  return {n.convert(cosOf(angle), DataType::F32),
+          n.convert(sinOf(angle), DataType::F32)};
 }
 
 /// A dimension that an input names, and sizes along it.

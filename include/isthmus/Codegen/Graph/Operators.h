@@ -90,8 +90,12 @@ Scalar checkedIndex(NodeBuilder &n, Scalar index, Scalar size);
 Scalar expOf(Scalar x);  ///< f64 too
 Scalar logOf(Scalar x);  ///< f64 too
 Scalar sqrtOf(Scalar x); ///< f64 too
-Scalar sinOf(Scalar x);
+Scalar sinOf(Scalar x);  ///< f64 too, as the next two; angles up to 1e9
 Scalar cosOf(Scalar x);
+Scalar tanOf(Scalar x);
+Scalar asinOf(Scalar x); ///< f64 too, as the next two
+Scalar acosOf(Scalar x);
+Scalar atanOf(Scalar x);
 Scalar erfOf(Scalar x);
 Scalar tanhOf(Scalar x);            ///< f64 too
 Scalar sigmoidOf(Scalar x);         ///< f64 too
