@@ -3,6 +3,7 @@
 
 #include "isthmus/runtime/Error.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
@@ -11,6 +12,8 @@
 using namespace isthmus;
 using rt::Error;
 
+static constexpr size_t kBuffer = size_t(8) << 20;
+
 BundleWriter::BundleWriter(std::filesystem::path path)
     : target(std::move(path)) {
   temporary = target;
@@ -18,6 +21,7 @@ BundleWriter::BundleWriter(std::filesystem::path path)
   fd = open(temporary.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0)
     throw Error("{}: cannot write: {}", target.string(), std::strerror(errno));
+  buffer.reserve(kBuffer);
   rt::BundleHeader empty{};
   writeAll(&empty, sizeof(empty));
 }
@@ -31,6 +35,20 @@ BundleWriter::~BundleWriter() {
 
 void BundleWriter::writeAll(const void *data, size_t size) {
   const char *bytes = static_cast<const char *>(data);
+  position += size;
+  while (size > 0) {
+    const size_t part = std::min(size, kBuffer - buffer.size());
+    buffer.insert(buffer.end(), bytes, bytes + part);
+    bytes += part;
+    size -= part;
+    if (buffer.size() == kBuffer)
+      flush();
+  }
+}
+
+void BundleWriter::flush() {
+  const char *bytes = buffer.data();
+  size_t size = buffer.size();
   while (size > 0) {
     ssize_t written = write(fd, bytes, size);
     if (written < 0 && errno == EINTR)
@@ -40,8 +58,8 @@ void BundleWriter::writeAll(const void *data, size_t size) {
                   std::strerror(errno));
     bytes += written;
     size -= size_t(written);
-    position += uint64_t(written);
   }
+  buffer.clear();
 }
 
 void BundleWriter::padFile() {
@@ -118,6 +136,7 @@ void BundleWriter::finish(bundle::Manifest &manifest, rt::KeyStore &keys) {
               text.size());
   rt::Signature signature = keys.sign(message).first;
   std::memcpy(header.signature, signature.data(), signature.size());
+  flush();
   if (pwrite(fd, &header, sizeof(header), 0) != ssize_t(sizeof(header)) ||
       fsync(fd) != 0)
     throw Error("{}: cannot write: {}", temporary.string(),

@@ -15,6 +15,7 @@ using namespace isthmus;
 using namespace isthmus::rt;
 
 Bundle::Bundle(const std::filesystem::path &path) : file(path) {
+  file.preferHugePages();
   const std::string where = path.string();
   BundleHeader header;
   auto bytes = file.bytes();

@@ -61,3 +61,8 @@ void MappedFile::release(uint64_t offset, uint64_t size) const {
   if (first < last)
     madvise(const_cast<std::byte *>(data) + first, last - first, MADV_DONTNEED);
 }
+
+void MappedFile::preferHugePages() const {
+  if (data)
+    madvise(const_cast<std::byte *>(data), length, MADV_HUGEPAGE);
+}

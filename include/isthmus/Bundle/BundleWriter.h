@@ -32,12 +32,16 @@ public:
 
 private:
   void writeAll(const void *data, size_t size);
+  void flush();
   void padFile();
   void digestChunk();
 
   std::filesystem::path target, temporary;
   int fd = -1;
-  uint64_t position = 0;
+  uint64_t position = 0; ///< in the file, with what is in `buffer`
+  /// Written whole, from multiples of its size on: Linux keeps a file in pages
+  /// of the size that it was written in, 2 MB at most.
+  std::vector<char> buffer;
   std::vector<bundle::Blob> blobs;
   std::vector<std::byte> chunk; ///< of the open blob, not digested yet
 };

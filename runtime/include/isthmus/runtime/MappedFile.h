@@ -30,6 +30,10 @@ public:
   /// they no longer count as resident.
   void release(uint64_t offset, uint64_t size) const;
 
+  /// Asks for huge pages: what is read from the disk from now on is kept in
+  /// them, where the file system can. A wish.
+  void preferHugePages() const;
+
 private:
   std::filesystem::path name;
   const std::byte *data = nullptr;
