@@ -219,6 +219,7 @@ private:
   void runPasses() {
     PassManager passes(&parts.context);
     passes.addPass(graph::createExpandPowers());
+    passes.addPass(graph::createRaiseGelu());
     passes.addPass(graph::createFoldQDQ());
     passes.addPass(graph::createPackProducts());
     if (failed(passes.run(*module)))

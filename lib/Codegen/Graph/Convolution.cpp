@@ -1,5 +1,5 @@
 //===- Convolution.cpp - convolutions of all kinds ------------------------===//
-#include "Matrix.h"
+#include "Convolutions.h"
 #include "Quantize.h"
 #include "Window.h"
 
@@ -13,13 +13,6 @@ namespace {
 struct Inputs {
   size_t weight, bias, xZero, wZero;
 };
-
-Scalars kernelSizes(NodeBuilder &n, size_t weight) {
-  Scalars result;
-  for (size_t d = 2; d < n.rank(weight); ++d)
-    result.push_back(n.size(weight, d));
-  return result;
-}
 
 void shapeConvolution(NodeBuilder &n, const Inputs &in) {
   Window window(n, kernelSizes(n, in.weight));
@@ -73,145 +66,8 @@ constexpr Inputs kConv = {1, 2, kNone, kNone}, kConvInteger = {1, kNone, 2, 3},
                  kQLinear = {3, 8, 2, 5};
 
 //===----------------------------------------------------------------------===//
-// Conv in f32: as a product of the weights with the windows of a run of places,
-// which are written side by side (Chellapilla, Puri, Simard, 2006)
+// Conv
 //===----------------------------------------------------------------------===//
-
-class BlockedConv {
-public:
-  explicit BlockedConv(NodeBuilder &n)
-      : n(n), window(n, kernelSizes(n, 1)),
-        group(n.index(n.integer("group", 1))), inputs(n.size(1, 1)),
-        outputs(n.size(1, 0) / double(n.integer("group", 1))) {
-    inner = inputs;
-    places = n.index(1);
-    for (size_t d = 0; d < window.dimensions; ++d) {
-      inner = inner * window.kernel[d];
-      places = places * window.output[d];
-    }
-    blocks = (places + double(kMatrixColumns - 1)) / double(kMatrixColumns);
-  }
-
-  void shape() {
-    n.setTiles(n.size(0, 0) * group * blocks);
-    if (!isPointwise())
-      n.setScratch(inner * double(kMatrixColumns * 4) + 64);
-  }
-
-  void compute() {
-    n.loop({&n, n.k.begin, DataType::I64}, {&n, n.k.end, DataType::I64},
-           [&](Scalar tile) {
-             Scalar picture = tile / max(blocks, 1);
-             first = (tile - picture * blocks) * double(kMatrixColumns);
-             count = min(places - first, double(kMatrixColumns));
-             Scalar batch = picture / group, own = picture - batch * group;
-             computeBlock(batch, own);
-           });
-  }
-
-private:
-  NodeBuilder &n;
-  Window window;
-  Scalar group, inputs, outputs; ///< channels of a group
-  Scalar inner, places, blocks;
-  Scalar first, count; ///< places of the tile
-
-  /// True if windows are single elements: the input is then what is multiplied.
-  bool isPointwise() const {
-    for (size_t d = 0; d < window.dimensions; ++d)
-      if (n.operand(1).sizes[d + 2] != 1 ||
-          NodeBuilder::known(window.stride[d]) != 1 ||
-          NodeBuilder::known(window.before[d]) != 0)
-        return false;
-    return NodeBuilder::known(
-               n.integers("pads").empty()
-                   ? n.index(0)
-                   : n.index(*llvm::max_element(n.integers("pads")))) == 0;
-  }
-
-  void computeBlock(Scalar batch, Scalar own) {
-    KernelBuilder &k = n.k;
-    Scalar channel = batch * n.size(0, 1) + own * inputs;
-    Matrix matrix;
-    matrix.aType = matrix.bType = DataType::F32;
-    matrix.rows = outputs;
-    matrix.columns = count;
-    matrix.inner = inner;
-    matrix.aRow = inner * 4.0;
-    matrix.aInner = n.index(4);
-    matrix.cRow = places * 4.0;
-    matrix.a = n.address(1, own * outputs * inner);
-    matrix.c =
-        n.address(n.out(), (batch * group + own) * outputs * places + first);
-    if (isPointwise()) {
-      matrix.b = n.address(0, channel * places + first);
-      matrix.bInner = places * 4.0;
-    } else {
-      gatherWindows(channel);
-      matrix.b = k.scratch;
-      matrix.bInner = n.index(kMatrixColumns * 4);
-    }
-    if (n.has(2))
-      matrix.finish = [&](Value sums, Scalar row, Scalar) {
-        Scalar bias = n.load(2, own * outputs + row);
-        return k.fadd(sums, k.splat(bias.value, kLanes));
-      };
-    emitMatrix(n, matrix);
-  }
-
-  /// Writes element t of the windows of places [first, first + count) to row t
-  /// of the scratch memory.
-  void gatherWindows(Scalar channel) {
-    const size_t last = window.dimensions - 1;
-    Scalars extents = {inputs};
-    extents.insert(extents.end(), window.kernel.begin(), window.kernel.end());
-    Scalar width = max(window.output[last], 1);
-    ArrayRef<Scalar> outer = ArrayRef(window.output).drop_back();
-    n.box(extents, {}, [&](State tap, State) {
-      Scalar row = tap[0];
-      for (size_t d = 0; d < window.dimensions; ++d)
-        row = row * window.kernel[d] + tap[d + 1];
-      row = row * double(kMatrixColumns);
-      Scalar end = first + count;
-      n.loop(first / width, (end + width - 1) / width, [&](Scalar line) {
-        Scalars at = n.coordinates(line, outer);
-        Scalar inside = n.truth(true), from = channel + tap[0];
-        for (size_t d = 0; d < last; ++d) {
-          Scalar place = window.position(d, at[d], tap[d + 1]);
-          inside = inside & (place >= 0) & (place < window.input[d]);
-          from = from * window.input[d] + place;
-        }
-        from = from * window.input[last];
-        Scalar start = line * width;
-        copyLine(tap[last + 1], inside, from, row + start - first,
-                 max(first - start, 0), min(end - start, width));
-      });
-      return Scalars{};
-    });
-  }
-
-  /// Elements [begin, end) of a line: those in the picture, and zeros around
-  /// them.
-  void copyLine(Scalar tap, Scalar inside, Scalar from, Scalar to, Scalar begin,
-                Scalar end) {
-    const size_t last = window.dimensions - 1;
-    Scalar stride = window.stride[last];
-    Scalar shift = tap * window.dilation[last] - window.before[last];
-    Scalar low = (max(-shift, 0) + stride - 1) / stride;
-    Scalar reach = window.input[last] - 1 - shift;
-    Scalar high = select(reach >= 0, reach / stride + 1, n.index(0));
-    low = min(max(low, begin), end);
-    high = select(inside, max(min(high, end), low), low);
-    auto put = [&](Scalar x, Scalar value) {
-      n.storeScratch((to + x) * 4.0, value);
-    };
-    Scalar zero = n.constant(DataType::F32, 0);
-    n.loop(begin, low, [&](Scalar x) { put(x, zero); });
-    n.loop(low, high,
-           [&](Scalar x) { put(x, n.load(0, from + shift + x * stride)); });
-    n.loop(high, end, [&](Scalar x) { put(x, zero); });
-  }
-};
 
 bool isBlocked(NodeBuilder &n) {
   return n.operand(0).type == DataType::F32 &&
@@ -221,12 +77,12 @@ bool isBlocked(NodeBuilder &n) {
 void shapeConv(NodeBuilder &n) {
   shapeConvolution(n, kConv);
   if (isBlocked(n))
-    BlockedConv(n).shape();
+    isDepthwise(n) ? shapeDepthwiseConv(n) : shapeBlockedConv(n);
 }
 
 void computeConv(NodeBuilder &n) {
   if (isBlocked(n))
-    return BlockedConv(n).compute();
+    return isDepthwise(n) ? computeDepthwiseConv(n) : computeBlockedConv(n);
   Window window(n, kernelSizes(n, 1));
   const DataType type = NodeBuilder::computeType(n.operand(0).type);
   n.gather([&](State at) {
@@ -257,94 +113,6 @@ void computeQLinearConv(NodeBuilder &n) {
     return quantized(n, n.convert(sum, DataType::F32) * scale,
                      n.convert(n.scalarInput(7), DataType::I32),
                      n.operand(n.out()).type);
-  });
-}
-
-//===----------------------------------------------------------------------===//
-// ConvTranspose
-//===----------------------------------------------------------------------===//
-
-struct Transposed {
-  size_t spatial;
-  Scalars kernel, stride, dilation, before, output;
-  explicit Transposed(NodeBuilder &n)
-      : spatial(n.rank(0) - 2), kernel(kernelSizes(n, 1)),
-        stride(perSpatial(n, "strides", spatial, 1)),
-        dilation(perSpatial(n, "dilations", spatial, 1)) {
-    Scalars pads = perSpatial(n, "pads", 2 * spatial, 0),
-            extra = perSpatial(n, "output_padding", spatial, 0);
-    const std::string autoPad = n.text("auto_pad", "NOTSET");
-    std::vector<int64_t> wanted = n.integers("output_shape");
-    // Of the whole result, if it names all dimensions.
-    if (wanted.size() == spatial + 2)
-      wanted.erase(wanted.begin(), wanted.begin() + 2);
-    for (size_t d = 0; d < spatial; ++d) {
-      Scalar whole = (n.size(0, d + 2) - 1) * stride[d] + extra[d] +
-                     (kernel[d] - 1) * dilation[d] + 1;
-      const bool same = autoPad.starts_with("SAME");
-      if (!same && wanted.empty()) {
-        before.push_back(autoPad == "VALID" ? n.index(0) : pads[d]);
-        output.push_back(
-            autoPad == "VALID" ? whole : whole - pads[d] - pads[d + spatial]);
-        continue;
-      }
-      Scalar size =
-          wanted.empty() ? n.size(0, d + 2) * stride[d] : n.index(wanted[d]);
-      Scalar total = whole - size, half = total / 2;
-      before.push_back(autoPad == "SAME_UPPER" ? half : total - half);
-      if (autoPad == "NOTSET")
-        before.back() = half;
-      output.push_back(size);
-    }
-  }
-};
-
-void shapeConvTranspose(NodeBuilder &n) {
-  Transposed t(n);
-  const auto group = double(n.integer("group", 1));
-  n.require(n.size(1, 0) == n.size(0, 1), rt::kGraphSizes);
-  n.require(n.size(0, 1) % group == 0, rt::kGraphSizes);
-  Scalar channels = n.size(1, 1) * group;
-  if (n.has(2))
-    n.require(n.count(2) == channels, rt::kGraphSizes);
-  Scalars result = {n.size(0, 0), channels};
-  result.insert(result.end(), t.output.begin(), t.output.end());
-  shapeOf(n, 0, result);
-}
-
-void computeConvTranspose(NodeBuilder &n) {
-  Transposed t(n);
-  const auto group = double(n.integer("group", 1));
-  const DataType type = NodeBuilder::computeType(n.operand(0).type);
-  Scalar perGroup = n.size(0, 1) / group, outputs = max(n.size(1, 1), 1);
-  n.gather([&](State at) {
-    Scalar groupIndex = at[1] / outputs, inGroup = at[1] - groupIndex * outputs;
-    Scalar first = groupIndex * perGroup;
-    Scalar sum =
-        n.box(t.kernel, {n.constant(type, 0)}, [&](State offset, State state) {
-          Scalars xAt = {at[0], first}, wAt = {first, inGroup};
-          Scalar inside = n.truth(true);
-          for (size_t d = 0; d < t.spatial; ++d) {
-            Scalar from = at[d + 2] + t.before[d] - offset[d] * t.dilation[d];
-            Scalar place = from / t.stride[d];
-            inside = inside & (from >= 0) & (place * t.stride[d] == from) &
-                     (place < n.size(0, d + 2));
-            xAt.push_back(place);
-            wAt.push_back(offset[d]);
-          }
-          return n.either(
-              inside,
-              [&] {
-                Scalar x = n.linear(0, xAt), w = n.linear(1, wAt);
-                return Scalars{
-                    n.sum(n.index(0), perGroup, state[0], [&](Scalar c) {
-                      return n.load(0, x + c * n.stride(0, 1)) *
-                             n.load(1, w + c * n.stride(1, 0));
-                    })};
-              },
-              [&] { return state.vec(); });
-        })[0];
-    return n.has(2) ? sum + n.load(2, at[1]) : sum;
   });
 }
 
@@ -560,12 +328,17 @@ constexpr Operator kTable[] = {
      hasSpace},
     {"QLinearConv", shapeQLinearConv, computeQLinearConv, kHeavyGrain,
      hasSpace},
-    {"ConvTranspose", shapeConvTranspose, computeConvTranspose, kHeavyGrain,
-     hasSpace},
     {"DeformConv", shapeDeformConv, computeDeformConv, kHeavyGrain, isPicture},
     {"Col2Im", shapeCol2Im, computeCol2Im},
     {"CausalConvWithState", shapeCausalConv, computeCausalConv, 1},
 };
 } // namespace
+
+Scalars isthmus::kernelSizes(NodeBuilder &n, size_t weight) {
+  Scalars result;
+  for (size_t d = 2; d < n.rank(weight); ++d)
+    result.push_back(n.size(weight, d));
+  return result;
+}
 
 OperatorTable isthmus::convolutionOperators() { return kTable; }

@@ -1,6 +1,8 @@
 //===- Matrix.cpp - products of matrices that are not packed --------------===//
 #include "Matrix.h"
 
+#include "../Kernels/DotProducts.h"
+
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
@@ -10,9 +12,8 @@ using namespace isthmus;
 namespace {
 using Values = KernelBuilder::Values;
 
-/// Rows of C at once, and vectors of each, whose sums fit the registers; of the
-/// rows that are left, one with more vectors.
-constexpr int64_t kRows = 6, kVectors = 2, kVectorsOfOne = 4;
+/// Vectors of a row by itself.
+constexpr int64_t kVectorsOfOne = 4;
 
 class MatrixEmitter {
 public:
@@ -21,12 +22,19 @@ public:
         lanes(k.vec(kLanes, m.sumType() == DataType::F32 ? Type(k.f32())
                                                          : Type(k.i32()))) {}
 
+  /// As many rows of C at once, and vectors of each, as registers hold sums; of
+  /// the rows that are left a few, and single ones with more vectors.
   void emit() {
-    Scalar blocks = m.rows / double(kRows), whole = blocks * double(kRows);
-    n.loop(n.index(0), blocks, [&](Scalar block) {
-      emitRows(block * double(kRows), kRows, kVectors);
-    });
-    n.loop(whole, m.rows, [&](Scalar row) { emitRows(row, 1, kVectorsOfOne); });
+    const KernelSchedule &schedule = k.target.schedule;
+    Scalar done = n.index(0);
+    for (int64_t count : {schedule.floatRows, int64_t(4)}) {
+      Scalar blocks = (m.rows - done) / double(count);
+      n.loop(n.index(0), blocks, [&](Scalar block) {
+        emitRows(done + block * double(count), count, schedule.floatPanels);
+      });
+      done = done + blocks * double(count);
+    }
+    n.loop(done, m.rows, [&](Scalar row) { emitRows(row, 1, kVectorsOfOne); });
   }
 
 private:
@@ -81,9 +89,12 @@ private:
                    Value factor = k.splat(element.value, kLanes);
                    for (int64_t v = 0; v < vectors; ++v) {
                      Value &sum = next[size_t(r * vectors + v)];
-                     sum = m.sumType() == DataType::F32
-                               ? k.fma(factor, columns[size_t(v)], sum)
-                               : k.add(k.mul(factor, columns[size_t(v)]), sum);
+                     if (m.sumType() == DataType::F32)
+                       sum = k.fma(factor, columns[size_t(v)], sum);
+                     else if (m.pairs)
+                       sum = emitWordDot(k, factor, columns[size_t(v)], sum);
+                     else
+                       sum = k.add(k.mul(factor, columns[size_t(v)]), sum);
                    }
                  }
                  return next;
@@ -107,6 +118,8 @@ private:
     switch (m.aType) {
     case DataType::F32:
       return {&n, k.load(k.f32(), address), DataType::F32};
+    case DataType::I32:
+      return {&n, k.load(k.i32(), address), DataType::I32};
     case DataType::U8:
       raw.value =
           arith::ExtUIOp::create(k.b, k.loc, k.i32(), k.load(k.i8(), address));

@@ -15,6 +15,8 @@ struct Matrix {
   mlir::Value a, b, c;
   Scalar aRow, aInner, bInner, cRow;
   DataType aType, bType;
+  /// Elements are words (i32) of two int16 that are multiplied one by one.
+  bool pairs = false;
   Scalar rows, columns, inner;
 
   /// f32, or i32 for integers.

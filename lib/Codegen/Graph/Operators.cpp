@@ -10,9 +10,10 @@ const Operator *isthmus::findOperator(std::string_view name) {
   for (OperatorTable table :
        {elementwiseOperators(), reductionOperators(), movementOperators(),
         indexingOperators(), sizeOperators(), productOperators(),
-        packedProductOperators(), convolutionOperators(), poolingOperators(),
-        normalizationOperators(), quantizationOperators(), recurrentOperators(),
-        signalOperators(), visionOperators()})
+        packedProductOperators(), convolutionOperators(),
+        packedConvolutionOperators(), transposedConvolutionOperators(),
+        poolingOperators(), normalizationOperators(), quantizationOperators(),
+        recurrentOperators(), signalOperators(), visionOperators()})
     for (const Operator &op : table)
       if (op.name == name)
         return &op;

@@ -38,6 +38,8 @@ OperatorTable sizeOperators();
 OperatorTable productOperators();
 OperatorTable packedProductOperators();
 OperatorTable convolutionOperators();
+OperatorTable packedConvolutionOperators();
+OperatorTable transposedConvolutionOperators();
 OperatorTable poolingOperators();
 OperatorTable normalizationOperators();
 OperatorTable quantizationOperators();

@@ -60,3 +60,9 @@ Value NodeMaker::operator()(StringRef op, ValueRange inputs, Type result,
 Value NodeMaker::orNone(Value value) {
   return value ? value : Value(NoneOp::create(b, loc, b.getNoneType()));
 }
+
+Value NodeMaker::integers(ArrayRef<int64_t> values) {
+  auto type = RankedTensorType::get({int64_t(values.size())}, b.getI64Type());
+  return ConstantOp::create(b, loc, type, DenseElementsAttr::get(type, values),
+                            nullptr, nullptr);
+}

@@ -38,6 +38,8 @@ public:
                          mlir::Type result,
                          llvm::ArrayRef<mlir::NamedAttribute> attributes = {});
   mlir::Value orNone(mlir::Value value);
+  /// A constant vector.
+  mlir::Value integers(llvm::ArrayRef<int64_t> values);
 
   mlir::OpBuilder b;
 

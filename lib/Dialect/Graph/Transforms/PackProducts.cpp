@@ -24,9 +24,14 @@ struct PackProducts
   void runOnOperation() override {
     for (ProgramOp program : getOperation().getOps<ProgramOp>()) {
       packed.clear();
+      filters.clear();
       for (NodeOp node : llvm::make_early_inc_range(program.getOps<NodeOp>()))
         if (node.getOp() == "MatMulInteger")
           packIntegers(node);
+        else if (node.getOp() == "ConvInteger")
+          packConvolution(node);
+        else if (node.getOp() == "Conv")
+          takeBias(node);
         else if (isPlainProduct(node))
           packFloats(node);
       eraseUnused(program);
@@ -39,6 +44,8 @@ private:
   };
   /// What several products share, by matrix and whether it is turned.
   llvm::DenseMap<std::pair<Value, unsigned>, Packed> packed;
+  /// The same of filters, by weights and zero point.
+  llvm::DenseMap<std::pair<Value, Value>, Value> filters;
 
   static int64_t blocks(int64_t count, int64_t block) {
     return (count + block - 1) / block;
@@ -172,6 +179,117 @@ private:
          attribute(make.b, "rows", type.getDimSize(0)),
          attribute(make.b, "unsigned",
                    type.getElementType().isUnsignedInteger() ? 1 : 0)});
+    last.getOutputs()[0].replaceAllUsesWith(made);
+    ++numPacked;
+  }
+
+  /// The other operand of an Add or Mul of convolved `value`, if it has one
+  /// value, or one for each channel, of the type `element`.
+  static Value channelsBeside(NodeOp node, Value value, int64_t channels,
+                              Type element) {
+    Value other = node.getInputs()[node.getInputs()[0] == value ? 1 : 0];
+    auto type = tensorType(other), own = tensorType(value),
+         out = tensorType(node.getOutputs()[0]);
+    if (!type || !own || !out || type.getElementType() != element ||
+        type.getRank() > own.getRank() || out.getRank() != own.getRank())
+      return {};
+    if (isSingle(other))
+      return other;
+    const int64_t place = type.getRank() - own.getRank() + 1;
+    return place >= 0 && type.hasStaticShape() &&
+                   type.getDimSize(unsigned(place)) == channels &&
+                   type.getNumElements() == channels
+               ? other
+               : Value();
+  }
+
+  /// A constant that is added to the channels of a convolution becomes its
+  /// bias.
+  void takeBias(NodeOp node) {
+    auto weights = tensorType(node.getInputs()[1]),
+         out = tensorType(node.getOutputs()[0]);
+    NodeOp add = onlyUser(node.getOutputs()[0], "Add");
+    if (!add || inputOf(node, 2) || !weights || !out ||
+        weights.isDynamicDim(0) || !weights.getElementType().isF32())
+      return;
+    const int64_t channels = weights.getDimSize(0);
+    Value bias = channelsBeside(add, node.getOutputs()[0], channels,
+                                weights.getElementType());
+    if (!bias || !isConstant(bias) ||
+        tensorType(bias).getNumElements() != channels)
+      return;
+    NodeMaker make(add);
+    Value row = make("Reshape", {bias, make.integers({channels})},
+                     RankedTensorType::get({channels}, out.getElementType()));
+    Value made = make("Conv", {node.getInputs()[0], node.getInputs()[1], row},
+                      add.getOutputs()[0].getType(),
+                      llvm::to_vector(node.getOnnxAttributes().getValue()));
+    add.getOutputs()[0].replaceAllUsesWith(made);
+    ++numPacked;
+  }
+
+  /// ConvInteger by constant weights, with what follows it: an addend, the
+  /// scale that makes f32 of it, a bias.
+  void packConvolution(NodeOp node) {
+    Value weights = node.getInputs()[1], xZero = inputOf(node, 2),
+          wZero = inputOf(node, 3);
+    auto type = tensorType(weights), x = tensorType(node.getInputs()[0]);
+    if (!type || !x || !type.hasStaticShape() || type.getRank() < 3 ||
+        type.getRank() != x.getRank() || type.getNumElements() == 0 ||
+        !isConstant(weights) || (xZero && !isSingle(xZero)) ||
+        (wZero && !isSingle(wZero) &&
+         (!tensorType(wZero) || tensorType(wZero).getRank() != 1 ||
+          tensorType(wZero).getDimSize(0) != type.getDimSize(0))))
+      return;
+    const int64_t channels = type.getDimSize(0), inputs = type.getDimSize(1);
+    int64_t words = blocks(inputs, 2);
+    for (int64_t size : type.getShape().drop_front(2))
+      words *= size;
+    Builder types(node.getContext());
+    Value addend, scale, bias;
+    NodeOp last = node;
+    auto follow = [&](StringRef op, Type element, Value &beside) {
+      Value value = last.getOutputs()[0];
+      NodeOp next = onlyUser(value, op);
+      Value other =
+          next ? channelsBeside(next, value, channels, element) : Value();
+      if (!other)
+        return false;
+      beside = other;
+      last = next;
+      return true;
+    };
+    follow("Add", types.getI32Type(), addend);
+    if (NodeOp cast = onlyUser(last.getOutputs()[0], "Cast");
+        cast && integerOf(cast, "to", 0) == int64_t(rt::DataType::F32)) {
+      NodeOp before = std::exchange(last, cast);
+      if (!follow("Mul", types.getF32Type(), scale))
+        last = before;
+      else
+        follow("Add", types.getF32Type(), bias);
+    }
+    // What is added may come later than the product.
+    NodeMaker make(last);
+    Value &filters = this->filters[{weights, wZero}];
+    if (!filters) {
+      NodeMaker first(node);
+      filters =
+          first("isthmus.PackFilters", {weights, first.orNone(wZero)},
+                RankedTensorType::get({channels, words}, first.b.getI32Type()));
+    }
+    SmallVector<NamedAttribute> attributes(node.getOnnxAttributes().getValue());
+    llvm::erase_if(attributes, [](NamedAttribute one) {
+      return one.getName() == "kernel_shape";
+    });
+    attributes.push_back(make.b.getNamedAttr(
+        "kernel_shape",
+        make.b.getDenseI64ArrayAttr(type.getShape().drop_front(2))));
+    attributes.push_back(attribute(make.b, "inputs", inputs));
+    Value made =
+        make("isthmus.PackedConvInteger",
+             {node.getInputs()[0], filters, make.orNone(xZero),
+              make.orNone(addend), make.orNone(scale), make.orNone(bias)},
+             last.getOutputs()[0].getType(), attributes);
     last.getOutputs()[0].replaceAllUsesWith(made);
     ++numPacked;
   }

@@ -34,6 +34,14 @@ def ExpandPowers : Pass<"graph-expand-powers", "::mlir::ModuleOp"> {
   let statistics = [Statistic<"numExpanded", "expanded", "powers that became products">];
 }
 
+def RaiseGelu : Pass<"graph-raise-gelu", "::mlir::ModuleOp"> {
+  let summary = "Find x * (erf(x / sqrt 2) + 1) / 2";
+  let description = [{
+    Exporters of older versions spell `Gelu` in five operators, each of which reads and writes the whole tensor.
+  }];
+  let statistics = [Statistic<"numRaised", "raised", "Gelu nodes made">];
+}
+
 def PackProducts : Pass<"graph-pack-products", "::mlir::ModuleOp"> {
   let summary = "Lay out constant matrices as products read them";
   let description = [{
@@ -42,7 +50,9 @@ def PackProducts : Pass<"graph-pack-products", "::mlir::ModuleOp"> {
     opened: panels of 16 columns, of bytes four rows side by side. A constant that is
     added to each column is the product's. Where the integers become f32 and are multiplied
     by a scale for all or for each column, and where a constant is added then to each column, the product
-    does so itself, in the same roundings.
+    does so itself, in the same roundings. `ConvInteger` by constant weights becomes
+    `isthmus.PackedConvInteger` likewise, of pairs of int16; and a constant that is added to the channels of a
+    `Conv` its bias.
   }];
   let statistics = [Statistic<"numPacked", "packed", "products by packed matrices">];
 }
