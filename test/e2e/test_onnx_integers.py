@@ -74,19 +74,36 @@ def test_quantised_operands(isthmus, tmp_path, x_type, w_type, product):
 
 
 def test_not_folded(isthmus, tmp_path):
-    """Scales of rows of the weight, which no sum can be taken out of, and products of what is no constant."""
+    """Scales of rows of the weight, which no sum can be taken out of."""
     rng = np.random.default_rng(2)
     x, w = extremes(rng, "uint8", 4, 8), extremes(rng, "int8", 8, 8)
-    text = """<ir_version: 9, opset_import: ["" : 20]> main (uint8[N, 8] x, int8[8, 8] v) => (float[N, 8] y) {
+    text = """<ir_version: 9, opset_import: ["" : 20]> main (uint8[N, 8] x) => (float[N, 8] y) {
         fx = DequantizeLinear(x, sx)
         fw = DequantizeLinear<axis = 0>(w, sw)
-        fv = DequantizeLinear(v, sx)
-        p = MatMul(fx, fw)
-        q = MatMul(fx, fv)
-        y = Add(p, q)
+        y = MatMul(fx, fw)
     }"""
     sw = np.arange(1, 9, dtype=np.float32) / 64
-    y, module = run(isthmus, tmp_path, text, dict(w=w, sw=sw, sx=np.array(np.float32(0.5))), dict(x=x, v=w))
+    y, module = run(isthmus, tmp_path, text, dict(w=w, sw=sw, sx=np.array(np.float32(0.5))), dict(x=x))
     assert "MatMulInteger" not in module
-    fx = x.astype(np.float32) * np.float32(0.5)
-    assert np.allclose(y, fx @ (w * sw[:, None]) + fx @ (w * np.float32(0.5)), rtol=1e-5)
+    assert np.allclose(y, (x.astype(np.float32) * np.float32(0.5)) @ (w * sw[:, None]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-avx2"])
+@pytest.mark.parametrize("a_type,b_type", TYPES)
+def test_two_inputs(isthmus, tmp_path, a_type, b_type, target):
+    """Products of what is no constant, as attention has them: exact too, in stacks."""
+    for rows, inner, columns in SHAPES:
+        rng = np.random.default_rng(rows)
+        a, b = extremes(rng, a_type, 2, 3, rows, inner), extremes(rng, b_type, 3, inner, columns)
+        za, zb = extremes(rng, a_type, 1)[0], extremes(rng, b_type, 1)[0]
+        text = f"""<ir_version: 9, opset_import: ["" : 20]>
+            main ({a_type}[A, B, C, D] a, {b_type}[B, D, E] b) => (float[A, B, C, E] y) {{
+            fa = DequantizeLinear(a, s, za)
+            fb = DequantizeLinear(b, s, zb)
+            y = MatMul(fa, fb)
+        }}"""
+        y, module = run(isthmus, tmp_path, text, dict(s=np.array(np.float32(0.25)), za=np.array(za), zb=np.array(zb)),
+                        dict(a=a, b=b), "--target", target)
+        assert '"MatMulInteger"' in module and "DequantizeLinear" not in module
+        sums = (a.astype(np.int64) - np.int64(za)) @ (b.astype(np.int64) - np.int64(zb))
+        assert (y == sums.astype(np.float32) * np.float32(0.0625)).all(), (rows, inner, columns)

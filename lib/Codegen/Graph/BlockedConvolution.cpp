@@ -26,12 +26,6 @@ constexpr int64_t kPlaces = kMatrixColumns, kChannels = kMatrixRows;
 /// windows out again.
 constexpr int64_t kTiles = 8;
 
-/// Two int16 in a word.
-Scalar wordOf(NodeBuilder &n, Scalar first, Scalar second) {
-  return (first & n.integerConstant(DataType::I32, 0xffff)) |
-         second * double(1 << 16);
-}
-
 /// What differs between f32 and pairs.
 struct Form {
   Scalars kernel;
@@ -113,7 +107,6 @@ private:
   void multiply(Scalar batch, Scalar own, Scalar band) {
     Scalar row = own * form.outputs + band;
     Matrix matrix;
-    matrix.aType = matrix.bType = form.pairs ? DataType::I32 : DataType::F32;
     matrix.pairs = form.pairs;
     matrix.rows = min(form.outputs - band, channels);
     matrix.columns = count;

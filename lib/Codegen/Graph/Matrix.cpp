@@ -18,9 +18,8 @@ constexpr int64_t kVectorsOfOne = 4;
 class MatrixEmitter {
 public:
   MatrixEmitter(NodeBuilder &n, const Matrix &m)
-      : n(n), k(n.k), m(m),
-        lanes(k.vec(kLanes, m.sumType() == DataType::F32 ? Type(k.f32())
-                                                         : Type(k.i32()))) {}
+      : n(n), k(n.k), m(m), element(m.pairs ? Type(k.i32()) : Type(k.f32())),
+        lanes(k.vec(kLanes, element)) {}
 
   /// As many rows of C at once, and vectors of each, as registers hold sums; of
   /// the rows that are left a few, and single ones with more vectors.
@@ -41,6 +40,7 @@ private:
   NodeBuilder &n;
   KernelBuilder &k;
   const Matrix &m;
+  const Type element;
   const VectorType lanes;
 
   void emitRows(Scalar row, int64_t rows, int64_t vectors) {
@@ -60,13 +60,11 @@ private:
 
   void emitBlock(Scalar row, int64_t rows, Scalar column, int64_t vectors,
                  bool partial) {
-    const auto bBytes = int64_t(rt::bytesOf(m.bType));
-    Value b = offset(m.b, column * double(bBytes));
+    Value b = offset(m.b, column * 4.0);
     Values a;
     for (int64_t r = 0; r < rows; ++r)
       a.push_back(offset(m.a, (row + double(r)) * m.aRow));
-    Value zero =
-        m.sumType() == DataType::F32 ? k.fcst(lanes, 0) : k.cst(lanes, 0);
+    Value zero = m.pairs ? k.cst(lanes, 0) : k.fcst(lanes, 0);
     Values sums =
         k.loop(k.cst(0), m.inner.value, 1, Values(size_t(rows * vectors), zero),
                [&](Value i, ValueRange state) {
@@ -74,27 +72,16 @@ private:
                  Scalar index{&n, i, DataType::I64};
                  Value bAt = offset(b, index * m.bInner);
                  Values columns;
-                 for (int64_t v = 0; v < vectors; ++v) {
-                   Value loaded = loadLanes(n, k.ptr(bAt, v * kLanes * bBytes),
-                                            m.bType, m.sumType());
-                   if (m.changeB)
-                     loaded = m.changeB(loaded, column + double(v * kLanes));
-                   columns.push_back(loaded);
-                 }
+                 for (int64_t v = 0; v < vectors; ++v)
+                   columns.push_back(k.load(lanes, bAt, v * kLanes * 4));
                  for (int64_t r = 0; r < rows; ++r) {
-                   Scalar element =
-                       loadA(offset(a[size_t(r)], index * m.aInner));
-                   if (m.changeA)
-                     element = m.changeA(element, row + double(r));
-                   Value factor = k.splat(element.value, kLanes);
+                   Value at = offset(a[size_t(r)], index * m.aInner);
+                   Value factor = k.splat(k.load(element, at), kLanes);
                    for (int64_t v = 0; v < vectors; ++v) {
                      Value &sum = next[size_t(r * vectors + v)];
-                     if (m.sumType() == DataType::F32)
-                       sum = k.fma(factor, columns[size_t(v)], sum);
-                     else if (m.pairs)
-                       sum = emitWordDot(k, factor, columns[size_t(v)], sum);
-                     else
-                       sum = k.add(k.mul(factor, columns[size_t(v)]), sum);
+                     sum = m.pairs
+                               ? emitWordDot(k, factor, columns[size_t(v)], sum)
+                               : k.fma(factor, columns[size_t(v)], sum);
                    }
                  }
                  return next;
@@ -111,24 +98,6 @@ private:
         else
           k.store(result, to);
       }
-  }
-
-  Scalar loadA(Value address) {
-    Scalar raw = {&n, nullptr, m.aType};
-    switch (m.aType) {
-    case DataType::F32:
-      return {&n, k.load(k.f32(), address), DataType::F32};
-    case DataType::I32:
-      return {&n, k.load(k.i32(), address), DataType::I32};
-    case DataType::U8:
-      raw.value =
-          arith::ExtUIOp::create(k.b, k.loc, k.i32(), k.load(k.i8(), address));
-      break;
-    default:
-      raw.value =
-          arith::ExtSIOp::create(k.b, k.loc, k.i32(), k.load(k.i8(), address));
-    }
-    return {&n, raw.value, DataType::I32};
   }
 };
 } // namespace
@@ -181,11 +150,9 @@ Scalar isthmus::dotProduct(NodeBuilder &n, Value a, Value b, Scalar count) {
   return {&n, rest[0], DataType::F32};
 }
 
-bool isthmus::isMatrixType(DataType a, DataType b) {
-  auto isByte = [](DataType type) {
-    return type == DataType::I8 || type == DataType::U8;
-  };
-  return (a == DataType::F32 && b == DataType::F32) || (isByte(a) && isByte(b));
+Scalar isthmus::wordOf(NodeBuilder &n, Scalar first, Scalar second) {
+  return (first & n.integerConstant(DataType::I32, 0xffff)) |
+         second * double(1 << 16);
 }
 
 void isthmus::emitMatrix(NodeBuilder &n, const Matrix &matrix) {

@@ -14,30 +14,21 @@ struct Matrix {
   // read.
   mlir::Value a, b, c;
   Scalar aRow, aInner, bInner, cRow;
-  DataType aType, bType;
-  /// Elements are words (i32) of two int16 that are multiplied one by one.
-  bool pairs = false;
   Scalar rows, columns, inner;
-
-  /// f32, or i32 for integers.
-  DataType sumType() const {
-    return isFloat(aType) ? DataType::F32 : DataType::I32;
-  }
+  /// Elements are no f32, but words of two int16 that are multiplied one by
+  /// one; sums are i32.
+  bool pairs = false;
   /// Of 16 sums, at a row and from a column on, what is stored; null: as they
   /// are.
   std::function<mlir::Value(mlir::Value sums, Scalar row, Scalar column)>
       finish;
-  /// Changes an element of A (a number of sumType), or 16 of B from a column
-  /// on, before they are multiplied.
-  std::function<Scalar(Scalar, Scalar row)> changeA;
-  std::function<mlir::Value(mlir::Value, Scalar column)> changeB;
 };
+
+/// Two numbers of 16 bits, i32, as an element of a matrix of pairs.
+Scalar wordOf(NodeBuilder &n, Scalar first, Scalar second);
 
 /// Rows and columns of C that make a tile.
 inline constexpr int64_t kMatrixRows = 48, kMatrixColumns = 128;
-
-/// True if products of such tensors can be made so.
-bool isMatrixType(DataType a, DataType b);
 
 /// Emits the product. `matrix.rows` and `columns` are those of a tile.
 void emitMatrix(NodeBuilder &n, const Matrix &matrix);

@@ -113,12 +113,16 @@ struct Stacked {
   }
 };
 
-bool isBlocked(NodeBuilder &n) {
-  return isMatrixType(n.operand(0).type, n.operand(1).type);
+/// What is multiplied in blocks as it stands.
+bool areFloats(NodeBuilder &n) {
+  return n.operand(0).type == DataType::F32 &&
+         n.operand(1).type == DataType::F32;
 }
 
 void computeBlocked(NodeBuilder &n,
-                    function_ref<void(Matrix &, const MatrixTile &)> change) {
+                    function_ref<void(Matrix &, const MatrixTile &,
+                                      Scalar startA, Scalar startB)>
+                        change) {
   Stacked stacked(n, 0, 1);
   const MatMul &m = stacked.m;
   Scalar perMatrix = max(matrixTiles(n, stacked.rows, m.columns), 1);
@@ -139,37 +143,36 @@ void computeBlocked(NodeBuilder &n,
                                      n.stride(number, d);
              return result;
            };
-           const auto aBytes = double(rt::bytesOf(n.operand(0).type)),
-                      bBytes = double(rt::bytesOf(n.operand(1).type));
+           Scalar startA = base(0) + part.row * m.inner,
+                  startB = base(1) + part.column;
            Matrix matrix;
-           matrix.aType = n.operand(0).type;
-           matrix.bType = n.operand(1).type;
            matrix.rows = part.rows;
            matrix.columns = part.columns;
            matrix.inner = m.inner;
-           matrix.aRow = m.inner * aBytes;
-           matrix.aInner = n.index(int64_t(aBytes));
-           matrix.bInner = m.columns * bBytes;
+           matrix.aRow = m.inner * 4.0;
+           matrix.aInner = n.index(4);
+           matrix.bInner = m.columns * 4.0;
            matrix.cRow = m.columns * 4.0;
-           matrix.a = n.address(0, base(0) + part.row * m.inner);
-           matrix.b = n.address(1, base(1) + part.column);
+           matrix.a = n.address(0, startA);
+           matrix.b = n.address(1, startB);
            matrix.c = n.address(n.out(),
                                 (which * stacked.rows + part.row) * m.columns +
                                     part.column);
-           change(matrix, part);
+           change(matrix, part, startA, startB);
            emitMatrix(n, matrix);
          });
 }
 
 void shapeMatMul(NodeBuilder &n) {
   shapeProduct(n, 0, 1);
-  if (isBlocked(n))
+  if (areFloats(n))
     n.setTiles(Stacked(n, 0, 1).tiles(n));
 }
 
 void computeMatMul(NodeBuilder &n) {
-  if (isBlocked(n))
-    return computeBlocked(n, [](Matrix &, const MatrixTile &) {});
+  if (areFloats(n))
+    return computeBlocked(n,
+                          [](Matrix &, const MatrixTile &, Scalar, Scalar) {});
   const DataType type = sumType(n);
   computeProduct(
       n, 0, 1, type,
@@ -193,51 +196,68 @@ void requireParameter(NodeBuilder &n, size_t input, Scalar count) {
               rt::kGraphSizes);
 }
 
+// Of bytes, without their zero points, as pairs of int16: those of a tile are
+// written out, rows of A and columns of B.
+
+Scalar pairsOf(const MatMul &m) { return (m.inner + 1) / 2; }
+
 void shapeMatMulInteger(NodeBuilder &n) {
   MatMul m(n, 0, 1);
   requireParameter(n, 2, m.rows);
   requireParameter(n, 3, m.columns);
   shapeProduct(n, 0, 1);
   n.setTiles(Stacked(n, 0, 1).tiles(n));
+  n.setScratch(pairsOf(m) * double((kMatrixRows + kMatrixColumns) * 4) + 64);
 }
+
+/// Writes pairs of a tile's elements to the scratch memory: `outer` times
+/// `inner` words, of which element (o, i) stands at word(o, i). Its two numbers
+/// are those at first(o, i) and, if `second` says so, `apart` behind it.
+struct PairWriter {
+  NodeBuilder &n;
+  size_t operand, zero;
+  Scalar apart;
+
+  void write(Scalar at, Scalar place, Scalar hasSecond, Scalar channel) const {
+    Scalar shift = parameter(n, zero, channel, DataType::I32);
+    auto element = [&](Scalar from) {
+      return n.convert(n.load(operand, from), DataType::I32) - shift;
+    };
+    Scalar second =
+        select(hasSecond, element(at + select(hasSecond, apart, n.index(0))),
+               n.constant(DataType::I32, 0));
+    n.storeScratch(place * 4.0, wordOf(n, element(at), second));
+  }
+};
 
 void computeMatMulInteger(NodeBuilder &n) {
   MatMul m(n, 0, 1);
-  KernelBuilder &k = n.k;
-  computeBlocked(n, [&](Matrix &matrix, const MatrixTile &part) {
-    if (n.has(2))
-      matrix.changeA = [&n, &m, part](Scalar a, Scalar row) {
-        // Rows count through all matrices of a stack; zero points repeat.
-        Scalar own = (part.row + row) % max(m.rows, 1);
-        return a - parameter(n, 2, own, DataType::I32);
-      };
-    if (n.has(3))
-      matrix.changeB = [&n, &k, part](Value b, Scalar column) -> Value {
-        Scalar start = part.column + column;
-        // One for each column, or one for all.
-        Value zeros =
-            n.operand(3).sizes.empty() ||
-                    n.operand(3).sizes == std::vector<int64_t>{1}
-                ? k.splat(n.convert(n.scalarInput(3), DataType::I32).value,
-                          kLanes)
-                : n.either(
-                       n.count(3) == 1,
-                       [&] {
-                         Scalar one =
-                             n.convert(n.scalarInput(3), DataType::I32);
-                         return Scalars{
-                             {&n, k.splat(one.value, kLanes), DataType::I32}};
-                       },
-                       [&] {
-                         return Scalars{
-                             {&n,
-                              loadLanes(n, n.address(3, start),
-                                        n.operand(3).type, DataType::I32),
-                              DataType::I32}};
-                       })[0]
-                      .value;
-        return arith::SubIOp::create(k.b, k.loc, b, zeros);
-      };
+  Scalar pairs = pairsOf(m);
+  const PairWriter a{n, 0, 2, n.index(1)}, b{n, 1, 3, m.columns};
+  computeBlocked(n, [&](Matrix &matrix, const MatrixTile &part, Scalar startA,
+                        Scalar startB) {
+    n.loop(n.index(0), part.rows, [&](Scalar row) {
+      // Rows count through all matrices of a stack; zero points repeat.
+      Scalar own = (part.row + row) % max(m.rows, 1);
+      n.loop(n.index(0), pairs, [&](Scalar pair) {
+        a.write(startA + row * m.inner + pair * 2, row * pairs + pair,
+                pair * 2 + 1 < m.inner, own);
+      });
+    });
+    Scalar columns = pairs * double(kMatrixRows);
+    n.loop(n.index(0), pairs, [&](Scalar pair) {
+      n.loop(n.index(0), part.columns, [&](Scalar column) {
+        b.write(startB + pair * 2 * m.columns + column,
+                columns + pair * double(kMatrixColumns) + column,
+                pair * 2 + 1 < m.inner, part.column + column);
+      });
+    });
+    matrix.pairs = true;
+    matrix.inner = pairs;
+    matrix.aRow = pairs * 4.0;
+    matrix.bInner = n.index(kMatrixColumns * 4);
+    matrix.a = n.k.scratch;
+    matrix.b = n.k.ptr(n.k.scratch, (columns * 4.0).value);
   });
 }
 
@@ -292,8 +312,7 @@ struct Gemm {
 /// B as it stands, and C a row or a matrix whose columns are known to be those
 /// of the result.
 bool isBlockedGemm(NodeBuilder &n) {
-  if (!isMatrixType(n.operand(0).type, n.operand(1).type) ||
-      n.operand(0).type != DataType::F32 || n.integer("transB", 0))
+  if (!areFloats(n) || n.integer("transB", 0))
     return false;
   if (!n.has(2))
     return true;
@@ -324,7 +343,6 @@ void computeBlockedGemm(NodeBuilder &n) {
          [&](Scalar tile) {
            MatrixTile part = matrixTile(n, tile, g.rows, g.columns);
            Matrix matrix;
-           matrix.aType = matrix.bType = DataType::F32;
            matrix.rows = part.rows;
            matrix.columns = part.columns;
            matrix.inner = g.inner;
@@ -359,9 +377,7 @@ void computeGemm(NodeBuilder &n) {
   const double alpha = n.number("alpha", 1), beta = n.number("beta", 1);
   const DataType type = sumType(n);
   // Rows of both, as linear layers of PyTorch are exported.
-  const bool rowsOfBoth = g.transB && !g.transA &&
-                          n.operand(0).type == DataType::F32 &&
-                          n.operand(1).type == DataType::F32;
+  const bool rowsOfBoth = g.transB && !g.transA && areFloats(n);
   n.gather([&](State at) {
     Scalar sum =
         rowsOfBoth
@@ -577,7 +593,8 @@ constexpr Operator kTable[] = {
     {"Gemm", shapeGemm, computeGemm, kHeavyGrain},
     {"MatMulInteger", shapeMatMulInteger, computeMatMulInteger, kHeavyGrain,
      [](const NodeSpec &spec) {
-       return isMatrixType(spec.inputs[0].type, spec.inputs[1].type);
+       return rt::bytesOf(spec.inputs[0].type) == 1 &&
+              rt::bytesOf(spec.inputs[1].type) == 1;
      }},
     {"QLinearMatMul", shapeQLinearMatMul, computeQLinearMatMul, kHeavyGrain,
      sumsInI32},

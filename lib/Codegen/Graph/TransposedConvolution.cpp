@@ -135,7 +135,6 @@ private:
     Scalar columns = min(places - begin, double(kMatrixColumns));
     Scalar products = channels * taps * inputs;
     Matrix matrix;
-    matrix.aType = matrix.bType = DataType::F32;
     matrix.rows = count * taps;
     matrix.columns = columns;
     matrix.inner = inputs;

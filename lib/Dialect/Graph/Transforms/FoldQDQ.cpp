@@ -118,7 +118,11 @@ struct FoldQDQ : public isthmus::graph::impl::FoldQDQBase<FoldQDQ> {
     auto w = Dequantised::find(node.getInputs()[1], turned ? 0 : 1);
     auto out = tensorType(node.getOutputs()[0]);
     if (!x || !w || !out || !isSingle(x->scale) ||
-        (x->zero && !isSingle(x->zero)) || !isConstant(w->values) ||
+        (x->zero && !isSingle(x->zero)))
+      return;
+    // Columns of their own only one matrix has.
+    const bool single = isSingle(w->scale) && (!w->zero || isSingle(w->zero));
+    if (!(single && node.getOp() == "MatMul") &&
         tensorType(w->values).getRank() != 2)
       return;
     NodeMaker make(node);
