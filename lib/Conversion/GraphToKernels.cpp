@@ -81,11 +81,17 @@ static bool isEmitted(graph::NodeOp node) {
   return allRanked(node) && canEmit(specOf(node));
 }
 
+bool isthmus::isPacking(graph::NodeOp node) {
+  StringRef op = node.getOp();
+  return op == "isthmus.PackFloats" || op == "isthmus.PackIntegers" ||
+         op == "isthmus.PackedSums" || op == "isthmus.PackFilters";
+}
+
 std::vector<UnsupportedNode>
 isthmus::findUnsupported(graph::ProgramOp program) {
   std::vector<UnsupportedNode> result;
   program.walk([&](graph::NodeOp node) {
-    if (isEmitted(node) || runsOnHost(node))
+    if (isEmitted(node) || runsOnHost(node) || isPacking(node))
       return;
     std::string name = node.getName().value_or("").str();
     if (name.empty())
@@ -107,11 +113,12 @@ namespace {
 class GraphConversion {
 public:
   GraphConversion(ModuleOp kernels, const TargetDescription &target,
-                  const std::function<uint32_t(graph::ConstantOp)> &addWeight,
+                  const std::function<uint32_t(Operation *)> &addWeight,
                   bundle::Graph &out)
       : kernels(kernels), target(target), addWeight(addWeight), out(out) {}
 
   void run(graph::ProgramOp program) {
+    findUnpacked(program.getBody().front());
     convertBody(program.getBody().front(), *out.mutable_body(), true);
     auto name = [&](bundle::GraphValue &value, Attribute text) {
       value.set_name(cast<StringAttr>(text).getValue().str());
@@ -127,10 +134,11 @@ public:
 private:
   ModuleOp kernels;
   const TargetDescription &target;
-  const std::function<uint32_t(graph::ConstantOp)> &addWeight;
+  const std::function<uint32_t(Operation *)> &addWeight;
   bundle::Graph &out;
   llvm::DenseMap<Value, uint32_t> numbers;
-  llvm::DenseSet<Value> constants; ///< and what follows from them alone
+  llvm::DenseSet<Value> constants;      ///< and what follows from them alone
+  llvm::DenseSet<Operation *> unpacked; ///< read by nodes that pack alone
   std::map<std::string, std::pair<std::string, std::string>> made;
 
   int64_t numberOf(Value value) {
@@ -151,28 +159,46 @@ private:
     return found->second;
   }
 
+  void findUnpacked(Block &block) {
+    for (Operation &op : llvm::reverse(block))
+      if (!op.use_empty() && llvm::all_of(op.getUsers(), [&](Operation *user) {
+            auto node = dyn_cast<graph::NodeOp>(user);
+            return (node && isPacking(node)) || unpacked.contains(user);
+          }))
+        unpacked.insert(&op);
+  }
+
+  /// Whether an operation of a block becomes a node of a body.
+  bool isNode(Operation &op) const {
+    auto node = dyn_cast<graph::NodeOp>(op);
+    return node && !isPacking(node) && !unpacked.contains(&op);
+  }
+
   void convertBody(Block &block, bundle::GraphBody &body, bool outermost) {
     for (BlockArgument argument : block.getArguments())
       body.add_inputs(uint32_t(numberOf(argument)));
     for (Operation &op : block) {
-      if (auto constant = dyn_cast<graph::ConstantOp>(op))
-        convertConstant(constant);
-      else if (auto node = dyn_cast<graph::NodeOp>(op))
-        convertNode(node, body, outermost);
+      if (isNode(op))
+        convertNode(cast<graph::NodeOp>(op), body, outermost);
+      else if (isa<graph::ConstantOp, graph::NodeOp>(op) &&
+               !unpacked.contains(&op))
+        convertConstant(&op);
     }
     for (Value result : block.getTerminator()->getOperands())
       body.add_outputs(uint32_t(numberOf(result)));
     addLastUses(block, body);
   }
 
-  void convertConstant(graph::ConstantOp op) {
-    constants.insert(op.getResult());
-    const auto number = uint32_t(numberOf(op.getResult()));
+  void convertConstant(Operation *op) {
+    Value result = op->getResult(0);
+    constants.insert(result);
+    const auto number = uint32_t(numberOf(result));
     bundle::GraphConstant *message = out.add_constants();
     message->set_value(number);
     // Types of constants are exact.
-    auto texts = op.getValue()
-                     ? dyn_cast<DenseStringElementsAttr>(*op.getValue())
+    auto constant = dyn_cast<graph::ConstantOp>(op);
+    auto texts = constant && constant.getValue()
+                     ? dyn_cast<DenseStringElementsAttr>(*constant.getValue())
                      : DenseStringElementsAttr();
     if (!texts) {
       message->set_weight(addWeight(op));
@@ -281,8 +307,9 @@ private:
   void addLastUses(Block &block, bundle::GraphBody &body) {
     llvm::DenseMap<Operation *, int> places;
     int count = 0;
-    for (auto node : block.getOps<graph::NodeOp>())
-      places[node] = count++;
+    for (Operation &op : block)
+      if (isNode(op))
+        places[&op] = count++;
     auto end = [&](Value value) {
       int last = -1;
       for (Operation *user : value.getUsers()) {
@@ -300,16 +327,16 @@ private:
     };
     for (BlockArgument argument : block.getArguments())
       end(argument);
-    for (auto node : block.getOps<graph::NodeOp>())
-      for (Value output : node.getOutputs())
-        end(output);
+    for (Operation &op : block)
+      if (isNode(op))
+        for (Value output : op.getResults())
+          end(output);
   }
 };
 } // namespace
 
 void isthmus::convertGraph(
     graph::ProgramOp program, ModuleOp kernels, const TargetDescription &target,
-    const std::function<uint32_t(graph::ConstantOp)> &addWeight,
-    bundle::Graph &out) {
+    const std::function<uint32_t(Operation *)> &addWeight, bundle::Graph &out) {
   GraphConversion(kernels, target, addWeight, out).run(program);
 }

@@ -1,17 +1,14 @@
 //===- CompileGraph.cpp - from an ONNX file to a bundle -------------------===//
 #include "CompileParts.h"
-#include "isthmus/Codegen/ObjectEmitter.h"
 #include "isthmus/Conversion/GraphToKernels.h"
 #include "isthmus/Dialect/Graph/Transforms/Passes.h"
 #include "isthmus/Driver/HostGraphs.h"
 #include "isthmus/Import/OnnxImport.h"
 #include "isthmus/runtime/Error.h"
-#include "isthmus/runtime/MappedFile.h"
 
 #include "mlir/Pass/PassManager.h"
 
 #include <chrono>
-#include <map>
 #include <set>
 
 using namespace mlir;
@@ -19,139 +16,6 @@ using namespace isthmus;
 using rt::Error;
 
 namespace {
-/// Writes a graph as a bundle.
-class GraphWriter {
-public:
-  GraphWriter(graph::ProgramOp program, const std::string &name,
-              const Topology &topology, const CompileOptions &options)
-      : program(program), name(name), topology(topology), options(options) {}
-
-  bool run(rt::KeyStore &keys, const std::filesystem::path &output) {
-    BundleWriter writer(output);
-    bundle::Manifest manifest;
-    manifest.set_model(name);
-    manifest.set_architecture("onnx");
-    describeTopology(topology, manifest);
-    bundle::Program *out = manifest.add_programs();
-    out->set_name("main");
-    if (!writeKernels(writer, manifest, *out->mutable_graph()))
-      return false;
-    writeConstants(writer, manifest);
-    bundle::Plan *plan = manifest.add_plans();
-    plan->set_name("compiled");
-    plan->add_stages();
-    writer.finish(manifest, keys);
-    return true;
-  }
-
-private:
-  graph::ProgramOp program;
-  const std::string &name;
-  const Topology &topology;
-  const CompileOptions &options;
-  std::vector<graph::ConstantOp> constants; ///< in the order of their weights
-  std::map<const void *, uint32_t> weights;
-
-  void report(const std::string &stage, double fraction) {
-    if (options.progress)
-      options.progress(stage, fraction);
-  }
-
-  bool writeKernels(BundleWriter &writer, bundle::Manifest &manifest,
-                    bundle::Graph &graph) {
-    const auto targets = targetsOf(topology);
-    auto addWeight = [&](graph::ConstantOp op) {
-      auto [found, fresh] = weights.try_emplace(op.getAsOpaquePointer(),
-                                                uint32_t(constants.size()));
-      if (fresh)
-        constants.push_back(op);
-      return found->second;
-    };
-    for (size_t i = 0; i < targets.size(); ++i) {
-      report("kernels", double(i) / double(targets.size()));
-      OwningOpRef<ModuleOp> kernels =
-          ModuleOp::create(program.getLoc(), "kernels");
-      graph.Clear();
-      convertGraph(program, *kernels, *targets[i], addWeight, graph);
-      std::string library;
-      if (failed(approximateMath(*kernels)) ||
-          failed(emitKernelLibrary(*kernels, *targets[i], &library, nullptr,
-                                   true)))
-        return false;
-      addKernelLibrary(writer, manifest, *targets[i], "", library);
-    }
-    return true;
-  }
-
-  /// Copies a part of a file piece by piece, so that memory does not follow it.
-  static void copy(const rt::MappedFile &file, uint64_t offset, uint64_t bytes,
-                   const std::string &name, BundleWriter &writer) {
-    constexpr uint64_t kPiece = 16 << 20;
-    const auto whole = file.slice(offset, bytes, name);
-    for (uint64_t at = 0; at < bytes; at += kPiece) {
-      const uint64_t piece = std::min(kPiece, bytes - at);
-      writer.append(whole.subspan(at, piece));
-      file.release(offset + at, piece);
-    }
-  }
-
-  /// The same for elements of less than eight bits: in memory each has a byte.
-  static void unpack(const rt::MappedFile &file, uint64_t offset,
-                     uint64_t count, rt::DataType type, const std::string &name,
-                     BundleWriter &writer) {
-    constexpr uint64_t kPiece = 4 << 20;
-    const uint64_t perByte = 8 / rt::packedBits(type);
-    const uint64_t bytes = (count + perByte - 1) / perByte;
-    const auto whole = file.slice(offset, bytes, name);
-    for (uint64_t at = 0; at < bytes; at += kPiece) {
-      const auto piece = whole.subspan(at, std::min(kPiece, bytes - at));
-      const std::vector<char> values = rt::unpack(
-          piece, type, std::min(piece.size() * perByte, count - at * perByte));
-      writer.append(std::as_bytes(std::span(values)));
-      file.release(offset + at, piece.size());
-    }
-  }
-
-  void writeConstants(BundleWriter &writer, bundle::Manifest &manifest) {
-    const uint32_t blob = writer.beginBlob("weights");
-    std::map<std::string, rt::MappedFile> files;
-    for (size_t i = 0; i < constants.size(); ++i) {
-      graph::ConstantOp op = constants[i];
-      report("weights", double(i) / double(constants.size()));
-      auto type = cast<RankedTensorType>(op.getType());
-      bundle::Weight *weight = manifest.add_weights();
-      auto name = dyn_cast<NameLoc>(op.getLoc());
-      weight->set_name(name ? name.getName().str() : "");
-      weight->set_blob(blob);
-      weight->set_offset(writer.align(64));
-      weight->set_format(
-          std::string(rt::nameOf(graph::dataTypeOf(type.getElementType()))));
-      const uint64_t bytes =
-          uint64_t(type.getNumElements()) *
-          rt::bytesOf(graph::dataTypeOf(type.getElementType()));
-      weight->set_size(bytes);
-      if (op.getValue()) {
-        const std::vector<char> values = graph::toBytes(*op.getValue());
-        writer.append(std::as_bytes(std::span(values)));
-        continue;
-      }
-      const std::string path = op.getFile()->str();
-      const rt::MappedFile &file = files.try_emplace(path, path).first->second;
-      const auto offset = uint64_t(*op.getOffset());
-      const rt::DataType dtype = graph::dataTypeOf(type.getElementType());
-      if (rt::packedBits(dtype) < 8)
-        unpack(file, offset, uint64_t(type.getNumElements()), dtype,
-               weight->name(), writer);
-      else
-        copy(file, offset, bytes, weight->name(), writer);
-    }
-    // Kernels may read a vector beyond the last element.
-    writer.append(std::vector<std::byte>(64));
-    writer.endBlob();
-    report("weights", 1);
-  }
-};
-
 class GraphCompilation {
 public:
   GraphCompilation(import::OnnxModel &model, const Topology &topology,
@@ -298,13 +162,6 @@ private:
   }
 };
 } // namespace
-
-bool isthmus::writeGraph(graph::ProgramOp program, const std::string &name,
-                         const Topology &topology,
-                         const CompileOptions &options, rt::KeyStore &keys,
-                         const std::filesystem::path &output) {
-  return GraphWriter(program, name, topology, options).run(keys, output);
-}
 
 CompileReport isthmus::compile(import::OnnxModel &model,
                                const Topology &topology,

@@ -22,12 +22,16 @@ struct UnsupportedNode {
 /// All such nodes of a program, bodies included.
 std::vector<UnsupportedNode> findUnsupported(graph::ProgramOp program);
 
+/// Whether the result of a node is written into the bundle as a constant
+/// (GraphPacking.h).
+bool isPacking(graph::NodeOp node);
+
 /// Adds the kernels of a program's nodes to `kernels`, equal ones once, and
 /// describes the program. \param addWeight gives the index in the manifest of a
-/// constant.
+/// graph::ConstantOp or of a node that packs one.
 void convertGraph(graph::ProgramOp program, mlir::ModuleOp kernels,
                   const TargetDescription &target,
-                  const std::function<uint32_t(graph::ConstantOp)> &addWeight,
+                  const std::function<uint32_t(mlir::Operation *)> &addWeight,
                   bundle::Graph &out);
 
 } // namespace isthmus

@@ -230,43 +230,11 @@ BlockedConv floatConv(NodeBuilder &n) {
 }
 
 //===----------------------------------------------------------------------===//
-// What graph-pack-products makes of ConvInteger: x, packed weights, zero point
+// What graph-pack-products makes of ConvInteger: x, packed weights
+// (GraphPacking.h), zero point
 // of x, addend of sums, scale, bias (the last three one or one for each
 // channel)
 //===----------------------------------------------------------------------===//
-
-/// [channels of the result][elements of the window][pairs of channels], without
-/// the zero point, which is one or one for each channel.
-void shapePackFilters(NodeBuilder &n) {
-  Scalar words = (n.size(0, 1) + 1) / 2;
-  for (Scalar size : kernelSizes(n, 0))
-    words = words * size;
-  shapeOf(n, 0, {n.size(0, 0), words});
-}
-
-void computePackFilters(NodeBuilder &n) {
-  Scalar channels = n.size(0, 1), parts = (channels + 1) / 2;
-  Scalar taps = n.index(1);
-  for (Scalar size : kernelSizes(n, 0))
-    taps = taps * size;
-  n.gather([&](State at) {
-    Scalar tap = at[1] / max(parts, 1), part = at[1] - tap * parts;
-    Scalar zero = n.constant(DataType::I32, 0);
-    if (n.has(1)) {
-      Scalar single = n.count(1) == 1;
-      zero = n.convert(n.load(1, select(single, n.index(0), at[0])),
-                       DataType::I32);
-    }
-    auto element = [&](Scalar channel) {
-      Scalar inside = channel < channels;
-      Scalar place =
-          (at[0] * channels + select(inside, channel, n.index(0))) * taps + tap;
-      return select(inside, n.convert(n.load(0, place), DataType::I32) - zero,
-                    n.constant(DataType::I32, 0));
-    };
-    return wordOf(n, element(part * 2), element(part * 2 + 1));
-  });
-}
 
 /// The parameter of a channel, as 16 numbers.
 Value channelLanes(NodeBuilder &n, size_t input, Scalar channel) {
@@ -322,7 +290,6 @@ void shapePackedConvInteger(NodeBuilder &n) {
 void computePackedConvInteger(NodeBuilder &n) { packedConv(n).compute(); }
 
 constexpr Operator kTable[] = {
-    {"isthmus.PackFilters", shapePackFilters, computePackFilters},
     {"isthmus.PackedConvInteger", shapePackedConvInteger,
      computePackedConvInteger, kHeavyGrain},
 };

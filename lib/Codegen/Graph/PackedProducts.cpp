@@ -1,15 +1,16 @@
 //===- PackedProducts.cpp - products by packed matrices -------------------===//
 //
-// What graph-pack-products makes of products by constants. A packed matrix has
-// panels of 16 columns: of f32 [rows][16], of bytes [rows / 4][16][4] with
-// signs, what their dot products take (DotProducts.h). Bytes without sign have
-// 128 taken off on both sides; zero points and sums of rows and columns make up
-// for it, so that sums are those of MatMulInteger. Sums of f32 are in the order
-// of Matrix.h: packing changes no bit of them.
+// What graph-pack-products makes of products by constants, whose matrices are
+// packed when the bundle is written (GraphPacking.h): of f32 for fused
+// multiply-adds, of bytes for their dot products (DotProducts.h). Bytes without
+// sign have 128 taken off on both sides; zero points and sums of rows and
+// columns make up for it, so that sums are those of MatMulInteger. Sums of f32
+// are in the order of Matrix.h: packing changes no bit of them.
 //
 //===----------------------------------------------------------------------===//
 #include "../Kernels/DotProducts.h"
 #include "Matrix.h"
+#include "isthmus/Weights/GraphPacking.h"
 #include "isthmus/runtime/Error.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -23,71 +24,12 @@ using Scalars = NodeBuilder::Scalars;
 using State = ArrayRef<Scalar>;
 using Values = KernelBuilder::Values;
 
-constexpr int64_t kQuad = 4;
+constexpr int64_t kQuad = kGraphQuad;
+static_assert(kLanes == kGraphPanel);
 /// What is taken off bytes without sign.
 constexpr int64_t kOffset = 128;
 /// Rows of a tile whose sums are in registers at once, and inputs of a step.
 constexpr int64_t kRowsAtOnce = 8, kStep = 64;
-
-//===----------------------------------------------------------------------===//
-// Packing
-//===----------------------------------------------------------------------===//
-
-void shapePackFloats(NodeBuilder &n) {
-  Scalar columns = n.size(0, 1);
-  shapeOf(n, 0,
-          {(columns + double(kLanes - 1)) / double(kLanes), n.size(0, 0),
-           n.index(kLanes)});
-}
-
-void computePackFloats(NodeBuilder &n) {
-  n.gather([&](State at) {
-    Scalar column = at[0] * double(kLanes) + at[2];
-    Scalar inside = column < n.size(0, 1);
-    Scalar value = n.load(0, {at[1], select(inside, column, n.index(0))});
-    return select(inside, value, n.constant(DataType::F32, 0));
-  });
-}
-
-void shapePackIntegers(NodeBuilder &n) {
-  Scalar rows = n.size(0, 0), columns = n.size(0, 1);
-  shapeOf(n, 0,
-          {(columns + double(kLanes - 1)) / double(kLanes),
-           (rows + double(kQuad - 1)) / double(kQuad), n.index(kLanes),
-           n.index(kQuad)});
-}
-
-void computePackIntegers(NodeBuilder &n) {
-  const bool isUnsigned = n.operand(0).type == DataType::U8;
-  n.gather([&](State at) {
-    Scalar row = at[1] * double(kQuad) + at[3],
-           column = at[0] * double(kLanes) + at[2];
-    Scalar inside = (row < n.size(0, 0)) & (column < n.size(0, 1));
-    Scalar value = n.convert(n.load(0, {select(inside, row, n.index(0)),
-                                        select(inside, column, n.index(0))}),
-                             DataType::I32);
-    if (isUnsigned)
-      value = value - double(kOffset);
-    return n.convert(select(inside, value, n.constant(DataType::I32, 0)),
-                     DataType::I8);
-  });
-}
-
-void shapePackedSums(NodeBuilder &n) {
-  shapeOf(n, 0, {n.index(n.integer("columns", 0))});
-}
-
-void computePackedSums(NodeBuilder &n) {
-  n.gather([&](State at) {
-    Scalar panel = at[0] / double(kLanes), lane = at[0] % double(kLanes);
-    return n.box({n.size(0, 1), n.index(kQuad)}, {n.constant(DataType::I32, 0)},
-                 [&](State place, State sum) -> Scalars {
-                   return {sum[0] + n.convert(n.load(0, {panel, place[0], lane,
-                                                         place[1]}),
-                                              DataType::I32)};
-                 })[0];
-  });
-}
 
 constexpr int64_t panelsOf(int64_t columns) {
   return (columns + kLanes - 1) / kLanes;
@@ -400,11 +342,8 @@ void shapePackedMatMulInteger(NodeBuilder &n) { PackedIntegers(n).shape(); }
 void computePackedMatMulInteger(NodeBuilder &n) { PackedIntegers(n).compute(); }
 
 constexpr Operator kTable[] = {
-    {"isthmus.PackFloats", shapePackFloats, computePackFloats},
     {"isthmus.PackedMatMul", shapePackedMatMul, computePackedMatMul,
      kHeavyGrain},
-    {"isthmus.PackIntegers", shapePackIntegers, computePackIntegers},
-    {"isthmus.PackedSums", shapePackedSums, computePackedSums},
     {"isthmus.PackedMatMulInteger", shapePackedMatMulInteger,
      computePackedMatMulInteger, kHeavyGrain},
 };

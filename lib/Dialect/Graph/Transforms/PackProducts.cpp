@@ -237,6 +237,7 @@ private:
     if (!type || !x || !type.hasStaticShape() || type.getRank() < 3 ||
         type.getRank() != x.getRank() || type.getNumElements() == 0 ||
         !isConstant(weights) || (xZero && !isSingle(xZero)) ||
+        (wZero && !isConstant(wZero)) ||
         (wZero && !isSingle(wZero) &&
          (!tensorType(wZero) || tensorType(wZero).getRank() != 1 ||
           tensorType(wZero).getDimSize(0) != type.getDimSize(0))))
