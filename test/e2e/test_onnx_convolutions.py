@@ -43,7 +43,7 @@ def transpose(x, w, strides, pads, dilations, group):
 def run(isthmus, folder, nodes, constants, x, *options, result=onnx.TensorProto.FLOAT):
     kind = onnx.helper.np_dtype_to_tensor_dtype(x.dtype)
     graph = onnx.helper.make_graph(
-        nodes, "main", [onnx.helper.make_tensor_value_info("x", kind, [None] + [f"d{i}" for i in range(1, x.ndim)])],
+        nodes, "main", [onnx.helper.make_tensor_value_info("x", kind, [1 if size == 1 else f"d{i}" for i, size in enumerate(x.shape)])],
         [onnx.helper.make_tensor_value_info("y", result, [f"o{i}" for i in range(x.ndim)])],
         [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9)
@@ -61,6 +61,7 @@ FORMS = {
     "strides": ((1, 5, 33, 70), (7, 5, 3, 2), (2, 2), (1, 0, 0, 2), (1, 1), 1),
     "dilated groups": ((1, 6, 13, 14), (4, 3, 2, 3), (1, 2), (0, 1, 2, 1), (2, 3), 2),
     "a line": ((2, 7, 300), (5, 7, 4), (3,), (2, 1), (1,), 1),
+    "a column": ((1, 7, 300, 1), (5, 7, 4, 1), (3, 1), (2, 0, 1, 0), (1, 1), 1),
     "a body": ((1, 2, 5, 6, 7), (3, 2, 2, 3, 2), (1, 2, 1), (1, 0, 1, 0, 1, 1), (1, 1, 2), 1),
     "depthwise": ((2, 5, 18, 75), (5, 1, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 5),
     "depthwise, strides": ((1, 6, 17, 83), (6, 1, 5, 5), (2, 2), (2, 2, 2, 2), (1, 1), 6),

@@ -41,6 +41,7 @@ class BlockedConv {
 public:
   BlockedConv(NodeBuilder &n, Form given)
       : n(n), form(std::move(given)), window(n, form.kernel) {
+    dropSingles();
     inner = form.parts;
     places = n.index(1);
     for (size_t d = 0; d < window.dimensions; ++d) {
@@ -88,6 +89,21 @@ private:
   Scalar channels, bands; ///< of a tile; tiles of a run of places
   Scalar first, count;    ///< places of the tile
   Scalar channel;         ///< the first that it reads, of all pictures
+
+  /// Takes away dimensions in which everything is 1: lines are copied as a
+  /// whole, and the last dimension is what makes a line.
+  void dropSingles() {
+    auto isOne = [](Scalar size) { return NodeBuilder::known(size) == 1; };
+    for (size_t d = window.dimensions; d-- > 0 && window.dimensions > 1;) {
+      if (!isOne(window.input[d]) || !isOne(window.kernel[d]) ||
+          !isOne(window.output[d]))
+        continue;
+      for (Scalars *sizes : {&window.input, &window.kernel, &window.stride,
+                             &window.dilation, &window.before, &window.output})
+        sizes->erase(sizes->begin() + ptrdiff_t(d));
+      --window.dimensions;
+    }
+  }
 
   /// True if windows are single elements: the input is then what is multiplied.
   bool isPointwise() const {
