@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """ONNX graphs that others made, beside onnxruntime: do they agree, and how fast are they?
 
-    PEERS=DIR benchmarks/graphs.py [--only NAME,...] [--rounds 5] [--threads 2] [--json FILE]
+    PEERS=DIR benchmarks/graphs.py [--only NAME,...] [--rounds 5] [--threads 2] [--busy 0]
+                                [--json FILE]
 
 DIR is what benchmarks/setup_peers.sh filled (`ort`). Graphs are fetched by
 scripts/fetch-model.sh. Both get the same random inputs. Of each output are printed: the
@@ -136,8 +137,19 @@ def main():
     parser.add_argument("--only", default=",".join(NAMES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--busy", type=int, default=0, help="processes that do nothing but run, each on a core")
     parser.add_argument("--json")
     options = parser.parse_args()
+    busy = [subprocess.Popen([sys.executable, "-c", f"import os\nos.sched_setaffinity(0, [{core}])\nwhile True: pass"])
+            for core in sorted(os.sched_getaffinity(0), reverse=True)[:options.busy]]
+    try:
+        return compare(options)
+    finally:
+        for process in busy:
+            process.kill()
+
+
+def compare(options):
     results, failed = [], 0
     print(f"{'graph':<22}{'agrees':>8}{'difference':>12}{'cosine':>12}{'ms':>10}{'ort ms':>10}{'ratio':>8}"
           f"{'compile s':>11}{'MB':>7}")

@@ -12,6 +12,10 @@ using namespace isthmus::rt;
 
 namespace isthmus::rt {
 
+/// Nodes are short, and gaps between them shorter: who has looked so often, for
+/// some microseconds, lets others run.
+static constexpr int kSpins = 4096;
+
 /// The threads that share the tiles of one node after another, while one of
 /// them leads from node to node.
 class TileTeam {
@@ -23,17 +27,15 @@ public:
     std::exception_ptr failure;
     stopping = false;
     leading = pool.size() > 1;
-    const uint64_t start = epoch.load();
-    pool.run([&](unsigned thread) {
+    pool.runHelped([&](unsigned thread) {
       if (thread != 0)
-        return follow(thread, start);
+        return follow(thread);
       try {
         job();
       } catch (...) {
         failure = std::current_exception();
       }
-      stopping = true;
-      epoch.fetch_add(1, std::memory_order_release);
+      stopping.store(true, std::memory_order_release);
     });
     leading = false;
     if (failure)
@@ -54,14 +56,17 @@ public:
     }
     current = kernel;
     currentArgs = &args;
-    next.store(0, std::memory_order_relaxed);
     // A few pieces a thread, so that a slow one does not hold the rest.
     grain = std::max<int64_t>(1, tiles / (int64_t(pool.size()) * 8));
-    working.store(pool.size() - 1, std::memory_order_relaxed);
-    epoch.fetch_add(1, std::memory_order_release);
+    pieces = uint32_t((tiles + grain - 1) / grain);
+    unfinished.store(pieces, std::memory_order_relaxed);
+    node += uint64_t(1) << 32;
+    ticket.store(node | pieces, std::memory_order_release);
     work(0);
-    for (int spin = 0; working.load(std::memory_order_acquire); ++spin)
-      if (spin > 4096)
+    // Only for who has begun: a thread that the system has put to sleep takes
+    // no piece, and nobody waits for it.
+    for (int spin = 0; unfinished.load(std::memory_order_acquire); ++spin)
+      if (spin > kSpins)
         std::this_thread::yield();
   }
 
@@ -71,28 +76,32 @@ private:
     return scratch[thread].data() + (64 - address % 64) % 64;
   }
 
+  /// Takes pieces until there are none. What they are of does not change as
+  /// long as one is unfinished.
   void work(unsigned thread) {
-    const int64_t tiles = currentArgs->tiles;
-    while (true) {
-      int64_t begin = next.fetch_add(grain, std::memory_order_relaxed);
-      if (begin >= tiles)
-        return;
-      current(currentArgs, begin, std::min(begin + grain, tiles),
+    for (uint64_t seen = ticket.load(std::memory_order_acquire);
+         uint32_t(seen) != 0;) {
+      if (!ticket.compare_exchange_weak(seen, seen - 1,
+                                        std::memory_order_acq_rel,
+                                        std::memory_order_acquire))
+        continue;
+      const int64_t begin = int64_t(pieces - uint32_t(seen)) * grain;
+      current(currentArgs, begin,
+              std::min<int64_t>(begin + grain, currentArgs->tiles),
               memory(thread));
+      unfinished.fetch_sub(1, std::memory_order_release);
+      seen = ticket.load(std::memory_order_acquire);
     }
   }
 
-  void follow(unsigned thread, uint64_t seen) {
-    while (true) {
-      for (int spin = 0; epoch.load(std::memory_order_acquire) == seen; ++spin)
-        if (spin > 4096)
-          std::this_thread::yield();
-      ++seen;
-      if (stopping)
-        return;
-      work(thread);
-      working.fetch_sub(1, std::memory_order_release);
-    }
+  /// Until there has been nothing to do for a while.
+  void follow(unsigned thread) {
+    for (int spin = 0;
+         spin < kSpins && !stopping.load(std::memory_order_acquire); ++spin)
+      if (uint32_t(ticket.load(std::memory_order_acquire)) != 0) {
+        work(thread);
+        spin = 0;
+      }
   }
 
   ThreadPool &pool;
@@ -102,9 +111,11 @@ private:
   int64_t grain = 1;
   bool leading = false;
   std::atomic<bool> stopping = false;
-  alignas(64) std::atomic<int64_t> next = 0;
-  alignas(64) std::atomic<uint64_t> epoch = 0;
-  alignas(64) std::atomic<unsigned> working = 0;
+  uint32_t pieces = 0; ///< of the node
+  uint64_t node = 0;   ///< which one, in the upper half
+  /// The node, and in the lower half its pieces that nobody has taken.
+  alignas(64) std::atomic<uint64_t> ticket = 0;
+  alignas(64) std::atomic<uint32_t> unfinished = 0;
 };
 
 } // namespace isthmus::rt

@@ -55,23 +55,54 @@ ThreadPool::ThreadPool(unsigned size) : count(std::max(1u, size)) {
 
 ThreadPool::~ThreadPool() {
   stopping = true;
-  epoch.fetch_add(1);
+  epoch.fetch_add(2);
   epoch.notify_all();
   for (std::thread &thread : threads)
     thread.join();
 }
 
-void ThreadPool::run(const std::function<void(unsigned)> &job) {
+void ThreadPool::start(const std::function<void(unsigned)> &job, bool helped) {
   current = &job;
-  running.store(count - 1, std::memory_order_relaxed);
-  epoch.fetch_add(1, std::memory_order_release);
+  running.store(helped ? kOpen : count - 1, std::memory_order_release);
+  const uint32_t next = (epoch.load(std::memory_order_relaxed) & ~1u) + 2;
+  epoch.store(next | uint32_t(helped), std::memory_order_release);
   epoch.notify_all();
   job(0);
+}
+
+static void waitForNone(const std::atomic<uint32_t> &running) {
   for (int spin = 0; running.load(std::memory_order_acquire) != 0; ++spin) {
     if (spin < kSpins)
       relax();
     else
       std::this_thread::yield();
+  }
+}
+
+void ThreadPool::run(const std::function<void(unsigned)> &job) {
+  start(job, false);
+  waitForNone(running);
+}
+
+void ThreadPool::runHelped(const std::function<void(unsigned)> &job) {
+  start(job, true);
+  running.fetch_sub(kOpen, std::memory_order_acq_rel);
+  waitForNone(running);
+}
+
+/// Takes part as long as a job is open, which may be a later one than the one
+/// this thread woke for. Others run in between, while nobody waits for it.
+void ThreadPool::help(unsigned index) {
+  uint32_t seen = running.load(std::memory_order_acquire);
+  while (seen & kOpen) {
+    if (!running.compare_exchange_weak(seen, seen + 1,
+                                       std::memory_order_acq_rel,
+                                       std::memory_order_acquire))
+      continue;
+    (*current)(index);
+    running.fetch_sub(1, std::memory_order_release);
+    std::this_thread::yield();
+    seen = running.load(std::memory_order_acquire);
   }
 }
 
@@ -87,6 +118,10 @@ void ThreadPool::work(unsigned index) {
     seen = epoch.load(std::memory_order_acquire);
     if (stopping)
       return;
+    if (seen & 1) {
+      help(index);
+      continue;
+    }
     (*current)(index);
     running.fetch_sub(1, std::memory_order_release);
   }

@@ -54,16 +54,28 @@ public:
   /// must not throw.
   void run(const std::function<void(unsigned)> &job);
 
+  /// Runs `job(0)` on the caller, and on each other thread as often as it comes
+  /// by before that is done: never, if the system lets it sleep. Returns when
+  /// nobody is in `job`, which must not throw.
+  void runHelped(const std::function<void(unsigned)> &job);
+
   /// Processors this process may run on.
   static unsigned availableProcessors();
 
 private:
+  /// What `running` has beside the helpers while they may come.
+  static constexpr uint32_t kOpen = uint32_t(1) << 31;
+
+  void start(const std::function<void(unsigned)> &job, bool helped);
+  void help(unsigned index);
   void work(unsigned index);
 
   const unsigned count;
   std::vector<std::thread> threads;
   const std::function<void(unsigned)> *current = nullptr;
+  /// Counts jobs by twos; odd while helpers are asked for.
   alignas(64) std::atomic<uint32_t> epoch = 0;
+  /// Threads that have not done their part of a job; helpers that are in one.
   alignas(64) std::atomic<uint32_t> running = 0;
   std::atomic<bool> stopping = false;
 };
