@@ -10,6 +10,12 @@ import pytest
 from test_onnx_integers import extremes
 
 
+def under(tap, strides, dilations, counts):
+    """What an element of the window lies on, in all its places: a slice of each spatial dimension."""
+    return (slice(None), slice(None)) + tuple(slice(t * d, t * d + (count - 1) * s + 1, s)
+                                              for t, s, d, count in zip(tap, strides, dilations, counts))
+
+
 def convolve(x, w, strides, pads, dilations, group):
     """[n][channels][...] in the type of the operands: the elements of the windows one after another."""
     spatial = x.ndim - 2
@@ -18,9 +24,7 @@ def convolve(x, w, strides, pads, dilations, group):
     n, outputs, inputs = x.shape[0], w.shape[0] // group, w.shape[1]
     y = np.zeros((n, w.shape[0], *sizes), x.dtype)
     for tap in itertools.product(*map(range, w.shape[2:])):
-        cut = tuple(slice(t * d, t * d + (size - 1) * s + 1, s)
-                    for t, d, s, size in zip(tap, dilations, strides, sizes))
-        part = x[(slice(None), slice(None)) + cut].reshape(n, group, inputs, -1)
+        part = x[under(tap, strides, dilations, sizes)].reshape(n, group, inputs, -1)
         weights = w[(slice(None), slice(None)) + tap].reshape(group, outputs, inputs)
         y += np.einsum("goi,ngip->ngop", weights, part).reshape(y.shape)
     return y
@@ -32,11 +36,9 @@ def transpose(x, w, strides, pads, dilations, group):
     n, inputs, outputs = x.shape[0], w.shape[0] // group, w.shape[1]
     y = np.zeros((n, outputs * group, *whole), x.dtype)
     for tap in itertools.product(*map(range, w.shape[2:])):
-        cut = tuple(slice(t * d, t * d + (size - 1) * s + 1, s)
-                    for t, d, s, size in zip(tap, dilations, strides, x.shape[2:]))
         weights = w[(slice(None), slice(None)) + tap].reshape(group, inputs, outputs)
         part = np.einsum("gio,ngip->ngop", weights, x.reshape(n, group, inputs, -1))
-        y[(slice(None), slice(None)) + cut] += part.reshape(n, outputs * group, *x.shape[2:])
+        y[under(tap, strides, dilations, x.shape[2:])] += part.reshape(n, outputs * group, *x.shape[2:])
     return y[(slice(None), slice(None)) + tuple(slice(pads[d], whole[d] - pads[d + spatial]) for d in range(spatial))]
 
 

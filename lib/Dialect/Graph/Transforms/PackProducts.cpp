@@ -79,6 +79,32 @@ private:
     return other;
   }
 
+  /// Of a node that goes on from a value, the other operand if it suits.
+  using Beside = llvm::function_ref<Value(NodeOp next, Value value)>;
+
+  /// Goes on to the only user of what `last` gives, if it is an `op` whose
+  /// other operand suits, and returns that; null otherwise.
+  static Value follow(NodeOp &last, StringRef op, Beside beside) {
+    Value value = last.getOutputs()[0];
+    NodeOp next = onlyUser(value, op);
+    Value other = next ? beside(next, value) : Value();
+    if (other)
+      last = next;
+    return other;
+  }
+
+  /// Goes on over what makes f32 of integers: Cast, a scale, perhaps a bias.
+  static void followScale(NodeOp &last, Value &scale, Value &bias,
+                          Beside beside) {
+    NodeOp end = onlyUser(last.getOutputs()[0], "Cast");
+    if (!end || integerOf(end, "to", 0) != int64_t(rt::DataType::F32))
+      return;
+    if (!(scale = follow(end, "Mul", beside)))
+      return;
+    bias = follow(end, "Add", beside);
+    last = end;
+  }
+
   Packed packedOf(NodeOp node, Value weights) {
     Packed &result = packed[{weights, 0}];
     if (result.matrix)
@@ -132,9 +158,9 @@ private:
     }
     NodeOp last = node;
     if (!bias)
-      if (NodeOp add = onlyUser(node.getOutputs()[0], "Add"))
-        if ((bias = rowBeside(add, node.getOutputs()[0], columns)))
-          last = add;
+      bias = follow(last, "Add", [&](NodeOp add, Value value) {
+        return rowBeside(add, value, columns);
+      });
     NodeMaker make(last);
     Value made = make("isthmus.PackedMatMul",
                       {node.getInputs()[0], shared.matrix, make.orNone(bias)},
@@ -157,17 +183,11 @@ private:
       return;
     const int64_t columns = type.getDimSize(1);
     const Packed matrix = packedOf(node, weights);
-    Value scale, bias, result = node.getOutputs()[0];
+    Value scale, bias;
     NodeOp last = node;
-    if (NodeOp cast = onlyUser(result, "Cast");
-        cast && integerOf(cast, "to", 0) == int64_t(rt::DataType::F32))
-      if (NodeOp multiply = onlyUser(cast.getOutputs()[0], "Mul"))
-        if ((scale = rowBeside(multiply, cast.getOutputs()[0], columns))) {
-          last = multiply;
-          if (NodeOp add = onlyUser(multiply.getOutputs()[0], "Add"))
-            if ((bias = rowBeside(add, multiply.getOutputs()[0], columns)))
-              last = add;
-        }
+    followScale(last, scale, bias, [&](NodeOp next, Value value) {
+      return rowBeside(next, value, columns);
+    });
     // What is added may come later than the product.
     NodeMaker make(last);
     Value made = make(
@@ -247,28 +267,15 @@ private:
     for (int64_t size : type.getShape().drop_front(2))
       words *= size;
     Builder types(node.getContext());
-    Value addend, scale, bias;
-    NodeOp last = node;
-    auto follow = [&](StringRef op, Type element, Value &beside) {
-      Value value = last.getOutputs()[0];
-      NodeOp next = onlyUser(value, op);
-      Value other =
-          next ? channelsBeside(next, value, channels, element) : Value();
-      if (!other)
-        return false;
-      beside = other;
-      last = next;
-      return true;
+    auto beside = [&](Type element) {
+      return [channels, element](NodeOp next, Value value) {
+        return channelsBeside(next, value, channels, element);
+      };
     };
-    follow("Add", types.getI32Type(), addend);
-    if (NodeOp cast = onlyUser(last.getOutputs()[0], "Cast");
-        cast && integerOf(cast, "to", 0) == int64_t(rt::DataType::F32)) {
-      NodeOp before = std::exchange(last, cast);
-      if (!follow("Mul", types.getF32Type(), scale))
-        last = before;
-      else
-        follow("Add", types.getF32Type(), bias);
-    }
+    Value scale, bias;
+    NodeOp last = node;
+    Value addend = follow(last, "Add", beside(types.getI32Type()));
+    followScale(last, scale, bias, beside(types.getF32Type()));
     // What is added may come later than the product.
     NodeMaker make(last);
     Value &filters = this->filters[{weights, wZero}];

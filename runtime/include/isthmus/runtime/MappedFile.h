@@ -26,8 +26,8 @@ public:
   std::span<const std::byte> slice(uint64_t offset, uint64_t size,
                                    std::string_view what) const;
 
-  /// Tells the kernel that the pages of a range are not needed for now, so that
-  /// they no longer count as resident.
+  /// Lets the kernel take the pages of a range away: they no longer count as
+  /// resident, and are read again when they are used again.
   void release(uint64_t offset, uint64_t size) const;
 
   /// Asks for huge pages: what is read from the disk from now on is kept in
