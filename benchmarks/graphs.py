@@ -28,10 +28,8 @@ import tempfile
 import numpy as np
 
 import stages
+from stages import ISTHMUS, PEERS, ROOT, run
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-ISTHMUS = pathlib.Path(os.environ.get("BUILD", ROOT / "build")) / "bin" / "isthmus"
-PEERS = pathlib.Path(os.environ.get("PEERS", "peers"))
 
 # Runs a graph on the arrays of an .npz; writes the results and prints the time.
 ORT = """
@@ -87,13 +85,6 @@ NAMES = ["minilm-int8", "tagger-qdq", "title-encoder", "title-decoder", "ocr-det
          "kokoro"]
 STAGED = {"kokoro"}
 QUANTISED = {"minilm-int8", "tagger-qdq", "title-encoder", "title-decoder", "kokoro"}
-
-
-def run(*command):
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr else "failed")
-    return done.stdout
 
 
 def measure(name, options, folder):

@@ -37,9 +37,11 @@ np.savez(sys.argv[3], **{str(i): r for i, r in enumerate(results)})
 
 
 def run(*command):
-    done = subprocess.run(command, capture_output=True, text=True)
+    """What a command prints; RuntimeError with the last line of its complaint."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr else "failed")
+    return done.stdout
 
 
 def peer(model, inputs, folder):
