@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Encoders, and GPT-2 reading a prompt, beside onnxruntime and OpenVINO.
 
-    PEERS=DIR benchmarks/encoders.py [--only vit,clip-image,clip-text,minilm,gpt2] [--precision f32,bf16,int8]
+    PEERS=DIR benchmarks/encoders.py [--only vit,clip-image,clip-text,minilm,gpt2] [--precision f32,bf16,int8,int8-row]
                                      [--batch 1,16] [--rounds 5] [--threads 2] [--json FILE]
 
 DIR is what benchmarks/setup_peers.sh filled (`ort ov`); exported models are kept in it.
@@ -14,7 +14,8 @@ and named.
 
 f32: everything in f32 (OpenVINO is told so: by itself it would compute in bf16 here).
 bf16: weights and products of isthmus and OpenVINO, from the same f32 model.
-int8: isthmus quantises rows as they come, onnxruntime by its dynamic quantizer, OpenVINO by
+int8, int8-row: isthmus quantises rows as they come, with a scale for each 64 values or for
+each row (`--weights int8`, `int8-row`), onnxruntime by its dynamic quantizer, OpenVINO by
 NNCF's post-training quantisation with 16 samples (static scales, the less exact way).
 """
 import argparse
@@ -48,6 +49,11 @@ model.save_pretrained(folder)
 """
 
 
+def of_peers(precision):
+    """Peers have one int8, we have two."""
+    return "int8" if precision == "int8-row" else precision
+
+
 def python(venv):
     return PEERS / f"venv-{venv}" / "bin" / "python"
 
@@ -69,7 +75,7 @@ def prepare(kind, precisions):
             call(python("ort"), "-c", GENERATE, kind.split("-")[0], folder)
     if not (work / "f32.onnx").exists():
         call(python("ort"), PEER, "make", kind, folder, work)
-    if "int8" in precisions:
+    if "int8" in map(of_peers, precisions):
         if not (work / "int8.onnx").exists():
             call(python("ort"), PEER, "ort-int8", kind, work)
         if not (work / "int8.xml").exists():
@@ -111,10 +117,10 @@ def own(kind, bundle, batch, threads, passes, *more):
 
 
 def measure(kind, work, precision, batch, args):
-    peers = {}
+    peers, theirs = {}, of_peers(precision)
     if precision != "bf16":
-        peers["onnxruntime"] = Peer("ort", kind, work / f"{precision}.onnx", batch, precision, args.threads)
-    peers["OpenVINO"] = Peer("ov", kind, work / ("int8.xml" if precision == "int8" else "f32.onnx"), batch, precision,
+        peers["onnxruntime"] = Peer("ort", kind, work / f"{theirs}.onnx", batch, theirs, args.threads)
+    peers["OpenVINO"] = Peer("ov", kind, work / ("int8.xml" if theirs == "int8" else "f32.onnx"), batch, theirs,
                              args.threads)
     for name in [name for name, peer in peers.items() if not peer.runs]:
         print(f"{kind}: {name} does not run the {precision} model and is left out", flush=True)
@@ -152,7 +158,7 @@ def main():
                 rows.append(dict(kind=kind, precision=precision, batch=batch, seconds=medians, roofline=roofline,
                                  ratio=fastest / medians["isthmus"]))
                 times = ", ".join(f"{name} {1e3 * value:.1f} ms" for name, value in medians.items())
-                print(f"{kind:<11} {precision:<5} batch {batch:<3} {rows[-1]['ratio']:.2f} x the fastest peer, "
+                print(f"{kind:<11} {precision:<8} batch {batch:<3} {rows[-1]['ratio']:.2f} x the fastest peer, "
                       f"{100 * roofline:.0f} % of the roofline ({times})", flush=True)
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(rows, indent=1))

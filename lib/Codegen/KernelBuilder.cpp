@@ -81,8 +81,9 @@ Value KernelBuilder::mul(Value x, int64_t y) { return mul(x, cst(y)); }
 Value KernelBuilder::mul(Value x, Value y) {
   return arith::MulIOp::create(b, loc, x, y);
 }
-Value KernelBuilder::div(Value x, int64_t y) {
-  return arith::DivUIOp::create(b, loc, x, cst(y));
+Value KernelBuilder::div(Value x, int64_t y) { return div(x, cst(y)); }
+Value KernelBuilder::div(Value x, Value y) {
+  return arith::DivUIOp::create(b, loc, x, y);
 }
 Value KernelBuilder::rem(Value x, int64_t y) {
   return arith::RemUIOp::create(b, loc, x, cst(y));

@@ -29,22 +29,16 @@ using namespace isthmus;
 
 namespace {
 
-PackedLayout layoutOf(fm::WeightType type) {
-  // The two enumerations list the formats in the same order.
-  return {static_cast<PackedFormat>(type.getFormat()), type.getShape()[0],
-          type.getShape().size() == 2 ? type.getShape()[1] : 0};
-}
-
 std::string describe(const PackedLayout &layout) {
   return llvm::formatv(
-      "{0}_{1}x{2}",
+      "{0}{1}_{2}x{3}",
       fm::stringifyWeightFormat(static_cast<fm::WeightFormat>(layout.format)),
-      layout.outputs, layout.inputs);
+      layout.int8Rows ? "rows" : "", layout.outputs, layout.inputs);
 }
 
 RowFormat rowFormatOf(Type activation) {
   if (isa<fm::QRowsType>(activation))
-    return RowFormat::Int8;
+    return fm::hasOneScale(activation) ? RowFormat::Int8Row : RowFormat::Int8;
   return cast<RankedTensorType>(activation).getElementType().isBF16()
              ? RowFormat::BF16
              : RowFormat::F32;
@@ -52,7 +46,17 @@ RowFormat rowFormatOf(Type activation) {
 
 /// Ends the name of a kernel that writes rows of the format.
 StringRef suffixOf(RowFormat rows) {
-  return rows == RowFormat::F32 ? "" : rows == RowFormat::BF16 ? "_b" : "_q";
+  switch (rows) {
+  case RowFormat::F32:
+    return "";
+  case RowFormat::BF16:
+    return "_b";
+  case RowFormat::Int8:
+    return "_q";
+  case RowFormat::Int8Row:
+    return "_qrow";
+  }
+  llvm_unreachable("unknown row format");
 }
 
 sched::Arithmetic arithmeticOf(RowFormat rows) {
@@ -62,6 +66,7 @@ sched::Arithmetic arithmeticOf(RowFormat rows) {
   case RowFormat::BF16:
     return sched::Arithmetic::BF16;
   case RowFormat::Int8:
+  case RowFormat::Int8Row:
     return sched::Arithmetic::Int8;
   }
   llvm_unreachable("unknown row format");
@@ -139,9 +144,9 @@ private:
       mapping[argument] = body.addArgument(mapped, argument.getLoc());
       if (auto weight = dyn_cast<fm::WeightType>(type))
         if (weight.isQuantized() &&
-            weight.getGroup() != layoutOf(weight).group())
+            weight.getGroup() != weight.getPackedLayout().group())
           return block.emitError("kernels take groups of ")
-                 << layoutOf(weight).group() << " inputs, '"
+                 << weight.getPackedLayout().group() << " inputs, '"
                  << block.getSymName() << "' has " << weight.getGroup()
                  << "; fm-quantize-weights chooses them";
     }
@@ -263,10 +268,12 @@ private:
   LogicalResult convertOp(Operation &op) {
     for (Type type : op.getResultTypes())
       if (auto rows = dyn_cast<fm::QRowsType>(type);
-          rows && rows.getGroup() != int8GroupOf(rows.getFeatures()))
+          rows && rows.getGroup() != int8GroupOf(rows.getFeatures()) &&
+          rows.getGroup() != rows.getFeatures())
         return op.emitError("kernels take groups of ")
-               << int8GroupOf(rows.getFeatures()) << " features, not of "
-               << rows.getGroup() << "; fm-quantize-weights chooses them";
+               << int8GroupOf(rows.getFeatures())
+               << " features or whole rows, not groups of " << rows.getGroup()
+               << "; fm-quantize-weights chooses them";
     return llvm::TypeSwitch<Operation &, LogicalResult>(op)
         .Case<fm::EmbeddingOp, fm::LinearOp, fm::GatedLinearOp, fm::AddOp,
               fm::RMSNormOp, fm::QuantizeRowsOp, fm::RotaryOp, fm::AttentionOp,
@@ -279,8 +286,17 @@ private:
         });
   }
 
+  /// Rows with one scale go with weights with one scale an output.
+  static LogicalResult checkRows(Operation &op, Value rows,
+                                 const PackedLayout &weight) {
+    if (rowFormatOf(rows.getType()) == rowFormatFor(weight))
+      return success();
+    return op.emitError("kernels take scales of groups on both sides, or of "
+                        "whole rows; fm-quantize-weights chooses them");
+  }
+
   LogicalResult convert(fm::EmbeddingOp op) {
-    PackedLayout table = layoutOf(op.getTable().getType());
+    const PackedLayout table = op.getTable().getType().getPackedLayout();
     std::string name = "embedding_" + describe(table);
     kernel(name, op.getLoc(), [&](auto &k) { emitEmbedding(k, table); });
     Value y = resultBuffer(op, sched::RowKind::Tokens);
@@ -297,8 +313,10 @@ private:
   }
 
   LogicalResult convert(fm::LinearOp op) {
-    LinearSpec spec{layoutOf(op.getWeight().getType()), bool(op.getBias()),
-                    bool(op.getResidual())};
+    LinearSpec spec{op.getWeight().getType().getPackedLayout(),
+                    bool(op.getBias()), bool(op.getResidual())};
+    if (failed(checkRows(*op, op.getX(), spec.weight)))
+      return failure();
     std::string name = "linear_" + describe(spec.weight);
     SmallVector<Value> operands{mapping.lookup(op.getX()),
                                 mapping.lookup(op.getWeight())};
@@ -322,9 +340,15 @@ private:
   }
 
   LogicalResult convert(fm::GatedLinearOp op) {
-    GatedLinearSpec spec{layoutOf(op.getGate().getType()),
+    GatedLinearSpec spec{op.getGate().getType().getPackedLayout(),
                          rowFormatOf(op.getType()),
                          functionOf(op.getFunction())};
+    if (failed(checkRows(*op, op.getX(), spec.weight)))
+      return failure();
+    if (spec.result == RowFormat::Int8Row)
+      return op.emitError(
+          "writes tiles of a row, and cannot quantise it whole; "
+          "fm.quantize_rows can");
     std::string name = "gated_linear_" + describe(spec.weight);
     if (spec.function != Function::Silu)
       name += "_" + fm::stringifyFunction(op.getFunction()).str();
@@ -423,7 +447,7 @@ private:
   }
 
   LogicalResult convert(fm::PositionEmbeddingOp op) {
-    PackedLayout table = layoutOf(op.getTable().getType());
+    const PackedLayout table = op.getTable().getType().getPackedLayout();
     std::string name = "position_embedding_" + describe(table);
     kernel(name, op.getLoc(),
            [&](auto &k) { emitPositionEmbedding(k, table); });
@@ -599,7 +623,11 @@ private:
       operands.push_back(mapping.lookup(input));
     operands.push_back(resultBuffer(op->getResult(0), rows));
     // A few operations a value: an estimate, these kernels only move bytes.
-    launch(op->getLoc(), name, operands, {1, rows},
+    Type result = op->getResult(0).getType();
+    Shape shape{1, rows};
+    shape.scratch =
+        writeScratchBytes(rowFormatOf(result), fm::getFeatures(result));
+    launch(op->getLoc(), name, operands, shape,
            {0, 4 * fm::getFeatures(inputs[0].getType())});
   }
 };

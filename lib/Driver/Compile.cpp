@@ -124,7 +124,9 @@ private:
     }
     if (options.weights != "f32") {
       fm::QuantizeWeightsOptions quantize;
-      quantize.format = options.weights;
+      const bool rows = options.weights == "int8-row";
+      quantize.format = rows ? "int8" : options.weights;
+      quantize.scales = rows ? "row" : "group";
       passes.addPass(fm::createQuantizeWeights(quantize));
     }
     fm::SetKVFormatOptions kv;

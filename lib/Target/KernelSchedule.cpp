@@ -14,6 +14,9 @@ std::span<const ScheduleField> isthmus::scheduleFields() {
   auto floatProducts = [](const S &s) {
     return s.floatRows * s.floatPanels + s.floatPanels + 1;
   };
+  auto wholeProducts = [](const S &s) {
+    return s.wholeRows * s.wholePanels + s.wholePanels + 1;
+  };
   static const std::vector<ScheduleField> fields = {
       {"dot_rows",
        &S::dotRows,
@@ -27,6 +30,18 @@ std::span<const ScheduleField> isthmus::scheduleFields() {
        ScheduleField::Prefill,
        {"int8", "int4"},
        none},
+      {"whole_rows",
+       &S::wholeRows,
+       {4, 6, 8, 12},
+       ScheduleField::Prefill,
+       {"int8-row"},
+       wholeProducts},
+      {"whole_panels",
+       &S::wholePanels,
+       {1, 2},
+       ScheduleField::Prefill,
+       {"int8-row"},
+       wholeProducts},
       {"float_rows",
        &S::floatRows,
        {4, 6, 8, 12},
@@ -47,7 +62,7 @@ std::span<const ScheduleField> isthmus::scheduleFields() {
        [](const S &s) { return 2 * s.attentionQueries + 2; }},
       {"tile_bytes",
        &S::tileBytes,
-       {160 << 10, 320 << 10, 640 << 10},
+       {224 << 10, 448 << 10, 896 << 10},
        ScheduleField::Prefill,
        {"int8", "bf16"},
        none},

@@ -26,6 +26,8 @@ static TargetDescription avx512Vnni() {
       .vectorBits = 512,
       .schedule = {.panels = 4,
                    .dotRows = 8,
+                   .wholeRows = 8,
+                   .wholePanels = 2,
                    .floatRows = 12,
                    .floatPanels = 2,
                    .attentionQueries = 12,
@@ -45,6 +47,7 @@ static TargetDescription avx2() {
       .vectorBits = 256,
       .schedule = {.panels = 2,
                    .dotRows = 4,
+                   .wholeRows = 4,
                    .floatRows = 6,
                    .attentionQueries = 2},
   };
@@ -62,6 +65,7 @@ static TargetDescription neon() {
       .vectorBits = 128,
       .schedule = {.panels = 2,
                    .dotRows = 2,
+                   .wholeRows = 4,
                    .floatRows = 6,
                    .attentionQueries = 3},
   };
@@ -87,6 +91,8 @@ std::span<const TargetDescription> isthmus::allTargets() {
                t.pairDot = PairDot::Avx512BF16;
                t.dot = DotProduct::Amx;
                t.schedule.dotRows = 16;
+               t.schedule.wholeRows = 16;
+               t.schedule.wholePanels = 1;
              }),
       derive(avx2(),
              [](TargetDescription &t) {

@@ -65,15 +65,15 @@ void weights::pruneUnstructured(std::span<float> row, double sparsity) {
 }
 
 ISTHMUS_CLONES
-static void int8Group(const float *x, int size, Int8Group &out) {
+static _Float16 int8Group(const float *x, size_t size, int8_t *q) {
   float largest = 0;
-  for (int i = 0; i < size; ++i)
+  for (size_t i = 0; i < size; ++i)
     largest = std::max(largest, std::fabs(x[i]));
-  out.scale = _Float16(largest / 127.0f);
-  float inverse = out.scale > _Float16(0) ? 1.0f / float(out.scale) : 0.0f;
-  for (int i = 0; i < size; ++i)
-    out.q[i] =
-        int8_t(std::clamp(roundNearest(x[i] * inverse), -127.0f, 127.0f));
+  const auto scale = _Float16(largest / 127.0f);
+  float inverse = scale > _Float16(0) ? 1.0f / float(scale) : 0.0f;
+  for (size_t i = 0; i < size; ++i)
+    q[i] = int8_t(std::clamp(roundNearest(x[i] * inverse), -127.0f, 127.0f));
+  return scale;
 }
 
 namespace {
@@ -163,10 +163,8 @@ static void roundGroup(const float *x, float scale, float offset, uint8_t *q) {
         std::max(roundNearest((x[i] - offset) * inverse), 0.0f), 15.0f));
 }
 
-Int8Group weights::quantizeInt8(std::span<const float> values) {
-  Int8Group group;
-  int8Group(values.data(), int(values.size()), group);
-  return group;
+_Float16 weights::quantizeInt8(std::span<const float> values, int8_t *q) {
+  return int8Group(values.data(), values.size(), q);
 }
 
 Int4Row weights::quantizeInt4(std::span<const float> row, bool onGrid) {
@@ -221,13 +219,14 @@ static void packBF16(const PackedLayout &layout,
 static void packInt8(const PackedLayout &layout,
                      std::span<const float *const> rows, uint8_t *out) {
   const auto size = size_t(layout.group());
+  std::vector<int8_t> q(size);
   for (size_t g = 0; g < size_t(layout.groups()); ++g) {
     uint8_t *block = out + int64_t(g) * layout.blockBytes();
     for (size_t o = 0; o < rows.size(); ++o) {
-      Int8Group group = quantizeInt8({rows[o] + g * size, size});
-      std::memcpy(block + layout.valueBytes() + 2 * o, &group.scale, 2);
+      const _Float16 scale = quantizeInt8({rows[o] + g * size, size}, q.data());
+      std::memcpy(block + layout.valueBytes() + 2 * o, &scale, 2);
       for (size_t i = 0; i < size; ++i)
-        block[i / 4 * 64 + o * 4 + i % 4] = uint8_t(group.q[i]);
+        block[i / 4 * 64 + o * 4 + i % 4] = uint8_t(q[i]);
     }
   }
 }

@@ -173,8 +173,7 @@ FailureOr<WeightProgram> WeightProgram::build(fm::ParamOp param,
   WeightProgram program;
   fm::WeightType type = param.getWeightType();
   bool matrix = type.getShape().size() == 2;
-  program.packed = {static_cast<PackedFormat>(type.getFormat()),
-                    type.getShape()[0], matrix ? type.getShape()[1] : 0};
+  program.packed = type.getPackedLayout();
   program.rows = matrix ? type.getShape()[0] : 1;
   program.width = type.getShape().back();
   const int64_t width = program.width;

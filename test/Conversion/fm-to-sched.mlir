@@ -4,6 +4,10 @@
 // RUN: sed 's/int8, group = 64/int8, group = 32/' %t.mlir | not isthmus-opt --convert-fm-to-sched 2>&1 | FileCheck %s --check-prefix=GROUP
 // RUN: sed 's/qrows<64, group = 64>/qrows<64, group = 32>/; s/int8, group = 64/int4, group = 32/' %t.mlir | not isthmus-opt --convert-fm-to-sched 2>&1 | FileCheck %s --check-prefix=ROWS
 
+// RUN: sed 's/\b32\b/128/g; s/x32x/x128x/g' %S/../Inputs/two-layers.mlir | isthmus-opt --fm-quantize-weights="format=int8 scales=row" -o %t.rows.mlir
+// RUN: isthmus-opt %t.rows.mlir --canonicalize --convert-fm-to-sched | FileCheck %s --check-prefix=WHOLE
+// RUN: sed 's/int8, group = 128/int8, group = 64/' %t.rows.mlir | not isthmus-opt --convert-fm-to-sched 2>&1 | FileCheck %s --check-prefix=BOTH
+
 // One function for each distinct kernel, however many launches it has.
 // CHECK-LABEL: module @kernels attributes {isthmus.target = "x86-64-avx2"}
 // CHECK: func.func @probe_read
@@ -26,7 +30,7 @@
 // CHECK: sched.launch @rms_norm_32{{.*}} wait replicate
 // The two products need the norm, not one another.
 // CHECK-NEXT: sched.buffer :
-// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens wait_large {cost = #sched.cost<bytes = 4096, row_bytes = 256, row_ops = 2048>, rows_per_tile = 192 : i64}
+// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens wait_large {cost = #sched.cost<bytes = 4096, row_bytes = 256, row_ops = 2048>, rows_per_tile = 240 : i64}
 // CHECK-NEXT: sched.buffer :
 // CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens {cost
 // CHECK: sched.launch @rotary_32_32_10000{{.*}} over tokens wait replicate
@@ -40,4 +44,9 @@
 
 // TARGET: unknown target 'z80'; known: x86-64-avx512-bf16 x86-64-avx512-vnni x86-64-amx-int8 x86-64-avx-vnni x86-64-avx2 aarch64-i8mm aarch64-dotprod aarch64
 // GROUP: kernels take groups of 64 inputs, 'embed' has 32; fm-quantize-weights chooses them
-// ROWS: kernels take groups of 64 features, not of 32
+// ROWS: kernels take groups of 64 features or whole rows, not groups of 32
+// BOTH: kernels take scales of groups on both sides, or of whole rows
+
+// A norm that writes rows with one scale keeps its values in scratch until the largest is known.
+// WHOLE: sched.launch @rms_norm_128{{.*}}_qrow{{.*}} scratch = 512
+// WHOLE: sched.launch @linear_int8rows_128x128

@@ -6,7 +6,7 @@ import urllib.request
 import pytest
 
 PROMPT = [(11 * i + 4) % 500 for i in range(75)]
-FORMATS = ["f32", "f16", "bf16", "int8", "int4"]
+FORMATS = ["f32", "f16", "bf16", "int8", "int8-row", "int4"]
 INT8_CACHE = ("int4", ["--kv", "int8"])
 
 

@@ -24,6 +24,7 @@ def test_equal_to_transformers(isthmus, bundles, tmp_path, model, split):
 
 OPTIONS = [
     [], ["--fm-quantize-weights=format=f16"], ["--fm-quantize-weights=format=int8"],
+    ["--fm-quantize-weights=format=int8 scales=row"],
     ["--fm-quantize-weights=format=bf16"], ["--fm-set-kv-format=format=bf16"], ["--fm-set-kv-format=format=int8"],
     ["--fm-quantize-weights=format=int4"], ["--fm-prune-weights"], ["--fm-limit-kv=budget=24"], ["--fm-set-kv-format"],
     ["--fm-prune-weights=pattern=unstructured", "--fm-quantize-weights=format=int4", "--fm-limit-kv=budget=40"]]
@@ -37,6 +38,8 @@ def test_kernels_equal_the_interpreter(isthmus, bundles, tmp_path, model, option
     """The same passes through the kernels and through the interpreter."""
     text = " ".join(options)
     weights = next((w for w in ("f16", "bf16", "int8", "int4") if f"weights=format={w}" in text), "f32")
+    if "scales=row" in text:
+        weights += "-row"
     kv = "f32" if "kv-format" not in text else text.partition("kv-format=format=")[2] or "f16"
     compile_options = ["--kv", kv]
     if "prune" in text:

@@ -4,8 +4,8 @@ import json
 from test_numerics import PROMPT
 
 # As far from every default as the fields allow.
-STRANGE = ("dot_rows=3,unroll_groups=0,float_rows=5,float_panels=1,attention_queries=5,tile_bytes=4096,panels=3,"
-           "prefetch_farthest=64,prefetch_near=192")
+STRANGE = ("dot_rows=3,unroll_groups=0,whole_rows=5,whole_panels=1,float_rows=5,float_panels=1,attention_queries=5,"
+           "tile_bytes=4096,panels=3,prefetch_farthest=64,prefetch_near=192")
 
 
 def target_of(isthmus, bundle):
@@ -13,7 +13,7 @@ def target_of(isthmus, bundle):
 
 
 def test_schedules_change_no_bit(isthmus, bundles, tmp_path):
-    for weights in ("f32", "bf16", "int8", "int4"):
+    for weights in ("f32", "bf16", "int8", "int8-row", "int4"):
         plain = bundles("llama", weights)
         target = target_of(isthmus, plain)["target"]
         stored = tmp_path / "schedule.json"
@@ -33,10 +33,10 @@ def test_tune_is_kept_and_used(isthmus, bundles, tmp_path):
     assert [t["field"] for t in stored["trials"]] == ["unroll_groups"] and stored["trials"][0]["time_ratio"] > 0
     # Nothing is measured twice; compile takes what is kept, or does not.
     assert json.loads(isthmus("tune", "--only", "unroll_groups", "--json", env=home)) == found
-    stored["schedule"] = found["schedule"].replace("tile_bytes=327680", "tile_bytes=65536")
+    stored["schedule"] = found["schedule"].replace("tile_bytes=458752", "tile_bytes=65536")
     open(found["file"], "w").write(json.dumps(stored))
     model = bundles("llama").parent / "llama"
-    for options, tile in (([], 65536), (["--schedule", "default"], 327680)):
+    for options, tile in (([], 65536), (["--schedule", "default"], 458752)):
         isthmus("compile", model, *options, "-o", tmp_path / "x.isth", env=home)
         assert f"tile_bytes={tile}," in target_of(isthmus, tmp_path / "x.isth")["schedule"]
 

@@ -44,16 +44,20 @@ TEST(RowOps, PruneUnstructuredTakesExactlyTheFraction) {
 
 TEST(RowOps, Int8IsWithinHalfAStep) {
   std::vector<float> row = randomRow(32);
-  Int8Group group = quantizeInt8(row);
-  for (int i = 0; i < 32; ++i)
-    EXPECT_NEAR(float(group.scale) * float(group.q[i]), row[size_t(i)],
-                float(group.scale) * 0.6f);
+  std::vector<int8_t> q(32);
+  const auto scale = float(quantizeInt8(row, q.data()));
+  for (size_t i = 0; i < 32; ++i)
+    EXPECT_NEAR(scale * float(q[i]), row[i], scale * 0.6f);
 }
 
 TEST(RowOps, Int8OfZerosAndOfTinyValues) {
   std::vector<float> zeros(32, 0.0f), tiny(32, 1e-38f);
-  EXPECT_EQ(quantizeInt8(zeros).q[5], 0);
-  EXPECT_EQ(quantizeInt8(tiny).q[5], 0);
+  std::vector<int8_t> q(32, 1);
+  quantizeInt8(zeros, q.data());
+  EXPECT_EQ(q[5], 0);
+  q.assign(32, 1);
+  quantizeInt8(tiny, q.data());
+  EXPECT_EQ(q[5], 0);
 }
 
 TEST(RowOps, Int4FitsAnAffineGridNearlyExactly) {
@@ -111,12 +115,29 @@ TEST(RowOps, PackedInt8LiesAsDocumented) {
   const float *rows[1] = {row.data()};
   std::vector<std::byte> panel(size_t(layout.panelBytes()));
   packPanel(layout, rows, panel.data());
-  Int8Group second = quantizeInt8({row.data() + 64, 64});
+  std::vector<int8_t> second(64);
+  quantizeInt8({row.data() + 64, 64}, second.data());
   // Input 4c + i of output 0 in block 1.
   const auto *block =
       reinterpret_cast<const int8_t *>(panel.data()) + layout.blockBytes();
-  EXPECT_EQ(block[3 * 64 + 0 * 4 + 2], second.q[14]);
+  EXPECT_EQ(block[3 * 64 + 0 * 4 + 2], second[14]);
   EXPECT_EQ(layout.panels(), 2);
+}
+
+TEST(RowOps, PackedInt8RowsLieAsDocumented) {
+  PackedLayout layout{PackedFormat::Int8, 17, 128, /*int8Rows=*/true};
+  std::vector<float> row = randomRow(128);
+  const float *rows[1] = {row.data()};
+  std::vector<std::byte> panel(size_t(layout.panelBytes()));
+  EXPECT_EQ(panel.size(), 16u * 128 + 16 * 2);
+  packPanel(layout, rows, panel.data());
+  std::vector<int8_t> q(128);
+  const _Float16 scale = quantizeInt8(row, q.data());
+  const auto *values = reinterpret_cast<const int8_t *>(panel.data());
+  EXPECT_EQ(values[(64 / 4 + 3) * 64 + 0 * 4 + 2], q[64 + 14]);
+  _Float16 stored;
+  std::memcpy(&stored, panel.data() + layout.valueBytes(), sizeof(stored));
+  EXPECT_EQ(float(stored), float(scale));
 }
 
 TEST(RowOps, BF16RoundsToNearestEven) {

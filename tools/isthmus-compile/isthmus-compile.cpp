@@ -130,8 +130,10 @@ static int run(int argc, char **argv) {
                  "how kernels are cut: 'tuned' as 'isthmus tune' found for the "
                  "target, 'default', or a file that it made")
       ->capture_default_str();
-  app.add_option("--weights", options.weights, "how weights are stored")
-      ->check(CLI::IsMember({"f32", "f16", "bf16", "int8", "int4"}))
+  app.add_option("--weights", options.weights,
+                 "how weights are stored; int8-row: with a scale a row, not a "
+                 "group of 64, faster for many rows and less exact")
+      ->check(CLI::IsMember({"f32", "f16", "bf16", "int8", "int8-row", "int4"}))
       ->capture_default_str();
   app.add_option("--prune", options.prune, "set small weights to zero")
       ->check(CLI::IsMember({"2:4", "unstructured"}));

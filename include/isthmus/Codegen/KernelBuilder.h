@@ -69,7 +69,8 @@ public:
   mlir::Value sub(mlir::Value a, mlir::Value b);
   mlir::Value mul(mlir::Value a, int64_t b);
   mlir::Value mul(mlir::Value a, mlir::Value b);
-  mlir::Value div(mlir::Value a, int64_t b);
+  mlir::Value div(mlir::Value a, int64_t b); ///< as rem, unsigned
+  mlir::Value div(mlir::Value a, mlir::Value b);
   mlir::Value rem(mlir::Value a, int64_t b);
   mlir::Value min(mlir::Value a, mlir::Value b);
   mlir::Value max(mlir::Value a, mlir::Value b);

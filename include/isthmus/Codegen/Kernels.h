@@ -11,6 +11,7 @@
 #include "isthmus/Weights/KVLayout.h"
 #include "isthmus/Weights/PackedLayout.h"
 
+#include <algorithm>
 #include <optional>
 
 namespace isthmus {
@@ -23,24 +24,33 @@ constexpr int64_t floatRowBytes(int64_t features) {
 /// One row of quantised activations: int8 [features], f32 scale [groups], and
 /// what products need beside them: int32 -128 * sum [groups], for instructions
 /// that take int8 weights with 128 added, and f32 scale * sum [features / 32],
-/// which the offsets of int4 weights multiply.
+/// which the offsets of int4 weights multiply. A group is int8GroupOf(features)
+/// values, or all; no int4 weight takes such a row, and it has no last table.
 struct QRowsLayout {
   int64_t features;
-  int64_t group() const { return int8GroupOf(features); }
+  bool whole = false;
+  int64_t group() const { return whole ? features : int8GroupOf(features); }
   int64_t groups() const { return features / group(); }
   int64_t scaleOffset() const { return features; }
   int64_t correctionOffset() const { return scaleOffset() + 4 * groups(); }
   int64_t scaledSumOffset() const { return correctionOffset() + 4 * groups(); }
+  int64_t scaledSums() const {
+    return whole ? 0 : features / PackedLayout::kInt4Group;
+  }
   int64_t rowBytes() const {
-    return roundUp(
-        scaledSumOffset() + 4 * (features / PackedLayout::kInt4Group), 64);
+    return roundUp(scaledSumOffset() + 4 * scaledSums(), 64);
   }
 };
 
 /// How rows of activations are stored.
-enum class RowFormat { F32, BF16, Int8 };
+enum class RowFormat {
+  F32,
+  BF16,
+  Int8,   ///< qrows in groups
+  Int8Row ///< qrows with one scale
+};
 
-/// Bytes of one row of `features` values; Int8 are qrows.
+/// Bytes of one row of `features` values.
 constexpr int64_t rowBytes(RowFormat format, int64_t features) {
   switch (format) {
   case RowFormat::F32:
@@ -48,14 +58,15 @@ constexpr int64_t rowBytes(RowFormat format, int64_t features) {
   case RowFormat::BF16:
     return roundUp(features * 2, 64);
   case RowFormat::Int8:
-    return QRowsLayout{features}.rowBytes();
+  case RowFormat::Int8Row:
+    return QRowsLayout{features, format == RowFormat::Int8Row}.rowBytes();
   }
   return 0;
 }
 
-/// How rows are stored that are multiplied with weights of a format.
-constexpr RowFormat rowFormatFor(PackedFormat weight) {
-  switch (weight) {
+/// How rows are stored that are multiplied with a weight.
+constexpr RowFormat rowFormatFor(const PackedLayout &weight) {
+  switch (weight.format) {
   case PackedFormat::F32:
   case PackedFormat::F16:
     return RowFormat::F32;
@@ -63,22 +74,24 @@ constexpr RowFormat rowFormatFor(PackedFormat weight) {
     return RowFormat::BF16;
   case PackedFormat::Int8:
   case PackedFormat::Int4:
-    return RowFormat::Int8;
+    return weight.int8Rows ? RowFormat::Int8Row : RowFormat::Int8;
   }
   return RowFormat::F32;
 }
 
-/// Rows of activations that the tiles of a product share: as many as stay in a
-/// cache (KernelSchedule::tileBytes) while panels of weights pass by, in whole
-/// blocks of 8 and of 12 rows.
+/// Runs of rows are whole blocks of 8 and of 12 rows.
+inline constexpr int64_t kProductRowsMultiple = 24;
+
+/// The most rows of activations that the tiles of a product share: as many as
+/// stay in a cache (KernelSchedule::tileBytes) while panels of weights pass by.
+/// Runs of rows are about equal.
 inline int64_t productRowsPerTile(const PackedLayout &weight,
                                   const TargetDescription &target) {
-  constexpr int64_t kMost = 192, kLeast = 48;
-  const int64_t bytes = rowBytes(rowFormatFor(weight.format), weight.inputs);
-  int64_t rows = kMost;
-  while (rows > kLeast && rows * bytes > target.schedule.tileBytes)
-    rows /= 2;
-  return rows;
+  constexpr int64_t kLeast = 48, kMost = 240;
+  const int64_t bytes = rowBytes(rowFormatFor(weight), weight.inputs);
+  return std::clamp(target.schedule.tileBytes / bytes / kProductRowsMultiple *
+                        kProductRowsMultiple,
+                    kLeast, kMost);
 }
 
 /// Operands: x, weight, [bias], [residual], y. One tile a panel of 16 outputs
@@ -128,7 +141,13 @@ void emitGlu(KernelBuilder &k, const ActivationSpec &spec);
 /// Operands: x, y: x * factor. One tile a row.
 void emitScale(KernelBuilder &k, int64_t features, double factor);
 
-/// Operands: x, y. One tile a row; `result` is BF16 or Int8.
+/// Bytes of scratch that a kernel needs to write rows of the format: the
+/// largest magnitude of a whole row is known when its last value is.
+constexpr int64_t writeScratchBytes(RowFormat format, int64_t features) {
+  return format == RowFormat::Int8Row ? floatRowBytes(features) : 0;
+}
+
+/// Operands: x, y. One tile a row; `result` is not F32.
 void emitQuantizeRows(KernelBuilder &k, int64_t features, RowFormat result);
 
 /// Operands: a, b, y. One tile a row.

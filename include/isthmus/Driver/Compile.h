@@ -14,8 +14,9 @@
 namespace isthmus {
 
 struct CompileOptions {
-  std::string weights = "int4"; ///< f32, f16, bf16, int8, int4
-  std::string prune;            ///< "", "2:4" or "unstructured"
+  /// f32, f16, bf16, int8, int8-row (a scale a row, not a group) or int4
+  std::string weights = "int4";
+  std::string prune; ///< "", "2:4" or "unstructured"
   double sparsity = 0.5;
   /// f32, f16, bf16 or int8; "": bf16, or what f32 and f16 weights are
   std::string kv;

@@ -19,6 +19,9 @@ namespace isthmus {
 struct KernelSchedule {
   int64_t panels = 1;           ///< panels that one row takes at once
   int64_t dotRows = 1;          ///< rows that int8 products take at once
+  int64_t wholeRows = 1;        ///< rows that int8 products with one scale a
+                                ///< row take at once
+  int64_t wholePanels = 1;      ///< panels that such rows take at once
   int64_t floatRows = 1;        ///< rows that products of floats take at once
   int64_t floatPanels = 1;      ///< panels that such rows take at once
   int64_t attentionQueries = 1; ///< queries that share loads of the cache
@@ -26,7 +29,7 @@ struct KernelSchedule {
   int64_t unrollGroups = 0;
   /// Bytes of activations that the tiles of a product share; the same for all
   /// targets of a bundle.
-  int64_t tileBytes = 320 << 10;
+  int64_t tileBytes = 448 << 10;
   /// With one row the same place of the panels that come next is prefetched;
   /// where that is further than `prefetchFarthest` bytes, what lies
   /// `prefetchNear` bytes ahead.

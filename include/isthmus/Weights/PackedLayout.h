@@ -8,7 +8,8 @@
 //   int8       panel: [inputs / 64] blocks of
 //              { int8 [16][16][4], f16 scale [16] }
 //              byte [c][o][i] is input 4c + i of output o; blocks of 32 inputs
-//              where 64 does not divide them (int8GroupOf)
+//              where 64 does not divide them (int8GroupOf); or one block of
+//              all inputs (int8Rows)
 //   int4       panel: { f32 rowScale [16], f32 rowOffset [16] }, then
 //              [inputs / 32] blocks of
 //              { uint8 [4][16][4], uint8 scale [16], int8 offset [16] }
@@ -27,7 +28,8 @@ namespace isthmus {
 
 enum class PackedFormat : uint8_t { F32, F16, BF16, Int8, Int4 };
 
-/// The most int8 values, weights or activations, that share a scale.
+/// The most int8 values, weights or activations, that share a scale, unless a
+/// whole row does.
 inline constexpr int64_t kInt8Group = 64;
 /// How many neighbours share a scale in a row of `width` int8 values; the width
 /// is a multiple of 32.
@@ -42,11 +44,15 @@ struct PackedLayout {
   PackedFormat format;
   int64_t outputs;
   int64_t inputs; ///< 0 for a vector
+  /// Of int8: an output has one scale, not one for each group of inputs.
+  bool int8Rows = false;
 
   int64_t panels() const { return (outputs + kPanel - 1) / kPanel; }
   /// Inputs of one block of an integer format, which share a scale.
   int64_t group() const {
-    return format == PackedFormat::Int4 ? kInt4Group : int8GroupOf(inputs);
+    if (format == PackedFormat::Int4)
+      return kInt4Group;
+    return int8Rows ? inputs : int8GroupOf(inputs);
   }
   int64_t groups() const { return inputs / group(); }
   /// Bytes of such a block, and of its values alone.

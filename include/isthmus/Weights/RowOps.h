@@ -36,13 +36,9 @@ void pruneUnstructured(std::span<float> row, double sparsity);
 uint16_t toBF16(float value);
 float roundToBF16(float value);
 
-/// One group of at most kInt8Group values as integers and an f16 scale: value =
-/// scale * q.
-struct Int8Group {
-  int8_t q[kInt8Group];
-  _Float16 scale;
-};
-Int8Group quantizeInt8(std::span<const float> values);
+/// Writes values that share a scale as integers to `q` and returns the scale:
+/// value = scale * q.
+_Float16 quantizeInt8(std::span<const float> values, int8_t *q);
 
 /// A row in int4: value = rowScale * scale * q + rowOffset * offset, with scale
 /// and offset for each group of 32 and q in 0..15.

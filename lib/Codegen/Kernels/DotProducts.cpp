@@ -294,6 +294,22 @@ Values dotPortable(KernelBuilder &k, const Part &part, const Values &rows,
 }
 } // namespace
 
+int64_t isthmus::inputsOfDot(const KernelBuilder &k) {
+  switch (k.target.dot) {
+  case DotProduct::Avx2Madd:
+  case DotProduct::AvxVnni:
+  case DotProduct::Avx512Vnni:
+  case DotProduct::Portable:
+    return 4;
+  case DotProduct::NeonDot:
+  case DotProduct::NeonMatrix:
+    return 16; // a register of a row
+  case DotProduct::Amx:
+    return 64; // a tile
+  }
+  llvm_unreachable("unknown dot product");
+}
+
 Values isthmus::emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
                              int64_t inputs, Value block, const Values &rows,
                              Values sums) {

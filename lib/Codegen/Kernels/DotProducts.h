@@ -23,6 +23,10 @@ KernelBuilder::Values emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
                                    const KernelBuilder::Values &rows,
                                    KernelBuilder::Values sums);
 
+/// The fewest inputs that the target's emitGroupDot takes well at a time, of
+/// int8.
+int64_t inputsOfDot(const KernelBuilder &k);
+
 /// The same of int8 values that may be -128 too, in weights and rows.
 KernelBuilder::Values emitByteDot(KernelBuilder &k, const PackedLayout &weight,
                                   int64_t inputs, mlir::Value block,

@@ -9,30 +9,41 @@ using namespace mlir;
 using namespace isthmus;
 
 Product::Product(KernelBuilder &k, const PackedLayout &weight)
-    : k(k), layout(weight), format(rowFormatFor(weight.format)) {}
+    : k(k), layout(weight), format(rowFormatFor(weight)) {}
 
 int64_t Product::rowBytes() const {
   return isthmus::rowBytes(format, layout.inputs);
 }
 
 int64_t Product::rowsAtOnce() const {
-  return format == RowFormat::Int8 ? k.target.schedule.dotRows
-                                   : k.target.schedule.floatRows;
+  const KernelSchedule &schedule = k.target.schedule;
+  return format == RowFormat::Int8      ? schedule.dotRows
+         : format == RowFormat::Int8Row ? schedule.wholeRows
+                                        : schedule.floatRows;
 }
 
 int64_t Product::panelsAtOnce() const {
-  return format == RowFormat::Int8 ? 1 : k.target.schedule.floatPanels;
+  const KernelSchedule &schedule = k.target.schedule;
+  return format == RowFormat::Int8      ? 1
+         : format == RowFormat::Int8Row ? schedule.wholePanels
+                                        : schedule.floatPanels;
 }
 
 void Product::forEachChunk(int64_t outputTiles,
                            const std::function<void(const Chunk &)> &body) {
-  Value tiles = k.cst(outputTiles),
-        most = k.cst(productRowsPerTile(layout, k.target));
+  const int64_t rowsPerTile = productRowsPerTile(layout, k.target);
+  Value rows = k.rowCount();
+  Value runs = k.div(k.add(rows, rowsPerTile - 1), rowsPerTile);
+  Value most = k.div(k.add(rows, k.sub(runs, k.cst(1))), runs);
+  most =
+      k.mul(k.div(k.add(most, kProductRowsMultiple - 1), kProductRowsMultiple),
+            kProductRowsMultiple);
+  Value tiles = k.cst(outputTiles);
   Value last = k.div(k.add(k.end, outputTiles - 1), outputTiles);
   k.loop(k.div(k.begin, outputTiles), last, 1, [&](Value chunk) {
     Value base = k.mul(chunk, outputTiles), row = k.mul(chunk, most);
     body({k.sub(k.max(k.begin, base), base), k.min(k.sub(k.end, base), tiles),
-          row, k.min(k.add(row, most), k.rowCount())});
+          row, k.min(k.add(row, most), rows)});
   });
 }
 
@@ -51,7 +62,8 @@ Product::Values Product::sums(const Values &panels, const Values &rows,
                               int64_t ahead) {
   switch (layout.format) {
   case PackedFormat::Int8:
-    return sumInt8(panels, rows, ahead);
+    return layout.int8Rows ? sumInt8Rows(panels, rows, ahead)
+                           : sumInt8(panels, rows, ahead);
   case PackedFormat::Int4:
     return sumInt4(panels, rows, ahead);
   default:
@@ -181,6 +193,55 @@ Product::Values Product::sumInt8(const Values &w, const Values &xs,
   };
   return k.loop(k.cst(0), k.cst(qrows.groups()), 1,
                 Values(w.size() * xs.size(), k.zeros(kLanes)), addGroup);
+}
+
+/// The whole sum is exact, and scaled once.
+Product::Values Product::sumInt8Rows(const Values &w, const Values &xs,
+                                     int64_t ahead) {
+  const QRowsLayout qrows{layout.inputs, /*whole=*/true};
+  const int64_t step = int8GroupOf(layout.inputs);
+  // Panels take turns, so that all use what was loaded of a row.
+  const int64_t unit = std::min(inputsOfDot(k), step);
+  Values inits;
+  for (size_t p = 0; p < w.size(); ++p)
+    for (Value row : xs)
+      inits.push_back(emitDotStart(k, layout, xs.size(), [&] {
+        return k.load(k.i32(), row, qrows.correctionOffset());
+      }));
+  Values sums = k.loop(
+      k.cst(0), k.cst(layout.inputs), step, inits,
+      [&](Value input, ValueRange state) {
+        Values acc(state), blocks, values;
+        for (Value panel : w) {
+          blocks.push_back(k.ptr(panel, k.mul(input, PackedLayout::kPanel)));
+          prefetchAhead(blocks.back(), PackedLayout::kPanel * step, ahead,
+                        xs.size());
+        }
+        for (Value row : xs)
+          values.push_back(k.ptr(row, input));
+        for (int64_t from = 0; from < step; from += unit) {
+          Values own;
+          for (Value row : values)
+            own.push_back(k.ptr(row, from));
+          for (size_t p = 0; p < w.size(); ++p) {
+            auto first = acc.begin() + ptrdiff_t(p * xs.size());
+            Values added = emitGroupDot(
+                k, layout, unit, k.ptr(blocks[p], PackedLayout::kPanel * from),
+                own, Values(first, first + ptrdiff_t(xs.size())));
+            std::copy(added.begin(), added.end(), first);
+          }
+        }
+        return acc;
+      });
+  for (size_t p = 0; p < w.size(); ++p) {
+    Value factor = loadFactors(w[p], w[p]).scale;
+    for (size_t r = 0; r < xs.size(); ++r) {
+      Value &sum = sums[p * xs.size() + r];
+      sum = k.fmul(k.fmul(toFloat(sum), factor),
+                   splatEntry(xs[r], k.cst(0), qrows.scaleOffset()));
+    }
+  }
+  return sums;
 }
 
 /// A group of a row meets one or two blocks of the weight, each with a scale

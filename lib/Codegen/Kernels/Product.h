@@ -52,6 +52,7 @@ private:
 
   Values sumFloats(const Values &panels, const Values &rows, int64_t ahead);
   Values sumInt8(const Values &panels, const Values &rows, int64_t ahead);
+  Values sumInt8Rows(const Values &panels, const Values &rows, int64_t ahead);
   Values sumInt4(const Values &panels, const Values &rows, int64_t ahead);
   bool unrolls(size_t rows) const;
   /// `state` after `body(part, state)` for the parts of a group.

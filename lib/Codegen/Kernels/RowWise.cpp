@@ -42,6 +42,16 @@ Scaling isthmus::scalingFor(KernelBuilder &k, Value largest, double most) {
   return {k.fmul(largest, k.fcst(k.f32(), 1.0 / most)), factor};
 }
 
+/// The entries of a group beside its values.
+static void storeGroupEntries(KernelBuilder &k, Value row, Value group,
+                              const QRowsLayout &layout, Value scale,
+                              Value sum) {
+  Value entry = k.ptr(row, k.mul(group, 4));
+  k.store(scale, entry, layout.scaleOffset());
+  k.store(arith::MulIOp::create(k.b, k.loc, sum, k.cst(k.i32(), -128)), entry,
+          layout.correctionOffset());
+}
+
 void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
                                   const QRowsLayout &layout,
                                   const KernelBuilder::Values &values) {
@@ -58,7 +68,6 @@ void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
     k.store(arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i8()), q), at,
             int64_t(i) * kLanes);
   }
-  Value entry = k.ptr(row, k.mul(group, 4));
   Value sumEntry = k.ptr(row, k.mul(group, 4 * int64_t(sums.size()))), total;
   for (auto [i, lanes] : llvm::enumerate(sums)) {
     Value sum = vector::ReductionOp::create(k.b, k.loc,
@@ -68,9 +77,38 @@ void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
     k.store(k.fmul(scale, arith::SIToFPOp::create(k.b, k.loc, k.f32(), sum)),
             sumEntry, layout.scaledSumOffset() + 4 * int64_t(i));
   }
-  k.store(scale, entry, layout.scaleOffset());
-  k.store(arith::MulIOp::create(k.b, k.loc, total, k.cst(k.i32(), -128)), entry,
-          layout.correctionOffset());
+  storeGroupEntries(k, row, group, layout, scale, total);
+}
+
+/// Quantises a row that has one scale: its values wait in scratch until the
+/// largest is known.
+static void storeQuantizedRow(KernelBuilder &k, Value row, int64_t features,
+                              const std::function<Value(Value)> &compute) {
+  const QRowsLayout layout{features, /*whole=*/true};
+  VectorType lanes = k.vec(kLanes, k.f32()), ints = k.vec(kLanes, k.i32());
+  Value magnitudes =
+      k.loop(k.cst(0), k.cst(features * 4), kLanes * 4, {k.zeros(kLanes)},
+             [&](Value offset, ValueRange sofar) -> KernelBuilder::Values {
+               Value v = compute(offset);
+               k.store(v, k.ptr(k.scratch, offset));
+               return {k.fmax(sofar[0],
+                              math::AbsFOp::create(k.b, k.loc, v).getResult())};
+             })[0];
+  auto [scale, factor] = scalingFor(k, k.reduceMax(magnitudes), 127.0);
+  Value factors = k.splat(factor, kLanes);
+  Value sums = k.loop(
+      k.cst(0), k.cst(features), kLanes, {k.cst(ints, 0)},
+      [&](Value i, ValueRange sofar) -> KernelBuilder::Values {
+        Value v = k.load(lanes, k.ptr(k.scratch, k.mul(i, 4)));
+        Value q = k.roundedBits(k.fmul(v, factors));
+        k.store(arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i8()), q),
+                k.ptr(row, i));
+        return {k.add(sofar[0], q)};
+      })[0];
+  Value sum =
+      vector::ReductionOp::create(k.b, k.loc, vector::CombiningKind::ADD, sums);
+  sum = k.add(sum, k.cst(k.i32(), KernelBuilder::roundedBias(features)));
+  storeGroupEntries(k, row, k.cst(0), layout, scale, sum);
 }
 
 /// Writes a row of results. `compute(offset)` gives 16 values at byte `offset`
@@ -79,6 +117,10 @@ static void writeRow(KernelBuilder &k, Value y, Value row, int64_t features,
                      RowFormat format,
                      const std::function<Value(Value)> &compute) {
   Value out = rowPtr(k, y, row, rowBytes(format, features));
+  if (format == RowFormat::Int8Row) {
+    storeQuantizedRow(k, out, features, compute);
+    return;
+  }
   if (format != RowFormat::Int8) {
     k.loop(k.cst(0), k.cst(features * 4), kLanes * 4, [&](Value offset) {
       if (format == RowFormat::BF16)

@@ -47,6 +47,24 @@ fm.block @gated(%x: !fm.qrows<32, group = 32>, %g: !fm.weight<[64, 32], int4, gr
   fm.return %4 : tensor<?x32xf32>
 }
 
+// Rows with one scale are quantised when they are whole: after a gated unit, which writes them in
+// pieces, but by a norm.
+// CHECK-LABEL: fm.block @whole_rows
+// CHECK: %[[N:.*]] = fm.rms_norm {{.*}} -> !fm.qrows<128, group = 128>
+// CHECK: %[[H:.*]] = fm.gated_linear %[[N]], {{.*}} -> tensor<?x128xf32>
+// CHECK: %[[Q:.*]] = fm.quantize_rows %[[H]]
+// CHECK: fm.linear %[[Q]]
+fm.block @whole_rows(%x: tensor<?x128xf32>, %n: !fm.weight<[128], f32>, %w: !fm.weight<[128, 128], int8, group = 128>) -> tensor<?x128xf32> {
+  %0 = fm.rms_norm %x, %n {epsilon = 1.0e-5 : f64} : tensor<?x128xf32>, !fm.weight<[128], f32> -> tensor<?x128xf32>
+  %1 = fm.quantize_rows %0 : tensor<?x128xf32> -> !fm.qrows<128, group = 128>
+  %2 = fm.linear %1, %w : !fm.qrows<128, group = 128>, !fm.weight<[128, 128], int8, group = 128> -> tensor<?x128xf32>
+  %3 = fm.linear %1, %w : !fm.qrows<128, group = 128>, !fm.weight<[128, 128], int8, group = 128> -> tensor<?x128xf32>
+  %4 = fm.glu %2, %3 : tensor<?x128xf32> -> tensor<?x128xf32>
+  %5 = fm.quantize_rows %4 : tensor<?x128xf32> -> !fm.qrows<128, group = 128>
+  %6 = fm.linear %5, %w : !fm.qrows<128, group = 128>, !fm.weight<[128, 128], int8, group = 128> -> tensor<?x128xf32>
+  fm.return %6 : tensor<?x128xf32>
+}
+
 // Products of different rows are no gated unit, nor is one that is used elsewhere.
 // CHECK-LABEL: fm.block @not_gated
 // CHECK-COUNT-2: fm.glu

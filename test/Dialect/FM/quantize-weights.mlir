@@ -2,6 +2,8 @@
 // RUN: sed 's/\b32\b/64/g; s/x32x/x64x/g' %S/../../Inputs/two-layers.mlir | isthmus-opt --fm-quantize-weights=format=int4 | FileCheck %s --check-prefix=WIDE
 // RUN: isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=f16 | FileCheck %s --check-prefix=F16
 // RUN: isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=bf16 --canonicalize | FileCheck %s --check-prefix=BF16
+// RUN: sed 's/\b32\b/128/g; s/x32x/x128x/g' %S/../../Inputs/two-layers.mlir | isthmus-opt --fm-quantize-weights="format=int8 scales=row" | FileCheck %s --check-prefix=ROW
+// RUN: not isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights="format=int8 scales=column" 2>&1 | FileCheck %s --check-prefix=SCALES
 // RUN: not isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=int3 2>&1 | FileCheck %s --check-prefix=ERROR
 
 // The table is embedding and head: it stays in int8.
@@ -25,6 +27,11 @@
 // WIDE: fm.param @table : !fm.weight<[64, 64], int8, group = 64>
 // WIDE: fm.param @w0 : !fm.weight<[64, 64], int4, group = 32>
 // WIDE: fm.quantize_rows {{.*}} -> !fm.qrows<64, group = 64>
+
+// A scale for each output, and one for each row that it multiplies.
+// ROW: fm.param @table : !fm.weight<[64, 128], int8, group = 128>
+// ROW: fm.quantize_rows {{.*}} -> !fm.qrows<128, group = 128>
+// SCALES: scales must be group or row, got 'column'
 
 // F16: fm.param @table : !fm.weight<[64, 32], f16>
 // F16-NOT: fm.quantize_rows

@@ -95,8 +95,7 @@ private:
       auto param = symbols.lookup<fm::ParamOp>(ref.getValue());
       fm::WeightType type = param.getWeightType();
       bool matrix = type.getShape().size() == 2;
-      PackedLayout layout{static_cast<PackedFormat>(type.getFormat()),
-                          type.getShape()[0], matrix ? type.getShape()[1] : 0};
+      const PackedLayout layout = type.getPackedLayout();
       auto [it, isNew] = ids.try_emplace(param.getSymName(), ids.size());
       if (isNew)
         problem.weightSizes.push_back(layout.bytes());

@@ -47,6 +47,22 @@ LogicalResult WeightType::verify(function_ref<InFlightDiagnostic()> emitError,
   return success();
 }
 
+isthmus::PackedLayout WeightType::getPackedLayout() const {
+  const int64_t inputs = getShape().size() == 2 ? getShape()[1] : 0;
+  // The two enumerations list the formats in the same order.
+  PackedLayout layout{static_cast<PackedFormat>(getFormat()), getShape()[0],
+                      inputs};
+  layout.int8Rows = getFormat() == WeightFormat::Int8 && getGroup() == inputs &&
+                    inputs != int8GroupOf(inputs);
+  return layout;
+}
+
+bool isthmus::fm::hasOneScale(Type activation) {
+  auto rows = dyn_cast<QRowsType>(activation);
+  return rows && rows.getGroup() == rows.getFeatures() &&
+         rows.getGroup() != int8GroupOf(rows.getFeatures());
+}
+
 int64_t isthmus::fm::getFeatures(Type activation) {
   if (auto rows = dyn_cast<QRowsType>(activation))
     return rows.getFeatures();

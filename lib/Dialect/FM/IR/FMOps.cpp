@@ -415,8 +415,11 @@ struct FoldResidual : OpRewritePattern<AddOp> {
   }
 };
 
-/// True for operators that can write rounded rows.
-bool canRound(Operation *producer) {
+/// True for operators that can write rounded rows of the type.
+bool canRound(Operation *producer, Type result) {
+  // A gated product writes a row piece by piece.
+  if (isa_and_nonnull<GatedLinearOp>(producer) && hasOneScale(result))
+    return false;
   // The heads of a norm may be smaller than a group.
   if (auto norm = dyn_cast_or_null<RMSNormOp>(producer))
     return norm.getHeads() == 1;
@@ -430,7 +433,7 @@ struct FoldQuantizeRows : OpRewritePattern<QuantizeRowsOp> {
   LogicalResult matchAndRewrite(QuantizeRowsOp op,
                                 PatternRewriter &rewriter) const override {
     Operation *producer = op.getX().getDefiningOp();
-    if (!canRound(producer) || !producer->hasOneUse())
+    if (!canRound(producer, op.getType()) || !producer->hasOneUse())
       return rewriter.notifyMatchFailure(op, "producer cannot round its rows");
     rewriter.setInsertionPoint(op);
     Operation *fused = rewriter.clone(*producer);
@@ -458,9 +461,16 @@ struct FuseGatedLinear : OpRewritePattern<GluOp> {
     const int64_t outputs = gate.getWeight().getType().getShape()[0];
     if (outputs % isthmus::int8GroupOf(outputs) != 0)
       return rewriter.notifyMatchFailure(op, "outputs are not whole groups");
-    rewriter.replaceOpWithNewOp<GatedLinearOp>(op, op.getType(), gate.getX(),
-                                               gate.getWeight(), up.getWeight(),
-                                               op.getFunction());
+    // (A row with one scale is quantised when it is whole.)
+    const bool whole = hasOneScale(op.getType());
+    Value gated = GatedLinearOp::create(
+        rewriter, op.getLoc(),
+        whole ? gate.getResult().getType() : op.getResult().getType(),
+        gate.getX(), gate.getWeight(), up.getWeight(), op.getFunction());
+    if (whole)
+      gated =
+          QuantizeRowsOp::create(rewriter, op.getLoc(), op.getType(), gated);
+    rewriter.replaceOp(op, gated);
     return success();
   }
 };

@@ -95,14 +95,17 @@ private:
       for (float &value : row)
         value = weights::roundToBF16(value);
       return;
-    case WeightFormat::Int8:
-      for (size_t g = 0; g < row.size(); g += size_t(type.getGroup())) {
-        weights::Int8Group group =
-            weights::quantizeInt8(row.subspan(g, size_t(type.getGroup())));
-        for (int64_t i = 0; i < type.getGroup(); ++i)
-          row[g + size_t(i)] = float(group.scale) * float(group.q[i]);
+    case WeightFormat::Int8: {
+      const auto size = size_t(type.getGroup());
+      std::vector<int8_t> q(size);
+      for (size_t g = 0; g < row.size(); g += size) {
+        const auto scale =
+            float(weights::quantizeInt8(row.subspan(g, size), q.data()));
+        for (size_t i = 0; i < size; ++i)
+          row[g + i] = scale * float(q[i]);
       }
       return;
+    }
     case WeightFormat::Int4: {
       weights::Int4Row quantized = weights::quantizeInt4(row, onGrid);
       for (size_t i = 0; i < row.size(); ++i)

@@ -28,6 +28,12 @@ struct QuantizeWeights
           << format << "'";
       return signalPassFailure();
     }
+    if (scales != "group" && scales != "row") {
+      getOperation().emitError("fm-quantize-weights: scales must be group or "
+                               "row, got '")
+          << scales << "'";
+      return signalPassFailure();
+    }
     chooseFormats(*chosen);
     if (failed(retypeParams()))
       return signalPassFailure();
@@ -40,6 +46,14 @@ private:
   /// argument bound to one.
   llvm::MapVector<StringAttr, WeightType> paramTypes;
   llvm::DenseMap<Value, WeightType> argumentTypes;
+
+  /// Inputs that share a scale. A whole row's sum of products must stay in
+  /// int32.
+  int64_t int8Group(int64_t inputs) const {
+    constexpr int64_t kMostInputs = int64_t(1) << 17;
+    return scales == "row" && inputs <= kMostInputs ? inputs
+                                                    : int8GroupOf(inputs);
+  }
 
   static bool isMatrixOperand(OpOperand &use) {
     return isProductWeight(use) || isa<EmbeddingOp>(use.getOwner());
@@ -74,10 +88,11 @@ private:
           int64_t group = !grouped ? 0
                           : wanted == WeightFormat::Int4
                               ? PackedLayout::kInt4Group
-                              : int8GroupOf(inputs);
+                              : int8Group(inputs);
           int64_t together =
               wanted == WeightFormat::BF16 ? 2 : std::max<int64_t>(group, 1);
-          if (inputs % together != 0) {
+          if (inputs % together != 0 ||
+              (grouped && inputs % PackedLayout::kInt4Group != 0)) {
             wanted = WeightFormat::F16;
             group = 0;
           }
@@ -144,7 +159,10 @@ private:
   Type roundedType(WeightType weight) {
     int64_t inputs = weight.getShape()[1];
     if (weight.isQuantized())
-      return QRowsType::get(&getContext(), inputs, int8GroupOf(inputs));
+      return QRowsType::get(&getContext(), inputs,
+                            weight.getFormat() == WeightFormat::Int8
+                                ? weight.getGroup()
+                                : int8GroupOf(inputs));
     if (weight.getFormat() == WeightFormat::BF16)
       return RankedTensorType::get({ShapedType::kDynamic, inputs},
                                    BFloat16Type::get(&getContext()));

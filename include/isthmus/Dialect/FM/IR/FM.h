@@ -1,6 +1,8 @@
 //===- FM.h - the foundation-model dialect ----------------------*- C++ -*-===//
 #pragma once
 
+#include "isthmus/Weights/PackedLayout.h"
+
 #include "mlir/Bytecode/BytecodeOpInterface.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/BuiltinTypes.h"
@@ -29,6 +31,10 @@ bool choosesRows(mlir::Operation &op);
 
 /// True if a cache can keep keys and values in `format`.
 bool isKVFormat(WeightFormat format);
+
+/// True for rows of int8 that have one scale, not one for each of several
+/// groups.
+bool hasOneScale(mlir::Type activation);
 
 /// Returns the number of features of rows of activations, floats or quantised.
 int64_t getFeatures(mlir::Type activation);

@@ -56,7 +56,8 @@ def FM_WeightType : FM_Type<"Weight", "weight"> {
   let description = [{
     `format` is f32, f16, bf16, int8 or int4. The integer formats are quantised in groups
     of `group` consecutive inputs. int8: `value = scale * q` with an f16 scale a
-    group and q in [-127, 127] (8.25 bits a weight in groups of 64). int4: `value = rowScale * scale *
+    group and q in [-127, 127] (8.25 bits a weight in groups of 64); the group may be
+    the whole row. int4: `value = rowScale * scale *
     q + rowOffset * offset` with q in [0, 15], 8-bit scale and offset a group and two
     f32 factors an output (4.5 bits a weight).
 
@@ -74,6 +75,8 @@ def FM_WeightType : FM_Type<"Weight", "weight"> {
     bool isQuantized() const {
       return getFormat() == WeightFormat::Int8 || getFormat() == WeightFormat::Int4;
     }
+    /// How it lies in a bundle.
+    PackedLayout getPackedLayout() const;
   }];
 }
 
