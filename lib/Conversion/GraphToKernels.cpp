@@ -33,6 +33,23 @@ static TensorSpec operandOf(Value value) {
   return spec;
 }
 
+/// The operators in the body of a graph::kFusedOp.
+static void addSteps(Block &body, NodeSpec &spec) {
+  llvm::DenseMap<Value, int64_t> numbers;
+  for (BlockArgument argument : body.getArguments())
+    numbers[argument] = argument.getArgNumber();
+  for (graph::NodeOp node : body.getOps<graph::NodeOp>()) {
+    NodeSpec::Step step{specOf(node), {}};
+    for (size_t i = 0; i < step.spec.inputs.size(); ++i) {
+      auto found = numbers.find(node.getInputs()[i]);
+      step.values.push_back(found == numbers.end() ? -1 : found->second);
+    }
+    numbers[node.getResult(0)] =
+        int64_t(spec.inputs.size() + spec.steps.size());
+    spec.steps.push_back(std::move(step));
+  }
+}
+
 NodeSpec isthmus::specOf(graph::NodeOp node) {
   NodeSpec spec;
   spec.op = node.getOp().str();
@@ -48,6 +65,8 @@ NodeSpec isthmus::specOf(graph::NodeOp node) {
   while (!spec.outputs.empty() && !spec.outputs.back().present() &&
          isa<NoneType>(node.getOutputs()[spec.outputs.size() - 1].getType()))
     spec.outputs.pop_back();
+  if (spec.op == graph::kFusedOp)
+    addSteps(node.getBodies().front().front(), spec);
   return spec;
 }
 
@@ -60,7 +79,7 @@ static bool allRanked(graph::NodeOp node) {
 /// What an operand's type is, for the host: sequences and texts are its
 /// business.
 static bool isForHost(graph::NodeOp node) {
-  if (!node.getBodies().empty())
+  if (!node.getBodies().empty() && node.getOp() != graph::kFusedOp)
     return true;
   auto special = [](Type type) {
     auto tensor = dyn_cast<TensorType>(type);
@@ -79,6 +98,10 @@ static bool runsOnHost(graph::NodeOp node) {
 
 static bool isEmitted(graph::NodeOp node) {
   return allRanked(node) && canEmit(specOf(node));
+}
+
+bool isthmus::isElementwise(graph::NodeOp node) {
+  return node.getBodies().empty() && allRanked(node) && canFuse(specOf(node));
 }
 
 bool isthmus::isPacking(graph::NodeOp node) {
@@ -244,9 +267,8 @@ private:
       constants.insert_range(node.getOutputs());
   }
 
-  std::pair<std::string, std::string> kernelsFor(const NodeSpec &spec) {
-    std::string key;
-    llvm::raw_string_ostream text(key);
+  /// All that decides on the code of a node.
+  static void write(const NodeSpec &spec, llvm::raw_ostream &text) {
     text << spec.op << spec.attributes;
     auto add = [&](const std::vector<TensorSpec> &operands) {
       text << "|";
@@ -263,6 +285,18 @@ private:
     };
     add(spec.inputs);
     add(spec.outputs);
+    for (const NodeSpec::Step &step : spec.steps) {
+      text << "(";
+      llvm::interleave(step.values, text, ",");
+      write(step.spec, text);
+      text << ")";
+    }
+  }
+
+  std::pair<std::string, std::string> kernelsFor(const NodeSpec &spec) {
+    std::string key;
+    llvm::raw_string_ostream text(key);
+    write(spec, text);
     auto [found, fresh] = made.try_emplace(key);
     if (fresh)
       found->second = emitNode(

@@ -1,6 +1,7 @@
 //===- CompileGraph.cpp - from an ONNX file to a bundle -------------------===//
 #include "CompileParts.h"
 #include "isthmus/Conversion/GraphToKernels.h"
+#include "isthmus/Conversion/Passes.h"
 #include "isthmus/Dialect/Graph/Transforms/Passes.h"
 #include "isthmus/Driver/HostGraphs.h"
 #include "isthmus/Import/OnnxImport.h"
@@ -86,6 +87,7 @@ private:
     passes.addPass(graph::createRaiseGelu());
     passes.addPass(graph::createFoldQDQ());
     passes.addPass(graph::createPackProducts());
+    passes.addPass(createFuseElementwise());
     if (failed(passes.run(*module)))
       parts.fail(where, "a pass");
     dump();

@@ -14,6 +14,9 @@ namespace isthmus {
 /// What of a node's operands and attributes decides on its code.
 NodeSpec specOf(graph::NodeOp node);
 
+/// Whether code can be made for the node as a part of a graph::kFusedOp.
+bool isElementwise(graph::NodeOp node);
+
 /// A node that neither code nor the host can run, and why.
 struct UnsupportedNode {
   std::string name, op, reason;

@@ -26,4 +26,27 @@ def ConvertFMToSched : Pass<"convert-fm-to-sched", "::mlir::ModuleOp"> {
                            "::mlir::math::MathDialect"];
 }
 
+def FuseElementwise : Pass<"graph-fuse-elementwise", "::mlir::ModuleOp"> {
+  let summary = "Make one node of neighbours that go element by element";
+  let description = [{
+    A node and those before it that nobody else needs become one, with them as its body:
+    its kernel reads and writes each element once. What stands between them is rounded as
+    if it were stored. Neighbours have equal sizes as far as types say; nodes that hang on constants
+    alone stay as they are, since they run once.
+
+    ```mlir
+    %0 = graph.node "Add"(%x, %y) {} : (tensor<?x64xf32>, tensor<64xf32>) -> tensor<?x64xf32>
+    %1 = graph.node "Relu"(%0) {} : (tensor<?x64xf32>) -> tensor<?x64xf32>
+    // becomes
+    %1 = graph.node "isthmus.Fused"(%x, %y) {} : (tensor<?x64xf32>, tensor<64xf32>) -> tensor<?x64xf32> {
+    ^bb0(%a: tensor<?x64xf32>, %b: tensor<64xf32>):
+      %2 = graph.node "Add"(%a, %b) {} : (tensor<?x64xf32>, tensor<64xf32>) -> tensor<?x64xf32>
+      %3 = graph.node "Relu"(%2) {} : (tensor<?x64xf32>) -> tensor<?x64xf32>
+      graph.return %3 : tensor<?x64xf32>
+    }
+    ```
+  }];
+  let statistics = [Statistic<"numFused", "fused", "nodes made of several">];
+}
+
 #endif

@@ -11,20 +11,28 @@ using namespace isthmus;
 
 namespace {
 using Args = ArrayRef<Scalar>;
-/// One element of the result.
-using Element = Scalar (*)(NodeBuilder &n, Args in);
 
 template <Element element> void compute(NodeBuilder &n) {
-  n.pointwise([&](Args in) { return element(n, in); });
+  n.pointwise([&](Args in) { return element(n, n.spec, in); });
+}
+
+/// The entry of an operator in the table.
+template <Element element>
+constexpr Operator pointwise(std::string_view name,
+                             bool (*supports)(const NodeSpec &) = nullptr) {
+  return {name,        shapeBroadcast, compute<element>,
+          kLightGrain, supports,       element};
 }
 
 /// An operator of one input, f(x).
-template <Scalar (*f)(Scalar)> Scalar unary(NodeBuilder &, Args in) {
+template <Scalar (*f)(Scalar)>
+Scalar unary(NodeBuilder &, const NodeSpec &, Args in) {
   return f(in[0]);
 }
 
 /// Combines all inputs two by two.
-template <Scalar (*f)(Scalar, Scalar)> Scalar fold(NodeBuilder &, Args in) {
+template <Scalar (*f)(Scalar, Scalar)>
+Scalar fold(NodeBuilder &, const NodeSpec &, Args in) {
   Scalar result = in[0];
   for (Scalar next : in.drop_front())
     result = f(result, next);
@@ -59,45 +67,49 @@ Scalar sign(Scalar x) {
   return select(x > zero, one, select(x < zero, negative, x));
 }
 
-Scalar isInf(NodeBuilder &n, Args in) {
+Scalar isInf(NodeBuilder &n, const NodeSpec &spec, Args in) {
   Scalar up = in[0] == INFINITY, down = in[0] == -INFINITY;
-  return (up & n.truth(n.integer("detect_positive", 1))) |
-         (down & n.truth(n.integer("detect_negative", 1)));
+  return (up & n.truth(spec.integer("detect_positive", 1))) |
+         (down & n.truth(spec.integer("detect_negative", 1)));
 }
 
-Scalar modulo(NodeBuilder &n, Args in) {
+Scalar modulo(NodeBuilder &, const NodeSpec &spec, Args in) {
   Scalar a = in[0], b = in[1];
   if (isFloat(a.type)) {
     // Toward zero, as fmod; beyond 2^24 (2^53) times b it loses what a has.
     Scalar rest = a - truncOf(a / b) * b;
     rest = select(abs(b) == INFINITY, a, rest);
-    if (n.integer("fmod", 0))
+    if (spec.integer("fmod", 0))
       return rest;
     return select((rest != 0) & ((rest < 0) ^ (b < 0)), rest + b, rest);
   }
   Scalar rest = a % b;
-  if (n.integer("fmod", 0) || !isSigned(a.type))
+  if (spec.integer("fmod", 0) || !isSigned(a.type))
     return rest;
   // Otherwise the sign is that of the divisor.
   return select((rest != 0) & ((rest < 0) ^ (b < 0)), rest + b, rest);
 }
 
-Scalar power(NodeBuilder &, Args in) { return powerOf(in[0], in[1]); }
+Scalar power(NodeBuilder &, const NodeSpec &, Args in) {
+  return powerOf(in[0], in[1]);
+}
 
-Scalar where(NodeBuilder &, Args in) { return select(in[0], in[1], in[2]); }
+Scalar where(NodeBuilder &, const NodeSpec &, Args in) {
+  return select(in[0], in[1], in[2]);
+}
 
-Scalar mean(NodeBuilder &, Args in) {
+Scalar mean(NodeBuilder &, const NodeSpec &, Args in) {
   Scalar sum = in[0];
   for (Scalar next : in.drop_front())
     sum = sum + next;
   return sum / double(in.size());
 }
 
-Scalar shift(NodeBuilder &n, Args in) {
+Scalar shift(NodeBuilder &n, const NodeSpec &spec, Args in) {
   Scalar a = in[0], b = in[1];
   KernelBuilder &k = n.k;
   const double bits = a.value.getType().getIntOrFloatBitWidth();
-  const bool left = n.text("direction", "LEFT") == "LEFT";
+  const bool left = spec.text("direction", "LEFT") == "LEFT";
   Scalar fits = b < bits;
   if (isSigned(b.type))
     fits = fits & (b >= 0);
@@ -116,65 +128,66 @@ Scalar shift(NodeBuilder &n, Args in) {
   return select(fits, shifted, nothing);
 }
 
-Scalar clip(NodeBuilder &n, Args in) {
+Scalar clip(NodeBuilder &, const NodeSpec &spec, Args in) {
   Scalar x = in[0];
-  if (n.has(1))
+  if (spec.has(1))
     x = max(x, in[1]);
-  if (n.has(2))
+  if (spec.has(2))
     x = min(x, in[2]);
   return x;
 }
 
-Scalar elu(NodeBuilder &n, Args in) {
-  return activationOf("Elu", in[0], n.number("alpha", 1), 0);
+Scalar elu(NodeBuilder &, const NodeSpec &spec, Args in) {
+  return activationOf("Elu", in[0], spec.number("alpha", 1), 0);
 }
-Scalar selu(NodeBuilder &n, Args in) {
-  const double alpha = n.number("alpha", 1.67326319217681884765625),
-               gamma = n.number("gamma", 1.05070102214813232421875);
+Scalar selu(NodeBuilder &, const NodeSpec &spec, Args in) {
+  const double alpha = spec.number("alpha", 1.67326319217681884765625),
+               gamma = spec.number("gamma", 1.05070102214813232421875);
   return activationOf("Elu", in[0], alpha, 0) * gamma;
 }
-Scalar celu(NodeBuilder &n, Args in) {
-  const double alpha = n.number("alpha", 1);
+Scalar celu(NodeBuilder &, const NodeSpec &spec, Args in) {
+  const double alpha = spec.number("alpha", 1);
   return max(in[0], 0) + min((expOf(in[0] / alpha) - 1.0) * alpha, 0);
 }
-Scalar leakyRelu(NodeBuilder &n, Args in) {
-  return activationOf("LeakyRelu", in[0], n.number("alpha", 0.01f), 0);
+Scalar leakyRelu(NodeBuilder &, const NodeSpec &spec, Args in) {
+  return activationOf("LeakyRelu", in[0], spec.number("alpha", 0.01f), 0);
 }
-Scalar thresholdedRelu(NodeBuilder &n, Args in) {
-  return activationOf("ThresholdedRelu", in[0], n.number("alpha", 1), 0);
+Scalar thresholdedRelu(NodeBuilder &, const NodeSpec &spec, Args in) {
+  return activationOf("ThresholdedRelu", in[0], spec.number("alpha", 1), 0);
 }
-Scalar hardSigmoid(NodeBuilder &n, Args in) {
-  return activationOf("HardSigmoid", in[0], n.number("alpha", 0.2f),
-                      n.number("beta", 0.5));
+Scalar hardSigmoid(NodeBuilder &, const NodeSpec &spec, Args in) {
+  return activationOf("HardSigmoid", in[0], spec.number("alpha", 0.2f),
+                      spec.number("beta", 0.5));
 }
-Scalar hardSwish(NodeBuilder &, Args in) {
+Scalar hardSwish(NodeBuilder &, const NodeSpec &, Args in) {
   return in[0] * activationOf("HardSigmoid", in[0], 1.0 / 6, 0.5);
 }
-Scalar relu(NodeBuilder &, Args in) { return max(in[0], 0); }
-Scalar softplus(NodeBuilder &, Args in) {
+Scalar relu(NodeBuilder &, const NodeSpec &, Args in) { return max(in[0], 0); }
+Scalar softplus(NodeBuilder &, const NodeSpec &, Args in) {
   return activationOf("Softplus", in[0], 0, 0);
 }
-Scalar softsign(NodeBuilder &, Args in) {
+Scalar softsign(NodeBuilder &, const NodeSpec &, Args in) {
   return activationOf("Softsign", in[0], 0, 0);
 }
-Scalar mish(NodeBuilder &, Args in) {
+Scalar mish(NodeBuilder &, const NodeSpec &, Args in) {
   return in[0] * tanhOf(activationOf("Softplus", in[0], 0, 0));
 }
-Scalar swish(NodeBuilder &n, Args in) {
-  return in[0] * sigmoidOf(in[0] * n.number("alpha", 1));
+Scalar swish(NodeBuilder &, const NodeSpec &spec, Args in) {
+  return in[0] * sigmoidOf(in[0] * spec.number("alpha", 1));
 }
-Scalar gelu(NodeBuilder &n, Args in) {
+Scalar gelu(NodeBuilder &, const NodeSpec &spec, Args in) {
   Scalar x = in[0];
-  if (n.text("approximate", "none") == "tanh")
+  if (spec.text("approximate", "none") == "tanh")
     return x * 0.5 *
            (tanhOf((x + x * x * x * 0.044715) * 0.79788456080286535588) + 1.0);
   return x * 0.5 * (erfOf(x * M_SQRT1_2) + 1.0);
 }
-Scalar prelu(NodeBuilder &, Args in) {
+Scalar prelu(NodeBuilder &, const NodeSpec &, Args in) {
   return select(in[0] < 0, in[0] * in[1], in[0]);
 }
-Scalar shrink(NodeBuilder &n, Args in) {
-  const double bias = n.number("bias", 0), lambda = n.number("lambd", 0.5);
+Scalar shrink(NodeBuilder &n, const NodeSpec &spec, Args in) {
+  const double bias = spec.number("bias", 0),
+               lambda = spec.number("lambd", 0.5);
   Scalar x = in[0];
   return select(x < -lambda, x + bias,
                 select(x > lambda, x - bias, n.constant(x.type, 0)));
@@ -182,7 +195,8 @@ Scalar shrink(NodeBuilder &n, Args in) {
 
 // Of the hyperbolic functions and their inverses, in f64: near 0 their formulas
 // lose digits.
-template <Scalar (*f)(Scalar)> Scalar wide(NodeBuilder &n, Args in) {
+template <Scalar (*f)(Scalar)>
+Scalar wide(NodeBuilder &n, const NodeSpec &, Args in) {
   return n.convert(f(n.convert(in[0], DataType::F64)), in[0].type);
 }
 Scalar sinh(Scalar x) { return (expOf(x) - expOf(-x)) * 0.5; }
@@ -194,11 +208,12 @@ Scalar asinh(Scalar x) {
 Scalar acosh(Scalar x) { return logOf(x + sqrtOf(x * x - 1.0)); }
 Scalar atanh(Scalar x) { return logOf((x + 1.0) / (1.0 - x)) * 0.5; }
 
-Scalar cast(NodeBuilder &n, Args in) {
-  const DataType to = n.operand(n.out()).type;
+Scalar cast(NodeBuilder &n, const NodeSpec &spec, Args in) {
+  const DataType to = spec.outputs[0].type;
   Scalar x = in[0];
   if (isFloat(to) && rt::bytesOf(to) == 1)
-    return n.encode(n.convert(x, DataType::F32), to, n.integer("saturate", 1));
+    return n.encode(n.convert(x, DataType::F32), to,
+                    spec.integer("saturate", 1));
   switch (to) {
   case DataType::I4:
   case DataType::U4:
@@ -220,8 +235,8 @@ Scalar cast(NodeBuilder &n, Args in) {
   }
 }
 
-Scalar bitCast(NodeBuilder &n, Args in) {
-  const DataType to = n.operand(n.out()).type;
+Scalar bitCast(NodeBuilder &n, const NodeSpec &spec, Args in) {
+  const DataType to = spec.outputs[0].type;
   Scalar x = in[0];
   if (x.type == DataType::Bool || to == DataType::Bool)
     return n.convert(x, to);
@@ -231,10 +246,36 @@ Scalar bitCast(NodeBuilder &n, Args in) {
   return {&n, arith::BitcastOp::create(n.k.b, n.k.loc, type, x.value), to};
 }
 
-Scalar binarize(NodeBuilder &n, Args in) {
+/// Numbers that are computed as they are stored, of one width.
+bool isPlainBitCast(const NodeSpec &spec) {
+  auto plain = [](DataType type) {
+    return NodeBuilder::computeType(type) == type;
+  };
+  const DataType from = spec.inputs[0].type, to = spec.outputs[0].type;
+  return plain(from) && plain(to) && rt::bytesOf(from) == rt::bytesOf(to);
+}
+
+Scalar binarize(NodeBuilder &n, const NodeSpec &spec, Args in) {
   Scalar x = in[0];
-  return select(x > n.number("threshold", 0), n.constant(x.type, 1),
+  return select(x > spec.number("threshold", 0), n.constant(x.type, 1),
                 n.constant(x.type, 0));
+}
+
+/// Several operators, one element after another: what stands between them is
+/// rounded as if it were stored.
+void computeFused(NodeBuilder &n) {
+  n.pointwise([&](Args in) {
+    std::vector<Scalar> values(in.begin(), in.end());
+    for (const NodeSpec::Step &step : n.spec.steps) {
+      std::vector<Scalar> own;
+      for (int64_t value : step.values)
+        own.push_back(value < 0 ? Scalar() : values[size_t(value)]);
+      const DataType type = step.spec.outputs[0].type;
+      Scalar result = findOperator(step.spec.op)->element(n, step.spec, own);
+      values.push_back(isFloat(type) ? n.rounded(result, type) : result);
+    }
+    return values.back();
+  });
 }
 
 /// Y, and a mask that keeps everything: dropping is for training.
@@ -257,84 +298,77 @@ void computeDropout(NodeBuilder &n) {
 
 constexpr Operator kTable[] = {
     {"Dropout", shapeDropout, computeDropout},
-    {"Abs", shapeBroadcast, compute<unary<isthmus::abs>>},
-    {"Neg", shapeBroadcast, compute<unary<negate>>},
-    {"Sign", shapeBroadcast, compute<unary<sign>>},
-    {"Ceil", shapeBroadcast, compute<unary<ceilOf>>},
-    {"Floor", shapeBroadcast, compute<unary<floorOf>>},
-    {"Round", shapeBroadcast, compute<unary<roundOf>>},
-    {"Sqrt", shapeBroadcast, compute<unary<sqrtOf>>},
-    {"Reciprocal", shapeBroadcast, compute<unary<reciprocal>>},
-    {"Exp", shapeBroadcast, compute<unary<expOf>>},
-    {"Log", shapeBroadcast, compute<unary<logOf>>},
-    {"Tanh", shapeBroadcast, compute<unary<tanhOf>>},
-    {"Sigmoid", shapeBroadcast, compute<unary<sigmoidOf>>},
-    {"Erf", shapeBroadcast, compute<unary<erfOf>>, kLightGrain, notF64},
-    {"Sin", shapeBroadcast, compute<unary<sinOf>>},
-    {"Cos", shapeBroadcast, compute<unary<cosOf>>},
-    {"Tan", shapeBroadcast, compute<unary<tanOf>>},
-    {"Asin", shapeBroadcast, compute<unary<asinOf>>},
-    {"Acos", shapeBroadcast, compute<unary<acosOf>>},
-    {"Atan", shapeBroadcast, compute<unary<atanOf>>},
-    {"Sinh", shapeBroadcast, compute<wide<sinh>>},
-    {"Cosh", shapeBroadcast, compute<wide<cosh>>},
-    {"Asinh", shapeBroadcast, compute<wide<asinh>>},
-    {"Acosh", shapeBroadcast, compute<wide<acosh>>},
-    {"Atanh", shapeBroadcast, compute<wide<atanh>>},
-    {"IsNaN", shapeBroadcast, compute<unary<isNaN>>},
-    {"IsInf", shapeBroadcast, compute<isInf>},
-    {"Not", shapeBroadcast, compute<unary<invert>>},
-    {"BitwiseNot", shapeBroadcast, compute<unary<invert>>},
-    {"Relu", shapeBroadcast, compute<relu>},
-    {"Elu", shapeBroadcast, compute<elu>},
-    {"Selu", shapeBroadcast, compute<selu>},
-    {"Celu", shapeBroadcast, compute<celu>},
-    {"LeakyRelu", shapeBroadcast, compute<leakyRelu>},
-    {"ThresholdedRelu", shapeBroadcast, compute<thresholdedRelu>},
-    {"HardSigmoid", shapeBroadcast, compute<hardSigmoid>},
-    {"HardSwish", shapeBroadcast, compute<hardSwish>},
-    {"Softplus", shapeBroadcast, compute<softplus>},
-    {"Softsign", shapeBroadcast, compute<softsign>},
-    {"Mish", shapeBroadcast, compute<mish>},
-    {"Swish", shapeBroadcast, compute<swish>},
-    {"Gelu", shapeBroadcast, compute<gelu>, kLightGrain, notF64},
-    {"Shrink", shapeBroadcast, compute<shrink>},
-    {"Cast", shapeBroadcast, compute<cast>},
-    {"BitCast", shapeBroadcast, compute<bitCast>, kLightGrain,
-     [](const NodeSpec &spec) {
-       // Numbers that are computed as they are stored, of one width.
-       auto plain = [](DataType type) {
-         return NodeBuilder::computeType(type) == type;
-       };
-       const DataType from = spec.inputs[0].type, to = spec.outputs[0].type;
-       return plain(from) && plain(to) && rt::bytesOf(from) == rt::bytesOf(to);
-     }},
-    {"Binarizer", shapeBroadcast, compute<binarize>},
-    {"Add", shapeBroadcast, compute<fold<add>>},
-    {"Sub", shapeBroadcast, compute<fold<subtract>>},
-    {"Mul", shapeBroadcast, compute<fold<multiply>>},
-    {"Div", shapeBroadcast, compute<fold<divide>>},
-    {"Mod", shapeBroadcast, compute<modulo>},
-    {"Pow", shapeBroadcast, compute<power>},
-    {"And", shapeBroadcast, compute<fold<bitAnd>>},
-    {"Or", shapeBroadcast, compute<fold<bitOr>>},
-    {"Xor", shapeBroadcast, compute<fold<bitXor>>},
-    {"BitwiseAnd", shapeBroadcast, compute<fold<bitAnd>>},
-    {"BitwiseOr", shapeBroadcast, compute<fold<bitOr>>},
-    {"BitwiseXor", shapeBroadcast, compute<fold<bitXor>>},
-    {"BitShift", shapeBroadcast, compute<shift>},
-    {"Equal", shapeBroadcast, compute<fold<equal>>},
-    {"Less", shapeBroadcast, compute<fold<less>>},
-    {"LessOrEqual", shapeBroadcast, compute<fold<lessOrEqual>>},
-    {"Greater", shapeBroadcast, compute<fold<greater>>},
-    {"GreaterOrEqual", shapeBroadcast, compute<fold<greaterOrEqual>>},
-    {"PRelu", shapeBroadcast, compute<prelu>},
-    {"Min", shapeBroadcast, compute<fold<isthmus::min>>},
-    {"Max", shapeBroadcast, compute<fold<isthmus::max>>},
-    {"Sum", shapeBroadcast, compute<fold<add>>},
-    {"Mean", shapeBroadcast, compute<mean>},
-    {"Where", shapeBroadcast, compute<where>},
-    {"Clip", shapeBroadcast, compute<clip>},
+    pointwise<unary<isthmus::abs>>("Abs"),
+    pointwise<unary<negate>>("Neg"),
+    pointwise<unary<sign>>("Sign"),
+    pointwise<unary<ceilOf>>("Ceil"),
+    pointwise<unary<floorOf>>("Floor"),
+    pointwise<unary<roundOf>>("Round"),
+    pointwise<unary<sqrtOf>>("Sqrt"),
+    pointwise<unary<reciprocal>>("Reciprocal"),
+    pointwise<unary<expOf>>("Exp"),
+    pointwise<unary<logOf>>("Log"),
+    pointwise<unary<tanhOf>>("Tanh"),
+    pointwise<unary<sigmoidOf>>("Sigmoid"),
+    pointwise<unary<erfOf>>("Erf", notF64),
+    pointwise<unary<sinOf>>("Sin"),
+    pointwise<unary<cosOf>>("Cos"),
+    pointwise<unary<tanOf>>("Tan"),
+    pointwise<unary<asinOf>>("Asin"),
+    pointwise<unary<acosOf>>("Acos"),
+    pointwise<unary<atanOf>>("Atan"),
+    pointwise<wide<sinh>>("Sinh"),
+    pointwise<wide<cosh>>("Cosh"),
+    pointwise<wide<asinh>>("Asinh"),
+    pointwise<wide<acosh>>("Acosh"),
+    pointwise<wide<atanh>>("Atanh"),
+    pointwise<unary<isNaN>>("IsNaN"),
+    pointwise<isInf>("IsInf"),
+    pointwise<unary<invert>>("Not"),
+    pointwise<unary<invert>>("BitwiseNot"),
+    pointwise<relu>("Relu"),
+    pointwise<elu>("Elu"),
+    pointwise<selu>("Selu"),
+    pointwise<celu>("Celu"),
+    pointwise<leakyRelu>("LeakyRelu"),
+    pointwise<thresholdedRelu>("ThresholdedRelu"),
+    pointwise<hardSigmoid>("HardSigmoid"),
+    pointwise<hardSwish>("HardSwish"),
+    pointwise<softplus>("Softplus"),
+    pointwise<softsign>("Softsign"),
+    pointwise<mish>("Mish"),
+    pointwise<swish>("Swish"),
+    pointwise<gelu>("Gelu", notF64),
+    pointwise<shrink>("Shrink"),
+    pointwise<cast>("Cast"),
+    pointwise<bitCast>("BitCast", isPlainBitCast),
+    {"isthmus.Fused", shapeBroadcast, computeFused},
+    pointwise<binarize>("Binarizer"),
+    pointwise<fold<add>>("Add"),
+    pointwise<fold<subtract>>("Sub"),
+    pointwise<fold<multiply>>("Mul"),
+    pointwise<fold<divide>>("Div"),
+    pointwise<modulo>("Mod"),
+    pointwise<power>("Pow"),
+    pointwise<fold<bitAnd>>("And"),
+    pointwise<fold<bitOr>>("Or"),
+    pointwise<fold<bitXor>>("Xor"),
+    pointwise<fold<bitAnd>>("BitwiseAnd"),
+    pointwise<fold<bitOr>>("BitwiseOr"),
+    pointwise<fold<bitXor>>("BitwiseXor"),
+    pointwise<shift>("BitShift"),
+    pointwise<fold<equal>>("Equal"),
+    pointwise<fold<less>>("Less"),
+    pointwise<fold<lessOrEqual>>("LessOrEqual"),
+    pointwise<fold<greater>>("Greater"),
+    pointwise<fold<greaterOrEqual>>("GreaterOrEqual"),
+    pointwise<prelu>("PRelu"),
+    pointwise<fold<isthmus::min>>("Min"),
+    pointwise<fold<isthmus::max>>("Max"),
+    pointwise<fold<add>>("Sum"),
+    pointwise<mean>("Mean"),
+    pointwise<where>("Where"),
+    pointwise<clip>("Clip"),
 };
 } // namespace
 

@@ -121,18 +121,18 @@ bool NodeBuilder::hasAttribute(StringRef name) const {
   return bool(spec.attributes.get(name));
 }
 
-int64_t NodeBuilder::integer(StringRef name, int64_t otherwise) const {
-  auto found = spec.attributes.getAs<IntegerAttr>(name);
+int64_t NodeSpec::integer(StringRef name, int64_t otherwise) const {
+  auto found = attributes.getAs<IntegerAttr>(name);
   return found ? found.getInt() : otherwise;
 }
 
-double NodeBuilder::number(StringRef name, double otherwise) const {
-  auto found = spec.attributes.getAs<FloatAttr>(name);
+double NodeSpec::number(StringRef name, double otherwise) const {
+  auto found = attributes.getAs<FloatAttr>(name);
   return found ? found.getValueAsDouble() : otherwise;
 }
 
-std::string NodeBuilder::text(StringRef name, StringRef otherwise) const {
-  auto found = spec.attributes.getAs<StringAttr>(name);
+std::string NodeSpec::text(StringRef name, StringRef otherwise) const {
+  auto found = attributes.getAs<StringAttr>(name);
   return found ? found.getValue().str() : otherwise.str();
 }
 

@@ -107,6 +107,20 @@ bool isthmus::canEmit(const NodeSpec &spec) {
          llvm::all_of(spec.outputs, number);
 }
 
+bool isthmus::canFuse(const NodeSpec &spec) {
+  const Operator *op = findOperator(spec.op);
+  if (!op || !op->element || spec.outputs.size() != 1 || !canEmit(spec))
+    return false;
+  // Numbers of less than eight bits and small floats are coded when they are
+  // stored.
+  auto plain = [](const TensorSpec &operand) {
+    return !operand.present() ||
+           NodeBuilder::computeType(operand.type) == operand.type ||
+           operand.type == DataType::F16 || operand.type == DataType::BF16;
+  };
+  return llvm::all_of(spec.inputs, plain) && llvm::all_of(spec.outputs, plain);
+}
+
 std::pair<std::string, std::string>
 isthmus::emitNode(ModuleOp module, const NodeSpec &spec, StringRef name,
                   const TargetDescription &target) {

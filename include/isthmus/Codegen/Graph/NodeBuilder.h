@@ -32,6 +32,22 @@ struct NodeSpec {
   std::string op;
   mlir::DictionaryAttr attributes;
   std::vector<TensorSpec> inputs, outputs;
+  /// Of several operators in one, which are computed one after another.
+  struct Step;
+  std::vector<Step> steps;
+
+  bool has(size_t input) const {
+    return input < inputs.size() && inputs[input].present();
+  }
+  // Attributes.
+  int64_t integer(llvm::StringRef name, int64_t otherwise) const;
+  double number(llvm::StringRef name, double otherwise) const;
+  std::string text(llvm::StringRef name, llvm::StringRef otherwise) const;
+};
+struct NodeSpec::Step {
+  NodeSpec spec;
+  /// Its inputs: those of the node, then the results of steps before; -1: none.
+  std::vector<int64_t> values;
 };
 
 class NodeBuilder;
@@ -109,9 +125,15 @@ public:
 
   // Attributes.
   bool hasAttribute(llvm::StringRef name) const;
-  int64_t integer(llvm::StringRef name, int64_t otherwise) const;
-  double number(llvm::StringRef name, double otherwise) const;
-  std::string text(llvm::StringRef name, llvm::StringRef otherwise) const;
+  int64_t integer(llvm::StringRef name, int64_t otherwise) const {
+    return spec.integer(name, otherwise);
+  }
+  double number(llvm::StringRef name, double otherwise) const {
+    return spec.number(name, otherwise);
+  }
+  std::string text(llvm::StringRef name, llvm::StringRef otherwise) const {
+    return spec.text(name, otherwise);
+  }
   std::vector<int64_t> integers(llvm::StringRef name) const; ///< or none
   std::vector<double> numbers(llvm::StringRef name) const;   ///< or none
 

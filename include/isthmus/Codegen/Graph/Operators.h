@@ -18,6 +18,10 @@ namespace isthmus {
 /// and where each is a loop of its own.
 inline constexpr int64_t kLightGrain = 4096, kHeavyGrain = 32;
 
+/// One element of the result of a node with `spec`, from those of its inputs.
+using Element = Scalar (*)(NodeBuilder &n, const NodeSpec &spec,
+                           llvm::ArrayRef<Scalar> in);
+
 struct Operator {
   std::string_view name;
   void (*shape)(NodeBuilder &n);
@@ -27,6 +31,8 @@ struct Operator {
   /// False: not for these types or attributes, then a function's body or the
   /// host has to do. Null: for all.
   bool (*supports)(const NodeSpec &spec) = nullptr;
+  /// Of operators that go element by element.
+  Element element = nullptr;
 };
 
 using OperatorTable = std::span<const Operator>;
@@ -49,6 +55,10 @@ OperatorTable visionOperators();
 
 /// The operator with this name, or null.
 const Operator *findOperator(std::string_view name);
+
+/// Whether the node may be a step of one that computes several, element by
+/// element ("isthmus.Fused").
+bool canFuse(const NodeSpec &spec);
 
 /// True if code can be made for the node: the operator is known, and all
 /// operands are tensors of numbers (aliases: of anything) of known rank.

@@ -22,6 +22,9 @@
 
 namespace isthmus::graph {
 
+/// A node whose body has several operators that go element by element.
+inline constexpr llvm::StringLiteral kFusedOp = "isthmus.Fused";
+
 /// The type of a tensor's elements.
 mlir::Type elementType(mlir::MLIRContext *context, rt::DataType type);
 /// The inverse; Undefined if no tensor of a graph has such elements.
