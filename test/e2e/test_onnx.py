@@ -279,3 +279,39 @@ def test_functions(isthmus, tmp_path, kind, digits):
     isthmus("run", tmp_path / "m.isth", *given, "-o", tmp_path / "out")
     for op, expected in wanted.items():
         np.testing.assert_allclose(np.load(tmp_path / f"out/{op}_y.npy"), expected, rtol=digits, atol=0, err_msg=op)
+
+
+# Chains of elements: rows that are broadcast, a value used twice, whole numbers, truth, limits that are missing.
+CHAIN = ["a = Add(x, row)", "b = Sigmoid(a)", "c = Mul(a, b)", "limit = Squeeze(high)", "d = Clip(c, , limit)",
+         "e = Div(d, column)", "f = Greater(e, one)", "g = Where(f, e, c)", "h = HardSigmoid<alpha = 0.3>(g)", "i = Cast<to = 6>(h)",
+         "j = Add(i, number)", "k = Cast<to = TYPE>(j)", "y = Sub(k, g)"]
+
+
+@pytest.mark.parametrize("kind", ["float", "double", "float16", "bfloat16"])
+@pytest.mark.parametrize("sizes", ["3, 5", "N, M"])
+def test_fused_elements(isthmus, tmp_path, kind, sizes):
+    """Neighbours in one kernel give the bits that they give one by one."""
+    number = {"float": 1, "double": 11, "float16": 10, "bfloat16": 16}[kind]
+    rng = np.random.default_rng(0)
+    values = {"x": rng.standard_normal((3, 5)) * 3, "row": rng.standard_normal(5), "one": np.ones(1),
+              "column": np.array([[0.5], [-2], [3]]), "high": np.array([1.5]), "number": np.array([2])}
+    given = []
+    for name, value in values.items():
+        np.save(tmp_path / f"{name}.npy", value.astype(np.int32 if name == "number" else np.float32))
+        given += ["--input", f"{name}_in={tmp_path}/{name}.npy"]
+    inputs = f"float[{sizes}] x_in, float[5] row_in, float[3, 1] column_in, float[1] one_in, float[1] high_in, " \
+        "int32[1] number_in"
+    nodes = " ".join(f"{name} = Cast<to = {6 if name == 'number' else number}>({name}_in)" for name in values)
+    nodes += " " + " ".join(CHAIN).replace("TYPE", str(number)) + " z = Cast<to = 1>(y)"
+    found = {}
+    # What is a result too is no neighbour's alone.
+    for case, others in (("fused", ""), ("alone", "abcdeghk")):
+        outputs = ", ".join(f"float[{sizes}] {name}" for name in ["z", *(f"{name}_out" for name in others)])
+        casts = " ".join(f"{name}_out = Cast<to = 1>({name})" for name in others)
+        text = f'<ir_version: 9, opset_import: ["" : 20]> main ({inputs}) => ({outputs}) {{ {nodes} {casts} }}'
+        (tmp_path / "m.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+        isthmus("compile", tmp_path / "m.onnx", "-o", tmp_path / f"{case}.isth", "--dump-ir", tmp_path / f"{case}.mlir")
+        isthmus("run", tmp_path / f"{case}.isth", *given, "-o", tmp_path / case)
+        found[case] = np.load(tmp_path / case / "z.npy").tobytes()
+    assert "isthmus.Fused" in (tmp_path / "fused.mlir").read_text()
+    assert found["fused"] == found["alone"]

@@ -9,7 +9,7 @@ import onnx.parser
 import pytest
 
 # Fewer and more rows than a block of registers, inputs that fill no group of four, columns that fill no panel.
-SHAPES = [(1, 4, 16), (3, 7, 5), (9, 64, 16), (8, 65, 33), (50, 131, 200)]
+SHAPES = [(1, 4, 16), (3, 7, 5), (9, 64, 16), (8, 65, 33), (50, 131, 200), (13, 100, 136)]
 TYPES = list(itertools.product(["uint8", "int8"], repeat=2))
 
 

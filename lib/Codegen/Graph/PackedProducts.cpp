@@ -28,8 +28,10 @@ constexpr int64_t kQuad = kGraphQuad;
 static_assert(kLanes == kGraphPanel);
 /// What is taken off bytes without sign.
 constexpr int64_t kOffset = 128;
-/// Rows of a tile whose sums are in registers at once, and inputs of a step.
-constexpr int64_t kRowsAtOnce = 8, kStep = 64;
+/// Inputs of a step.
+constexpr int64_t kStep = 64;
+/// Panels that a row takes by itself.
+constexpr int64_t kPanelsOfOne = 4;
 
 constexpr int64_t panelsOf(int64_t columns) {
   return (columns + kLanes - 1) / kLanes;
@@ -202,8 +204,10 @@ public:
              Scalar first = part.column / double(kLanes);
              Scalar panels =
                  (part.columns + double(kLanes - 1)) / double(kLanes);
-             n.loop(n.index(0), panels,
-                    [&](Scalar panel) { multiplyPanel(part, first + panel); });
+             const int64_t most = k.target.schedule.wholeRows;
+             multiply(part, n.index(0), most, first, panels);
+             Scalar done = part.rows / double(most) * double(most);
+             multiply(part, done, 1, first, panels);
            });
   }
 
@@ -259,37 +263,67 @@ private:
     k.store(sum[0], sumAt(to));
   }
 
-  void multiplyPanel(const MatrixTile &part, Scalar panel) {
-    Scalar blocks = part.rows / double(kRowsAtOnce),
-           whole = blocks * double(kRowsAtOnce);
-    n.loop(n.index(0), blocks, [&](Scalar block) {
-      multiplyRows(part, block * double(kRowsAtOnce), kRowsAtOnce, panel);
-    });
-    n.loop(whole, part.rows,
-           [&](Scalar row) { multiplyRows(part, row, 1, panel); });
+  /// The rows from `from` on, `count` at once, as far as there are so many:
+  /// several panels at once, then what is left of them.
+  void multiply(const MatrixTile &part, Scalar from, int64_t count,
+                Scalar first, Scalar panels) {
+    const int64_t most =
+        count == 1 ? kPanelsOfOne : k.target.schedule.wholePanels;
+    Scalar blocks = (part.rows - from) / double(count), done = n.index(0);
+    for (int64_t group : {most, int64_t(1)}) {
+      Scalar groups = (panels - done) / double(group);
+      n.loop(n.index(0), groups, [&](Scalar g) {
+        n.loop(n.index(0), blocks, [&](Scalar block) {
+          multiplyRows(part, from + block * double(count), count,
+                       first + done + g * double(group), group);
+        });
+      });
+      if (group == 1)
+        return;
+      done = done + groups * double(group);
+    }
   }
 
   void multiplyRows(const MatrixTile &part, Scalar row, int64_t count,
-                    Scalar panel) {
+                    Scalar panel, int64_t panels) {
     const int64_t quads = (inputs + kQuad - 1) / kQuad,
                   stored = quads * kQuad; // of the packed matrix
     const int64_t whole = stored / kStep * kStep, rest = stored - whole;
     Value weights = n.address(1, panel * double(stored * kLanes));
-    Values rows, sums, rowSums;
+    Values rows, sums, rowSums, starts;
     for (int64_t r = 0; r < count; ++r) {
       Scalar own = row + double(r);
       rows.push_back(rowAt(own));
       rowSums.push_back(k.load(k.i32(), sumAt(own)));
-      sums.push_back(emitDotStart(k, layout, size_t(count), [&] {
+      starts.push_back(emitDotStart(k, layout, size_t(count), [&] {
         return k.mul(rowSums.back(), k.cst(k.i32(), -kOffset));
       }));
     }
+    for (int64_t p = 0; p < panels; ++p)
+      llvm::append_range(sums, starts);
+    // Panels take turns, so that all use what was loaded of a row.
     auto step = [&](Value at, int64_t inputsOfStep, Values state) {
-      Values moved;
-      for (Value pointer : rows)
-        moved.push_back(k.ptr(pointer, at));
-      return emitByteDot(k, layout, inputsOfStep,
-                         k.ptr(weights, k.mul(at, kLanes)), moved, state);
+      const int64_t unit = panels == 1 || inputsOfStep % inputsOfDot(k)
+                               ? inputsOfStep
+                               : inputsOfDot(k);
+      Value block = k.ptr(weights, k.mul(at, kLanes));
+      // The panels that come next: each is too short a stream for hardware
+      // prefetchers, and few rows leave no time to wait for it.
+      for (int64_t p = panels; p < 2 * panels; ++p)
+        k.prefetch(k.ptr(block, p * stored * kLanes), inputsOfStep * kLanes);
+      for (int64_t done = 0; done < inputsOfStep; done += unit) {
+        Values moved;
+        for (Value pointer : rows)
+          moved.push_back(k.ptr(k.ptr(pointer, at), done));
+        for (int64_t p = 0; p < panels; ++p) {
+          auto own = state.begin() + p * count;
+          Values added = emitByteDot(k, layout, unit,
+                                     k.ptr(block, (p * stored + done) * kLanes),
+                                     moved, Values(own, own + count));
+          std::copy(added.begin(), added.end(), own);
+        }
+      }
+      return state;
     };
     sums = k.loop(k.cst(0), k.cst(whole), kStep, sums,
                   [&](Value i, ValueRange state) {
@@ -297,8 +331,10 @@ private:
                   });
     if (rest)
       sums = step(k.cst(whole), rest, sums);
-    for (int64_t r = 0; r < count; ++r)
-      finish(part, row + double(r), panel, sums[size_t(r)], rowSums[size_t(r)]);
+    for (int64_t p = 0; p < panels; ++p)
+      for (int64_t r = 0; r < count; ++r)
+        finish(part, row + double(r), panel + double(p),
+               sums[size_t(p * count + r)], rowSums[size_t(r)]);
   }
 
   /// (x - zx)(w - zw) = x w - zx w - zw x + zx zw, with 128 taken off zero

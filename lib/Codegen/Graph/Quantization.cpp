@@ -103,7 +103,40 @@ void computeDequantize(NodeBuilder &n) {
   });
 }
 
+/// By one thread: the range is that of all elements.
+void shapeDynamicQuantize(NodeBuilder &n) {
+  sameSizes(n);
+  shapeOf(n, 1, {});
+  shapeOf(n, 2, {});
+  n.setTiles(n.index(1));
+}
+
+void computeDynamicQuantize(NodeBuilder &n) {
+  Scalar zero = n.constant(DataType::F32, 0), count = n.count(0);
+  auto at = [&](Scalar i) { return n.load(0, i); };
+  // Zero is one of the values.
+  Scalar most =
+      n.loop(n.index(0), count, {zero}, [&](Scalar i, State state) -> Scalars {
+        return {max(state[0], at(i))};
+      })[0];
+  Scalar least =
+      n.loop(n.index(0), count, {zero}, [&](Scalar i, State state) -> Scalars {
+        return {min(state[0], at(i))};
+      })[0];
+  constexpr double kSteps = 255;
+  Scalar scale = (most - least) / kSteps;
+  // Of zeros alone any scale would do.
+  Scalar divisor = select(scale > 0, scale, n.constant(DataType::F32, 1));
+  Scalar zeroPoint = roundOf(min(max(-least / divisor, 0), kSteps));
+  n.store(n.out(1), n.index(0), scale);
+  n.store(n.out(2), n.index(0), n.convert(zeroPoint, DataType::U8));
+  n.loop(n.index(0), count, [&](Scalar i) {
+    n.store(n.out(), i, quantized(n, at(i) / divisor, zeroPoint, DataType::U8));
+  });
+}
+
 constexpr Operator kTable[] = {
+    {"DynamicQuantizeLinear", shapeDynamicQuantize, computeDynamicQuantize},
     {"QuantizeLinear", shapeQuantize, computeQuantize},
     {"DequantizeLinear", shapeQuantize, computeDequantize},
 };

@@ -58,6 +58,53 @@ void forEachResult(NodeBuilder &n,
          [&](Scalar i) { body(i, n.coordinates(i, kept), extents); });
 }
 
+using Unary = Scalar (*)(Scalar);
+Scalar same(Scalar x) { return x; }
+Scalar square(Scalar x) { return x * x; }
+
+/// Sums so far that do not wait for one another.
+constexpr size_t kChains = 8;
+
+/// Adds up what `term` makes of the elements that are reduced to one:
+/// neighbours in the last dimension in chains of their own, which are added at
+/// the end.
+Scalar sumOf(NodeBuilder &n, State at, State extents, DataType type,
+             function_ref<Scalar(Scalar)> term) {
+  const size_t outer = at.size() ? at.size() - 1 : 0;
+  auto load = [&](State offset, Scalar last) {
+    Scalars place;
+    for (size_t d = 0; d < outer; ++d)
+      place.push_back(at[d] + offset[d]);
+    if (at.size())
+      place.push_back(at.back() + last);
+    return term(n.convert(n.load(0, place), type));
+  };
+  Scalar length = at.size() ? extents.back() : n.index(1);
+  Scalar whole = length / double(kChains) * double(kChains);
+  Scalars sums = n.box(
+      extents.take_front(outer), Scalars(kChains, n.constant(type, 0)),
+      [&](State offset, State state) {
+        Scalars chains = n.loop(
+            n.index(0), length / double(kChains), state.vec(),
+            [&](Scalar block, State own) {
+              Scalars next;
+              for (size_t c = 0; c < kChains; ++c)
+                next.push_back(
+                    own[c] + load(offset, block * double(kChains) + double(c)));
+              return next;
+            });
+        chains[0] = n.loop(whole, length, {chains[0]},
+                           [&](Scalar j, State own) -> Scalars {
+                             return {own[0] + load(offset, j)};
+                           })[0];
+        return chains;
+      });
+  for (size_t half = kChains / 2; half >= 1; half /= 2)
+    for (size_t c = 0; c < half; ++c)
+      sums[c] = sums[c] + sums[c + half];
+  return sums[0];
+}
+
 /// Loops over what is reduced to one element.
 Scalars reduce(NodeBuilder &n, State at, State extents, Scalars initial,
                function_ref<Scalars(State, Scalar)> step) {
@@ -75,18 +122,10 @@ DataType sumType(NodeBuilder &n) {
   return isFloat(type) ? DataType::F64 : type;
 }
 
-using Unary = Scalar (*)(Scalar);
-Scalar same(Scalar x) { return x; }
-Scalar square(Scalar x) { return x * x; }
-
 /// finish(sum of term(x))
 template <Unary term, Unary finish> void computeSum(NodeBuilder &n) {
   forEachResult(n, [&](Scalar i, State at, State extents) {
-    const DataType type = sumType(n);
-    Scalar sum = reduce(n, at, extents, {n.constant(type, 0)},
-                        [&](State state, Scalar x) {
-                          return Scalars{state[0] + term(n.convert(x, type))};
-                        })[0];
+    Scalar sum = sumOf(n, at, extents, sumType(n), term);
     n.store(n.out(), i, n.convert(finish(sum), n.operand(n.out()).type));
   });
 }
@@ -104,10 +143,7 @@ Scalar logarithmOf(Scalar x) {
 void computeMean(NodeBuilder &n) {
   forEachResult(n, [&](Scalar i, State at, State extents) {
     const DataType type = sumType(n);
-    Scalar sum = reduce(n, at, extents, {n.constant(type, 0)},
-                        [&](State state, Scalar x) {
-                          return Scalars{state[0] + n.convert(x, type)};
-                        })[0];
+    Scalar sum = sumOf(n, at, extents, type, same);
     Scalar count = n.index(1);
     for (Scalar extent : extents)
       count = count * extent;
