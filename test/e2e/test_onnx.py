@@ -154,7 +154,8 @@ def test_external_data(isthmus, model, tmp_path):
     "y = Transpose<perm = [0, 7]>(x)", "y = Transpose<perm = [0]>(x)", "y = Concat<axis = 9>(x, x)",
     "y = Softmax<axis = 5>(x)", 'y = Einsum<equation = "ijk->i">(x)', "y = Flatten<axis = 9>(x)", "y = Conv(x, x)",
     "y = LSTM<hidden_size = 4>(x, x, x)", "y = Gather<axis = -7>(x, x)", "y = DepthToSpace<blocksize = 0>(x)",
-    "y = Split<axis = 3>(x)", "y = TopK<axis = 4>(x, x)", "y = GatherND<batch_dims = 9>(x, x)", "y = MaxPool(x)",
+    "y = Split<axis = 3>(x)", "y = TopK<axis = 4>(x, x)", "y = GatherND<batch_dims = 9>(x, x)", "y = GatherND<batch_dims = -1>(x, x)",
+    "y = GatherND(x, x)", "y = MaxPool(x)",
 ])
 def test_attributes_that_do_not_fit(isthmus, tmp_path, node):
     """Files are not to be believed: an error, no crash, and nothing that compiles."""

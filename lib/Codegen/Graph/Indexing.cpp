@@ -1,6 +1,8 @@
 //===- Indexing.cpp - operators whose inputs say where elements are -------===//
 #include "isthmus/Codegen/Graph/Operators.h"
 
+#include "isthmus/runtime/Error.h"
+
 using namespace mlir;
 using namespace isthmus;
 using Scalars = NodeBuilder::Scalars;
@@ -56,19 +58,33 @@ void computeGatherElements(NodeBuilder &n) {
   });
 }
 
+/// The first dimensions, which GatherND goes through side by side.
+size_t batchOf(NodeBuilder &n) {
+  const int64_t batch = n.integer("batch_dims", 0);
+  if (batch < 0 || batch >= int64_t(std::min(n.rank(0), n.rank(1))))
+    throw rt::Error("{}: batch_dims of {} with {} and {} dimensions", n.spec.op,
+                    batch, n.rank(0), n.rank(1));
+  return size_t(batch);
+}
+
 /// How many dimensions an index of GatherND or ScatterND names.
 size_t namedBy(NodeBuilder &n, size_t batch) {
-  const int64_t fixed = n.operand(1).sizes.back();
-  if (fixed >= 0)
-    return size_t(fixed);
   // Where the size is dynamic the rank of the other operand tells.
   const size_t other = n.spec.op == "GatherND" ? n.rank(n.out()) : n.rank(2);
-  return n.rank(0) + n.rank(1) - 1 - (n.spec.op == "GatherND" ? batch : 0) -
-         other;
+  const int64_t fixed = n.operand(1).sizes.back();
+  const int64_t named =
+      fixed >= 0
+          ? fixed
+          : int64_t(n.rank(0) + n.rank(1)) - 1 -
+                (n.spec.op == "GatherND" ? int64_t(batch) : 0) - int64_t(other);
+  if (named < 0 || int64_t(batch) + named > int64_t(n.rank(0)))
+    throw rt::Error("{}: an index names {} of {} dimensions", n.spec.op, named,
+                    n.rank(0) - batch);
+  return size_t(named);
 }
 
 void shapeGatherND(NodeBuilder &n) {
-  const auto batch = size_t(n.integer("batch_dims", 0));
+  const size_t batch = batchOf(n);
   const size_t named = namedBy(n, batch);
   n.require(n.size(1, n.rank(1) - 1) == double(named), rt::kGraphSizes);
   for (size_t d = 0; d < batch; ++d)
@@ -82,7 +98,7 @@ void shapeGatherND(NodeBuilder &n) {
 }
 
 void computeGatherND(NodeBuilder &n) {
-  const auto batch = size_t(n.integer("batch_dims", 0));
+  const size_t batch = batchOf(n);
   const size_t named = namedBy(n, batch), places = n.rank(1) - 1;
   n.gather([&](State at) {
     Scalars place(at.begin(), at.begin() + places);

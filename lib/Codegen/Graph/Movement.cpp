@@ -355,14 +355,14 @@ void computeTrilu(NodeBuilder &n) {
 }
 
 void shapeReverseSequence(NodeBuilder &n) {
-  n.require(n.size(1, 0) == n.size(0, size_t(n.integer("batch_axis", 1))),
-            rt::kGraphSizes);
+  const size_t batch = n.axis(n.integer("batch_axis", 1), n.rank(0));
+  n.require(n.size(1, 0) == n.size(0, batch), rt::kGraphSizes);
   sameSizes(n);
 }
 
 void computeReverseSequence(NodeBuilder &n) {
-  const auto batch = size_t(n.integer("batch_axis", 1)),
-             time = size_t(n.integer("time_axis", 0));
+  const size_t batch = n.axis(n.integer("batch_axis", 1), n.rank(0)),
+               time = n.axis(n.integer("time_axis", 0), n.rank(0));
   n.gather([&](State at) {
     Scalar length = n.load(1, at[batch]);
     Scalar inside = (length >= 0) & (length <= n.size(0, time));
