@@ -132,10 +132,10 @@ class LlamaCpp:
             row = [line for line in out.splitlines() if line.startswith("|")][-1].split("|")
             return {"decode": float(row[8])}
         result = {}
-        for name, options in (("prefill", ["-p", prompt, "-n", 0]), ("decode", ["-p", 0, "-n", count, "-d", depth])):
+        for name, options in (("prefill", ["-p", prompt, "-n", 0]), ("decode", ["-p", 0, "-n", count])):
             if options[1] or name == "decode" and count:
                 row = json.loads(run([self.bin / "llama-bench", "-m", self.model, "-t", threads, "-r", 1, "-o", "jsonl",
-                                      *options, *self.cache]).splitlines()[0])
+                                      *options, "-d", depth, *self.cache]).splitlines()[0])
                 result[name] = row["avg_ts"]
         return result
 
@@ -150,6 +150,8 @@ class Script:
     def __call__(self, prompt, depth, count, threads, batch):
         if batch > 1:
             return {}
+        if depth and prompt:
+            return {}  # their prompts start from nothing
         return json.loads(run([self.python, "-c", self.source, self.model, depth or prompt, count or 1,
                                threads]).splitlines()[-1])
 
@@ -158,13 +160,13 @@ def ort(kind):
     return Script(f"onnxruntime-genai {kind}", "venv-ort", ORT, str(PEERS / "model" / "ort" / kind))
 
 
-LLAMA = {"int4": ["Q4_0"], "int8": ["Q8_0"], "bf16": ["BF16", "F16"], "f16": ["F16", "BF16"], "f32": ["F32"]}
+LLAMA = {"int4": ["Q4_0"], "int8": ["Q8_0"], "int8-row": ["Q8_0"], "bf16": ["BF16", "F16"], "f16": ["F16", "BF16"], "f32": ["F32"]}
 
 
 def peers_of(model, kind, weights, kv):
     peers = [LlamaCpp(model, k, kv=kv) for k in LLAMA[weights]]
-    if model == "smollm2" and weights in ("int4", "int8", "f32"):
-        peers.append(ort("fp32" if weights == "f32" else weights))
+    if model == "smollm2" and weights in ("int4", "int8", "int8-row", "f32"):
+        peers.append(ort({"f32": "fp32", "int8-row": "int8"}.get(weights, weights)))
     # OpenVINO leads in prefill; in decode it is the slowest of them.
     if model in ("smollm2", "qwen") and kind == "prefill" and weights != "f32":
         # It reads no BF16; what it makes of F16 it decides itself.
@@ -174,8 +176,9 @@ def peers_of(model, kind, weights, kv):
 
 
 def cases(model, only):
-    for weights in ("int4", "int8", "bf16", "f16", "f32"):
-        if "decode" in only:
+    for weights in ("int4", "int8", "int8-row", "bf16", "f16", "f32"):
+        # One scale a row is for prompts.
+        if "decode" in only and weights != "int8-row":
             for depth in (128, 512, 2048) if model == "smollm2" else (128, 2048):
                 yield "decode", weights, dict(prompt=0, depth=depth, count=128, threads=2, batch=1)
             yield "decode", weights, dict(prompt=0, depth=128, count=128, threads=1, batch=1)
@@ -186,6 +189,7 @@ def cases(model, only):
             yield "decode", "int4", dict(prompt=0, depth=128, count=64, threads=2, batch=batch)
     if "depth" in only:
         yield "decode", "int4", dict(prompt=0, depth=7680, count=64, threads=2, batch=1)
+        yield "prefill", "int4", dict(prompt=512, depth=7680, count=0, threads=2, batch=1)
 
 
 def main():
@@ -193,7 +197,7 @@ def main():
     parser.add_argument("--model", default="smollm2", choices=[*FETCHED, "llama-3.2-1b", "llama-3.2-3b"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="decode,prefill,batch,depth")
-    parser.add_argument("--weights", default="int4,int8,bf16,f16,f32")
+    parser.add_argument("--weights", default="int4,int8,int8-row,bf16,f16,f32")
     parser.add_argument("--avx2", action="store_true", help="AVX2 alone on both sides (setup_peers.sh avx2)")
     parser.add_argument("--kv", choices=["int8"], help="the cache of isthmus and llama.cpp (default: their own)")
     parser.add_argument("--json", help="write all samples to this file")
@@ -219,11 +223,12 @@ def main():
         own = median.pop("isthmus")
         best = max(median, key=median.get)
         mean = {k: statistics.median(s[k] for s in samples["isthmus"]) for k in (f"{kind}_roofline", f"{kind}_products")}
-        shape = f"{options['prompt']} tokens" if kind == "prefill" else \
+        after = f" after {options['depth']}" if options["depth"] else ""
+        shape = f"{options['prompt']} tokens{after}" if kind == "prefill" else \
             f"at {options['depth']}, {options['batch']} sequence{'s' if options['batch'] > 1 else ''}"
         limit = f"{mean[f'{kind}_roofline']:.0%} of the roofline" if kind == "decode" else \
             f"products at {mean[f'{kind}_products']:.0%} of the peak"
-        print(f"{kind:<8}{weights:<6}{shape:<22}{options['threads']} threads  isthmus {own:7.1f} tok/s, {limit}; "
+        print(f"{kind:<8}{weights:<9}{shape:<22}{options['threads']} threads  isthmus {own:7.1f} tok/s, {limit}; "
               f"{own / median[best]:.2f} x {best} ({median[best]:.1f})"
               + "".join(f", {name} {value:.1f}" for name, value in median.items() if name != best)
               + (f"  [not installed: {', '.join(missing)}]" if missing else ""), flush=True)

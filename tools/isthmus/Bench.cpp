@@ -26,7 +26,7 @@ struct Options {
 };
 
 void run(const Options &o, rt::Bundle bundle, SessionOptions sessionOptions) {
-  const uint64_t longest = std::max(o.prompt, o.depth + o.generate) + 32;
+  const uint64_t longest = o.depth + std::max(o.prompt, o.generate) + 32;
   if (sessionOptions.context == 0)
     sessionOptions.context = (longest + rt::kPagePositions) /
                              rt::kPagePositions * rt::kPagePositions * o.batch;
@@ -44,6 +44,10 @@ void run(const Options &o, rt::Bundle bundle, SessionOptions sessionOptions) {
   std::string trace;
   if (o.profile || !o.trace.empty())
     profiler.emplace(*session.local);
+  auto goToDepth = [&](uint64_t seed) {
+    if (o.depth)
+      sequences.prefill(someIds(o.depth, vocab, seed));
+  };
   std::vector<double> prefill, decode;
   for (uint64_t r = 0; r <= o.repetitions; ++r) { // the first warms up
     if (profiler)
@@ -51,6 +55,7 @@ void run(const Options &o, rt::Bundle bundle, SessionOptions sessionOptions) {
     if (o.prompt) {
       auto ids = someIds(o.prompt, vocab, r);
       sequences.restart(r);
+      goToDepth(r + 1);
       double seconds = secondsOf([&] { sequences.prefill(ids); });
       if (profiler && r > 0)
         profiler->add(prefillProfile); // the last chunk of the last sequence
@@ -59,8 +64,7 @@ void run(const Options &o, rt::Bundle bundle, SessionOptions sessionOptions) {
     }
     if (o.generate) {
       sequences.restart(r + 99);
-      if (o.depth)
-        sequences.prefill(someIds(o.depth, vocab, r));
+      goToDepth(r);
       double seconds = 0;
       for (uint64_t i = 0; i < o.generate; ++i) {
         seconds += secondsOf([&] { sequences.decode(); });
@@ -107,8 +111,8 @@ void run(const Options &o, rt::Bundle bundle, SessionOptions sessionOptions) {
   }
   fmt::print("kernels for {}\n", target);
   if (!prefill.empty())
-    fmt::print("prefill {:5} tokens: {:8.1f} tokens/s\n", o.prompt,
-               median(prefill));
+    fmt::print("prefill {:5} tokens at {}: {:8.1f} tokens/s\n", o.prompt,
+               o.depth, median(prefill));
   if (!decode.empty())
     fmt::print("decode  {:5} tokens at {}: {:8.1f} tokens/s{}\n", o.generate,
                o.depth, median(decode),
@@ -197,7 +201,7 @@ void cli::addBench(CLI::App &app) {
       ->capture_default_str();
   command
       ->add_option("--depth", o->depth,
-                   "tokens of context before decode is timed")
+                   "tokens of context before what is timed")
       ->capture_default_str();
   command->add_option("--batch", o->batch, "sequences at once")
       ->check(CLI::Range(1, 512))

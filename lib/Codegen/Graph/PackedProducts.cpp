@@ -301,29 +301,19 @@ private:
     }
     for (int64_t p = 0; p < panels; ++p)
       llvm::append_range(sums, starts);
-    // Panels take turns, so that all use what was loaded of a row.
-    auto step = [&](Value at, int64_t inputsOfStep, Values state) {
-      const int64_t unit = panels == 1 || inputsOfStep % inputsOfDot(k)
-                               ? inputsOfStep
-                               : inputsOfDot(k);
-      Value block = k.ptr(weights, k.mul(at, kLanes));
-      // The panels that come next: each is too short a stream for hardware
-      // prefetchers, and few rows leave no time to wait for it.
-      for (int64_t p = panels; p < 2 * panels; ++p)
-        k.prefetch(k.ptr(block, p * stored * kLanes), inputsOfStep * kLanes);
-      for (int64_t done = 0; done < inputsOfStep; done += unit) {
-        Values moved;
-        for (Value pointer : rows)
-          moved.push_back(k.ptr(k.ptr(pointer, at), done));
-        for (int64_t p = 0; p < panels; ++p) {
-          auto own = state.begin() + p * count;
-          Values added = emitByteDot(k, layout, unit,
-                                     k.ptr(block, (p * stored + done) * kLanes),
-                                     moved, Values(own, own + count));
-          std::copy(added.begin(), added.end(), own);
-        }
+    auto step = [&](Value at, int64_t inputsOfStep, const Values &state) {
+      Values blocks, moved;
+      for (int64_t p = 0; p < panels; ++p) {
+        blocks.push_back(
+            k.ptr(k.ptr(weights, p * stored * kLanes), k.mul(at, kLanes)));
+        // Of the panels that come next: each is too short a stream for hardware
+        // prefetchers, and few rows leave no time to wait for it.
+        k.prefetch(k.ptr(blocks.back(), panels * stored * kLanes),
+                   inputsOfStep * kLanes);
       }
-      return state;
+      for (Value pointer : rows)
+        moved.push_back(k.ptr(pointer, at));
+      return emitByteDot(k, layout, inputsOfStep, blocks, moved, state);
     };
     sums = k.loop(k.cst(0), k.cst(whole), kStep, sums,
                   [&](Value i, ValueRange state) {

@@ -120,23 +120,55 @@ Values dotAvx2(KernelBuilder &k, const Part &part, const Values &rows,
 
 /// vpdpbusd wants unsigned weights: int8 gets 128 added (a flipped sign bit)
 /// and the sums start from the correction. `bytes` is the width of its
-/// registers.
-Values dotVnni(KernelBuilder &k, const Part &part, const Values &rows,
-               const Values &sums, int64_t bytes) {
-  const bool int4 = isInt4(part.weight);
+/// registers. Panels take turns, so that all use what was loaded of a row.
+Values dotVnni(KernelBuilder &k, const PackedLayout &weight, int64_t inputs,
+               const Values &blocks, const Values &rows, const Values &sums,
+               int64_t bytes) {
+  const bool int4 = isInt4(weight);
   const int64_t lanes = bytes / 4, pieces = 64 / bytes;
-  VectorType ints = k.vec(lanes, k.i32());
+  VectorType ints = k.vec(lanes, k.i32()), values = k.vec(bytes, k.i8());
   std::string name = "llvm.x86.avx512.vpdpbusd." + std::to_string(bytes * 8);
-  Values acc = split(k, sums, lanes);
-  forEachPiece(k, part, bytes, [&](int64_t piece, Value w, int64_t quad) {
-    if (!int4)
-      w = arith::XOrIOp::create(k.b, k.loc, w, k.cst(w.getType(), -128));
+  Values acc = split(k, sums, lanes); // [panel][row][piece]
+  auto multiply = [&](const Values &weights, int64_t quad) {
     for (auto [r, row] : llvm::enumerate(rows)) {
-      Value &sum = acc[pieces * int64_t(r) + piece];
-      sum =
-          k.intrinsic(name, ints, {sum, w, broadcastQuad(k, row, quad, bytes)});
+      Value x = broadcastQuad(k, row, quad, bytes);
+      for (size_t p = 0; p < blocks.size(); ++p)
+        for (size_t piece = 0; piece < size_t(pieces); ++piece) {
+          Value &sum = acc[(p * rows.size() + r) * size_t(pieces) + piece];
+          sum = k.intrinsic(name, ints,
+                            {sum, weights[p * size_t(pieces) + piece], x});
+        }
     }
-  });
+  };
+  const int64_t chunks = inputs / (int4 ? 8 : 4);
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    Values loaded; // [panel][piece]
+    for (Value block : blocks)
+      for (int64_t piece = 0; piece < pieces; ++piece)
+        loaded.push_back(k.load(values, block, chunk * 64 + piece * bytes));
+    auto each = [&](auto make) {
+      Values made;
+      for (Value v : loaded)
+        made.push_back(make(v));
+      return made;
+    };
+    if (!int4) {
+      multiply(each([&](Value v) -> Value {
+                 return arith::XOrIOp::create(k.b, k.loc, v,
+                                              k.cst(values, -128));
+               }),
+               chunk);
+      continue;
+    }
+    multiply(each([&](Value v) -> Value {
+               return arith::AndIOp::create(k.b, k.loc, v, k.cst(values, 15));
+             }),
+             chunk);
+    multiply(each([&](Value v) -> Value {
+               return arith::ShRUIOp::create(k.b, k.loc, v, k.cst(values, 4));
+             }),
+             chunk + chunks);
+  }
   return join(k, acc);
 }
 
@@ -272,7 +304,8 @@ Values dotAmx(KernelBuilder &k, const Part &part, const Values &rows,
 }
 
 Values dotPortable(KernelBuilder &k, const Part &part, const Values &rows,
-                   Values acc) {
+                   const Values &sums) {
+  Values acc = sums;
   VectorType wide = k.vec(64, k.i32());
   auto extend = [&](Value v) {
     return arith::ExtSIOp::create(k.b, k.loc, wide, v);
@@ -294,53 +327,60 @@ Values dotPortable(KernelBuilder &k, const Part &part, const Values &rows,
 }
 } // namespace
 
-int64_t isthmus::inputsOfDot(const KernelBuilder &k) {
-  switch (k.target.dot) {
-  case DotProduct::Avx2Madd:
-  case DotProduct::AvxVnni:
-  case DotProduct::Avx512Vnni:
-  case DotProduct::Portable:
-    return 4;
-  case DotProduct::NeonDot:
-  case DotProduct::NeonMatrix:
-    return 16; // a register of a row
-  case DotProduct::Amx:
-    return 64; // a tile
+/// What instruction sets without sums of several panels do: one after another.
+template <typename Dot>
+static Values panelByPanel(const Values &blocks, size_t rows,
+                           const Values &sums, Dot dot) {
+  Values out;
+  for (auto [p, block] : llvm::enumerate(blocks)) {
+    auto first = sums.begin() + ptrdiff_t(p * rows);
+    out.append(dot(block, Values(first, first + ptrdiff_t(rows))));
   }
-  llvm_unreachable("unknown dot product");
+  return out;
 }
 
 Values isthmus::emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
-                             int64_t inputs, Value block, const Values &rows,
-                             Values sums) {
-  const Part part{weight, inputs, block};
+                             int64_t inputs, const Values &blocks,
+                             const Values &rows, const Values &sums) {
+  auto vnni = [&](int64_t bytes) {
+    return dotVnni(k, weight, inputs, blocks, rows, sums, bytes);
+  };
+  auto by = [&](Values (*dot)(KernelBuilder &, const Part &, const Values &,
+                              const Values &)) {
+    return panelByPanel(blocks, rows.size(), sums,
+                        [&](Value block, const Values &own) {
+                          return dot(k, {weight, inputs, block}, rows, own);
+                        });
+  };
   switch (k.target.dot) {
   case DotProduct::Avx2Madd:
-    return dotAvx2(k, part, rows, sums);
+    return by(dotAvx2);
   case DotProduct::AvxVnni:
-    return dotVnni(k, part, rows, sums, 32);
+    return vnni(32);
   case DotProduct::Avx512Vnni:
-    return dotVnni(k, part, rows, sums, 64);
+    return vnni(64);
   case DotProduct::Amx:
-    return rows.size() < kAmxRows ? dotVnni(k, part, rows, sums, 64)
-                                  : dotAmx(k, part, rows, sums);
+    return rows.size() < kAmxRows ? vnni(64) : by(dotAmx);
   case DotProduct::NeonDot:
-    return dotNeon(k, part, rows, sums);
+    return by(dotNeon);
   case DotProduct::NeonMatrix:
-    return dotNeonMatrix(k, part, rows, sums);
+    return by(dotNeonMatrix);
   case DotProduct::Portable:
-    return dotPortable(k, part, rows, sums);
+    return by(dotPortable);
   }
   llvm_unreachable("unknown dot product");
 }
 
 Values isthmus::emitByteDot(KernelBuilder &k, const PackedLayout &weight,
-                            int64_t inputs, Value block, const Values &rows,
-                            Values sums) {
+                            int64_t inputs, const Values &blocks,
+                            const Values &rows, const Values &sums) {
   // Its saturation needs values within +-127.
   if (k.target.dot == DotProduct::Avx2Madd)
-    return dotPortable(k, {weight, inputs, block}, rows, sums);
-  return emitGroupDot(k, weight, inputs, block, rows, sums);
+    return panelByPanel(
+        blocks, rows.size(), sums, [&](Value block, const Values &own) {
+          return dotPortable(k, {weight, inputs, block}, rows, own);
+        });
+  return emitGroupDot(k, weight, inputs, blocks, rows, sums);
 }
 
 Value isthmus::emitDotStart(KernelBuilder &k, const PackedLayout &weight,

@@ -6,32 +6,30 @@
 
 namespace isthmus {
 
-/// Adds to `sums` the exact int32 dot products of a part of a block of a packed
-/// int8 or int4 weight (16 outputs, `PackedLayout.h`) with the same inputs of
-/// each row. int4 counts nibbles as 0..15; what they stand for is the caller's
-/// business.
+/// Adds to `sums` the exact int32 dot products of a part of a block of each of
+/// some panels of a packed int8 or int4 weight (16 outputs, `PackedLayout.h`)
+/// with the same inputs of each row. int4 counts nibbles as 0..15; what they
+/// stand for is the caller's business.
 ///
 /// \param weight the layout of the weight.
 /// \param inputs how many: of int4 a whole block, of int8 a multiple of 4.
-/// \param block  pointer to the first of them in the block.
+/// \param blocks for each panel, a pointer to the first of them in its block.
 /// \param rows   for each row, a pointer to the first of its int8 values; all
 ///               as far apart as the first two.
-/// \param sums   for each row, vector<16xi32>; a block starts from
-///               emitDotStart.
+/// \param sums   vector<16xi32>, [panel * rows + row]; those of a block start
+///               from emitDotStart.
 KernelBuilder::Values emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
-                                   int64_t inputs, mlir::Value block,
+                                   int64_t inputs,
+                                   const KernelBuilder::Values &blocks,
                                    const KernelBuilder::Values &rows,
-                                   KernelBuilder::Values sums);
-
-/// The fewest inputs that the target's emitGroupDot takes well at a time, of
-/// int8.
-int64_t inputsOfDot(const KernelBuilder &k);
+                                   const KernelBuilder::Values &sums);
 
 /// The same of int8 values that may be -128 too, in weights and rows.
 KernelBuilder::Values emitByteDot(KernelBuilder &k, const PackedLayout &weight,
-                                  int64_t inputs, mlir::Value block,
+                                  int64_t inputs,
+                                  const KernelBuilder::Values &blocks,
                                   const KernelBuilder::Values &rows,
-                                  KernelBuilder::Values sums);
+                                  const KernelBuilder::Values &sums);
 
 /// What the dot products of a block with so many rows start from:
 /// `correction()`, i32 -128 * the sum of the row's values, for instructions

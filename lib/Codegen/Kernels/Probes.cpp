@@ -97,7 +97,7 @@ void emitProbeInt8(KernelBuilder &k) {
           Values xs, out(in);
           for (int64_t r = 0; r < rows; ++r)
             xs.push_back(k.ptr(k.ptr(k.scratch, shift), r * weight.group()));
-          Values dots = emitGroupDot(k, weight, weight.group(), block, xs,
+          Values dots = emitGroupDot(k, weight, weight.group(), {block}, xs,
                                      Values(rows, k.cst(ints, 0)));
           for (int64_t r = 0; r < rows; ++r)
             out[r] = k.add(out[r], dots[r]);

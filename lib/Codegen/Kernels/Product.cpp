@@ -176,7 +176,7 @@ Product::Values Product::sumInt8(const Values &w, const Values &xs,
         prefetchAhead(block, bytes, ahead, xs.size());
         auto own = llvm::ArrayRef(in).slice(p * xs.size(), xs.size());
         added.append(
-            emitGroupDot(k, layout, inputs, block, values, Values(own)));
+            emitGroupDot(k, layout, inputs, {block}, values, Values(own)));
       }
       return added;
     });
@@ -200,8 +200,6 @@ Product::Values Product::sumInt8Rows(const Values &w, const Values &xs,
                                      int64_t ahead) {
   const QRowsLayout qrows{layout.inputs, /*whole=*/true};
   const int64_t step = int8GroupOf(layout.inputs);
-  // Panels take turns, so that all use what was loaded of a row.
-  const int64_t unit = std::min(inputsOfDot(k), step);
   Values inits;
   for (size_t p = 0; p < w.size(); ++p)
     for (Value row : xs)
@@ -211,7 +209,7 @@ Product::Values Product::sumInt8Rows(const Values &w, const Values &xs,
   Values sums = k.loop(
       k.cst(0), k.cst(layout.inputs), step, inits,
       [&](Value input, ValueRange state) {
-        Values acc(state), blocks, values;
+        Values blocks, values;
         for (Value panel : w) {
           blocks.push_back(k.ptr(panel, k.mul(input, PackedLayout::kPanel)));
           prefetchAhead(blocks.back(), PackedLayout::kPanel * step, ahead,
@@ -219,19 +217,7 @@ Product::Values Product::sumInt8Rows(const Values &w, const Values &xs,
         }
         for (Value row : xs)
           values.push_back(k.ptr(row, input));
-        for (int64_t from = 0; from < step; from += unit) {
-          Values own;
-          for (Value row : values)
-            own.push_back(k.ptr(row, from));
-          for (size_t p = 0; p < w.size(); ++p) {
-            auto first = acc.begin() + ptrdiff_t(p * xs.size());
-            Values added = emitGroupDot(
-                k, layout, unit, k.ptr(blocks[p], PackedLayout::kPanel * from),
-                own, Values(first, first + ptrdiff_t(xs.size())));
-            std::copy(added.begin(), added.end(), first);
-          }
-        }
-        return acc;
+        return emitGroupDot(k, layout, step, blocks, values, Values(state));
       });
   for (size_t p = 0; p < w.size(); ++p) {
     Value factor = loadFactors(w[p], w[p]).scale;
@@ -268,7 +254,7 @@ Product::Values Product::sumInt4(const Values &w, const Values &xs,
                             layout.panelHeaderBytes());
         prefetchAhead(block, layout.blockBytes(), ahead, xs.size());
         Values dots = emitGroupDot(
-            k, layout, layout.group(), block, values,
+            k, layout, layout.group(), {block}, values,
             Values(xs.size(), emitDotStart(k, layout, xs.size(), {})));
         GroupFactors factors = loadFactors(panel, block);
         for (auto [r, dot] : llvm::enumerate(dots)) {
