@@ -83,6 +83,7 @@ private:
 
   void runPasses() {
     PassManager passes(&parts.context);
+    passes.addPass(graph::createHoistConstants());
     passes.addPass(graph::createExpandPowers());
     passes.addPass(graph::createRaiseGelu());
     passes.addPass(graph::createFoldQDQ());

@@ -42,6 +42,16 @@ def RaiseGelu : Pass<"graph-raise-gelu", "::mlir::ModuleOp"> {
   let statistics = [Statistic<"numRaised", "raised", "Gelu nodes made">];
 }
 
+def HoistConstants : Pass<"graph-hoist-constants", "::mlir::ModuleOp"> {
+  let summary = "Move what hangs on constants alone out of the bodies of control flow";
+  let description = [{
+    At the outermost level it runs once, when the bundle is opened, instead of whenever its
+    branch is taken: the parts of a recurrent layer's weights in another order, say. Only nodes
+    that move or cast elements are moved.
+  }];
+  let statistics = [Statistic<"numHoisted", "hoisted", "operations moved">];
+}
+
 def PackProducts : Pass<"graph-pack-products", "::mlir::ModuleOp"> {
   let summary = "Lay out constant matrices as products read them";
   let description = [{
