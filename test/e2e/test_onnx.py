@@ -282,6 +282,23 @@ def test_functions(isthmus, tmp_path, kind, digits):
         np.testing.assert_allclose(np.load(tmp_path / f"out/{op}_y.npy"), expected, rtol=digits, atol=0, err_msg=op)
 
 
+def test_constants_of_constants(isthmus, tmp_path):
+    """Each of which takes the one before twice: they are looked at once, not 2^64 times."""
+    chain = " ".join(f"w{i + 1} = Max(w{i}, w{i})" for i in range(64))
+    text = f"""<ir_version: 9, opset_import: ["" : 20]> main (bool c, float[2, 16] x) => (float[2, 16] y) {{
+        sizes = Constant<value_ints = [16, 16]>() w0 = ConstantOfShape<value = float[1] {{0.5}}>(sizes) {chain}
+        z = MatMul(x, w64)
+        y = If(c)<then_branch = then() => (float[2, 16] a) {{ t = Transpose<perm = [1, 0]>(w64) a = MatMul(z, t) }},
+                  else_branch = other() => (float[2, 16] b) {{ b = Identity(z) }}> }}"""
+    (tmp_path / "m.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    isthmus("compile", tmp_path / "m.onnx", "-o", tmp_path / "m.isth", timeout=60)
+    np.save(tmp_path / "c.npy", np.array(True))
+    np.save(tmp_path / "x.npy", np.ones((2, 16), np.float32))
+    isthmus("run", tmp_path / "m.isth", "--input", f"c={tmp_path}/c.npy", "--input", f"x={tmp_path}/x.npy",
+            "-o", tmp_path / "out")
+    assert (np.load(tmp_path / "out/y.npy") == 64).all()
+
+
 # Chains of elements: rows that are broadcast, a value used twice, whole numbers, truth, limits that are missing.
 CHAIN = ["a = Add(x, row)", "b = Sigmoid(a)", "c = Mul(a, b)", "limit = Squeeze(high)", "d = Clip(c, , limit)",
          "e = Div(d, column)", "f = Greater(e, one)", "g = Where(f, e, c)", "h = HardSigmoid<alpha = 0.3>(g)", "i = Cast<to = 6>(h)",

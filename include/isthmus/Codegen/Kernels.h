@@ -84,7 +84,7 @@ inline constexpr int64_t kProductRowsMultiple = 24;
 
 /// The most rows of activations that the tiles of a product share: as many as
 /// stay in a cache (KernelSchedule::tileBytes) while panels of weights pass by.
-/// Runs of rows are about equal.
+/// There are as many runs of rows as if each had so many, about equal ones.
 inline int64_t productRowsPerTile(const PackedLayout &weight,
                                   const TargetDescription &target) {
   constexpr int64_t kLeast = 48, kMost = 240;

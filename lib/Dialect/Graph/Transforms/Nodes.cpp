@@ -1,6 +1,8 @@
 //===- Nodes.cpp - what passes over graphs share --------------------------===//
 #include "Nodes.h"
 
+#include "llvm/ADT/SmallPtrSet.h"
+
 using namespace mlir;
 using namespace isthmus::graph;
 
@@ -34,13 +36,21 @@ bool isthmus::graph::isSingle(Value value) {
 }
 
 bool isthmus::graph::isConstant(Value value) {
-  Operation *op = value.getDefiningOp();
-  if (!op || op->getNumRegions() > 0)
-    return false;
-  if (auto node = dyn_cast<NodeOp>(op);
-      node && node.getOp().starts_with("Random"))
-    return false;
-  return llvm::all_of(op->getOperands(), isConstant);
+  // Each once: a file may use a value twice, and that one's operands too, as
+  // deep as it likes.
+  llvm::SmallPtrSet<Operation *, 16> seen;
+  SmallVector<Value> left = {value};
+  while (!left.empty()) {
+    Operation *op = left.pop_back_val().getDefiningOp();
+    if (!op || op->getNumRegions() > 0)
+      return false;
+    if (auto node = dyn_cast<NodeOp>(op);
+        node && node.getOp().starts_with("Random"))
+      return false;
+    if (seen.insert(op).second)
+      llvm::append_range(left, op->getOperands());
+  }
+  return true;
 }
 
 void isthmus::graph::eraseUnused(ProgramOp program) {

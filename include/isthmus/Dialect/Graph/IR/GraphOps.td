@@ -105,7 +105,8 @@ def Graph_NodeOp : Graph_Op<"node"> {
     ```mlir
     %2 = graph.node "Concat"(%0, %1) {axis = 1 : si64} : (tensor<?x2xf32>, tensor<?x3xf32>) -> tensor<?x5xf32>
     ```
-    Bodies of control flow are regions, in the order of the attributes' names.
+    Bodies of control flow are regions, in the order of the attributes' names; so is that of
+    `isthmus.Fused`, whose operators go element by element (`graph-fuse-elementwise`).
   }];
   let arguments = (ins StrAttr:$op, Variadic<AnyType>:$inputs, DictionaryAttr:$onnx_attributes,
                        OptionalAttr<StrAttr>:$name);

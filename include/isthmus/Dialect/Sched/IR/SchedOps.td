@@ -105,7 +105,7 @@ def Sched_BufferOp : Sched_Op<"buffer", [Pure, HasParent<"TemplateOp">]> {
 def Sched_LaunchOp : Sched_Op<"launch", [HasParent<"TemplateOp">]> {
   let summary = "runs a kernel over its tiles";
   let description = [{
-    `tiles` is the number of tiles for each run of `rows_per_tile` rows, multiplied
+    `tiles` is the number of tiles for each run of at most `rows_per_tile` rows, multiplied
     by the number of attention partitions of the step's longest sequence if
     `per_partition`. A launch `in small` or `in large` steps is left out of the others.
     With `wait` all earlier launches are complete before this one starts. `scratch`
