@@ -473,20 +473,18 @@ private:
   LogicalResult convert(fm::RotaryOp op) {
     RotarySpec spec{fm::getFeatures(op.getType()),
                     int64_t(op.getHeadDim()),
-                    op.getTheta().convertToDouble(),
-                    {}};
-    if (op.getFactors())
-      spec.factors = op.getFactors()->vec();
+                    op.getFrequencies()};
     if (failed(checkLanes(*op, spec.headDim / 2, "half head size")))
       return failure();
     std::string name = llvm::formatv("rotary_{0}_{1}_{2}", spec.features,
-                                     spec.headDim, exactly(spec.theta));
+                                     spec.headDim,
+                                     exactly(op.getTheta().convertToDouble()));
     // What distinguishes them is too long for a name.
-    if (!spec.factors.empty())
+    if (auto factors = op.getFactors())
       name += llvm::formatv(
           "_{0:x-}", llvm::xxh3_64bits(llvm::ArrayRef(
-                         reinterpret_cast<const uint8_t *>(spec.factors.data()),
-                         spec.factors.size() * sizeof(float))));
+                         reinterpret_cast<const uint8_t *>(factors->data()),
+                         factors->size() * sizeof(float))));
     kernel(name, op.getLoc(), [&](auto &k) { emitRotary(k, spec); });
     rowWise(op, name, {op.getX()});
     return success();

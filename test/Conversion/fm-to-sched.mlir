@@ -19,6 +19,8 @@
 // CHECK: func.func @linear_f32_32x32
 // CHECK-NOT: func.func @linear_f32_32x32(
 // CHECK: func.func @rotary_32_32_10000
+// As transformers rounds them, not to the nearest of theta^(-2i/D): those of i = 5 and 10 are 0.0562341325 and 0.00316227763.
+// CHECK: dense<[1.000000e+00, 0.562341332, 0.316227764, 0.177827939, 1.000000e-01, 0.0562341288, 0.0316227786, 0.0177827943, 0.00999999977, 0.00562341325, 0.00316227786, 0.00177827943, 1.000000e-03, 5.62341302E-4, 3.16227786E-4, 1.7782794E-4]> : vector<16xf32>
 // CHECK: func.func @append_kv_1_1_32_f32
 // CHECK: func.func @attention_1_1_32_f32_x0_25
 // CHECK: func.func @attention_partitions_1_1_32_f32_x0_25_p1

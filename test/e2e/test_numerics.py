@@ -61,8 +61,9 @@ def test_in_a_batch(bundles, start, weights, count):
 def test_targets_agree(isthmus, bundles, tmp_path, weights, options):
     """Every x86-64 target that this machine can run gives the same bits."""
     flags = next(line for line in open("/proc/cpuinfo") if line.startswith("flags")).split()
-    targets = [t for t, flag in (("x86-64-avx2", "avx2"), ("x86-64-avx512-vnni", "avx512_vnni"),
-                                      ("x86-64-avx512-bf16", "avx512_bf16")) if flag in flags]
+    targets = [t for t, flag in (("x86-64-avx2", "avx2"), ("x86-64-avx-vnni", "avx_vnni"),
+                                 ("x86-64-avx512-vnni", "avx512_vnni"), ("x86-64-avx512-bf16", "avx512_bf16"),
+                                 ("x86-64-amx-int8", "amx_int8")) if flag in flags]
     assert targets, "this machine has no AVX2"
     expected = isthmus.logits(bundles("llama", weights, *options), PROMPT, tmp_path).tobytes()
     for target in targets:

@@ -179,8 +179,7 @@ void emitPositionEmbedding(KernelBuilder &k, const PackedLayout &table);
 /// Operands: x, y. One tile a row.
 struct RotarySpec {
   int64_t features, headDim;
-  double theta;
-  std::vector<float> factors; ///< what frequencies are divided by; or none
+  llvm::SmallVector<float> frequencies; ///< radians a position, for each pair
 };
 void emitRotary(KernelBuilder &k, const RotarySpec &spec);
 

@@ -8,6 +8,10 @@
 using namespace mlir;
 using namespace isthmus;
 
+/// Steps of a sum of floats (values, or pairs of bf16) that share an
+/// accumulator; a part of the numerics contract (docs/numerics.md).
+static constexpr int64_t kStepsPerPart = 128;
+
 Product::Product(KernelBuilder &k, const PackedLayout &weight)
     : k(k), layout(weight), format(rowFormatFor(weight)) {}
 
@@ -100,30 +104,47 @@ Product::Values Product::sumFloats(const Values &w, const Values &xs,
     return arith::ExtFOp::create(k.b, k.loc, k.vec(kLanes, k.f32()),
                                  k.load(k.vec(kLanes, k.f16()), at, offset));
   };
-  Values inits(w.size() * xs.size(), k.zeros(kLanes));
-  return k.loop(
-      k.cst(0), k.cst(count), unroll, inits, [&](Value i, ValueRange state) {
-        Values acc(state);
-        for (int64_t u = 0; u < unroll; ++u) {
-          Values columns;
-          for (Value panel : w) {
-            Value at = k.ptr(panel, k.mul(i, vectorBytes));
-            if (u == 0)
-              prefetchAhead(at, unroll * vectorBytes, ahead, xs.size());
-            columns.push_back(loadColumn(at, u * vectorBytes));
-          }
-          for (auto [r, row] : llvm::enumerate(xs)) {
-            Value value = k.splat(
-                k.load(element, k.ptr(row, k.mul(i, 4)), 4 * u), kLanes);
-            for (auto [p, column] : llvm::enumerate(columns)) {
-              Value &sum = acc[p * xs.size() + r];
-              sum = pairs ? emitPairDot(k, value, column, sum)
-                          : k.fma(value, column, sum);
-            }
+  const Values zeros(w.size() * xs.size(), k.zeros(kLanes));
+  auto sumPart = [&](Value from, Value to) {
+    return k.loop(from, to, unroll, zeros, [&](Value i, ValueRange state) {
+      Values acc(state);
+      for (int64_t u = 0; u < unroll; ++u) {
+        Values columns;
+        for (Value panel : w) {
+          Value at = k.ptr(panel, k.mul(i, vectorBytes));
+          if (u == 0)
+            prefetchAhead(at, unroll * vectorBytes, ahead, xs.size());
+          columns.push_back(loadColumn(at, u * vectorBytes));
+        }
+        for (auto [r, row] : llvm::enumerate(xs)) {
+          Value value =
+              k.splat(k.load(element, k.ptr(row, k.mul(i, 4)), 4 * u), kLanes);
+          for (auto [p, column] : llvm::enumerate(columns)) {
+            Value &sum = acc[p * xs.size() + r];
+            sum = pairs ? emitPairDot(k, value, column, sum)
+                        : k.fma(value, column, sum);
           }
         }
-        return acc;
-      });
+      }
+      return acc;
+    });
+  };
+  if (count <= kStepsPerPart)
+    return sumPart(k.cst(0), k.cst(count));
+  // The error of a sum grows with its length: long ones are sums of parts.
+  auto addPart = [&](ValueRange totals, Value from, Value to) {
+    Values sums = sumPart(from, to);
+    for (auto [sum, total] : llvm::zip_equal(sums, totals))
+      sum = k.fadd(total, sum);
+    return sums;
+  };
+  const int64_t whole = count / kStepsPerPart * kStepsPerPart;
+  Values totals =
+      k.loop(k.cst(0), k.cst(whole), kStepsPerPart, zeros,
+             [&](Value from, ValueRange sofar) {
+               return addPart(sofar, from, k.add(from, kStepsPerPart));
+             });
+  return whole == count ? totals : addPart(totals, k.cst(whole), k.cst(count));
 }
 
 /// One row takes several panels: too many unpacked weights at once to unroll.

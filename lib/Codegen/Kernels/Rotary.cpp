@@ -61,18 +61,10 @@ void isthmus::emitRotary(KernelBuilder &k, const RotarySpec &spec) {
     Value position = arith::SIToFPOp::create(
         k.b, k.loc, k.f32(), k.load(k.i32(), k.ptr(positions, k.mul(row, 4))));
     for (int64_t i = 0; i < half; i += kLanes) {
-      SmallVector<float> frequencies;
-      for (int64_t lane = 0; lane < kLanes; ++lane) {
-        // What the reference implementations compute: an f32, divided in f32.
-        auto frequency = float(std::pow(spec.theta, -2.0 * double(i + lane) /
-                                                        double(spec.headDim)));
-        if (!spec.factors.empty())
-          frequency /= spec.factors[size_t(i + lane)];
-        frequencies.push_back(frequency);
-      }
       Value frequency = arith::ConstantOp::create(
           k.b, k.loc,
-          DenseElementsAttr::get(lanes, ArrayRef<float>(frequencies)));
+          DenseElementsAttr::get(
+              lanes, ArrayRef(spec.frequencies).slice(size_t(i), kLanes)));
       auto [sin, cos] = sinCos(k, k.fmul(k.splat(position, kLanes), frequency));
       k.loop(k.cst(0), k.cst(heads), 1, [&](Value head) {
         Value offset = k.add(rowOffset, k.mul(head, spec.headDim * 4));

@@ -6,6 +6,8 @@
 #include "mlir/Interfaces/FunctionImplementation.h"
 #include "llvm/ADT/StringSet.h"
 
+#include <cmath>
+
 using namespace mlir;
 using namespace isthmus::fm;
 
@@ -362,6 +364,22 @@ LogicalResult RotaryOp::verify() {
   if (getFactors() && int64_t(getFactors()->size()) != dim / 2)
     return emitOpError("needs ") << dim / 2 << " factors, one a pair";
   return success();
+}
+
+SmallVector<float> RotaryOp::getFrequencies() {
+  const auto dim = int64_t(getHeadDim());
+  const double theta = getTheta().convertToDouble();
+  SmallVector<float> frequencies;
+  for (int64_t i = 0; i < dim / 2; ++i) {
+    // Each step is an f32: 1 / theta^(2i/D), not theta^(-2i/D), and the power
+    // is rounded in between.
+    const float exponent = float(2 * i) / float(dim);
+    frequencies.push_back(1.0F / float(std::pow(theta, double(exponent))));
+  }
+  if (auto factors = getFactors())
+    for (auto [frequency, factor] : llvm::zip_equal(frequencies, *factors))
+      frequency /= factor;
+  return frequencies;
 }
 
 LogicalResult AttentionOp::verify() {

@@ -281,16 +281,11 @@ private:
     const Matrix &x = values[op.getX()];
     Matrix y = x;
     int64_t dim = op.getHeadDim();
-    double theta = op.getTheta().convertToDouble();
+    const auto frequencies = op.getFrequencies();
     for (int64_t t = 0; t < x.rows; ++t)
       for (int64_t head = 0; head < x.columns; head += dim)
         for (int64_t i = 0; i < dim / 2; ++i) {
-          // The frequency is an f32 in every implementation of the model.
-          float frequency =
-              float(std::pow(theta, -2.0 * double(i) / double(dim)));
-          if (op.getFactors())
-            frequency /= (*op.getFactors())[size_t(i)];
-          double angle = double(float(t) * frequency);
+          double angle = double(float(t) * frequencies[size_t(i)]);
           double a = x.at(t, head + i), b = x.at(t, head + i + dim / 2);
           y.at(t, head + i) = float(a * std::cos(angle) - b * std::sin(angle));
           y.at(t, head + i + dim / 2) =
