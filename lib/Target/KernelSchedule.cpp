@@ -17,13 +17,25 @@ std::span<const ScheduleField> isthmus::scheduleFields() {
   auto wholeProducts = [](const S &s) {
     return s.wholeRows * s.wholePanels + s.wholePanels + 1;
   };
+  auto wholeTiles = [](const S &s) -> int64_t {
+    constexpr int64_t kRows = 16;
+    return s.wholeRows < kRows
+               ? 0
+               : (s.wholeRows + kRows - 1) / kRows * (s.wholePanels + 1) + 1;
+  };
   static const std::vector<ScheduleField> fields = {
       {"dot_rows",
        &S::dotRows,
        {2, 4, 6, 8, 12, 16},
        ScheduleField::Prefill,
-       {"int8", "int4"},
+       {"int8"},
        [](const S &s) { return s.dotRows + 2; }},
+      {"nibble_rows",
+       &S::nibbleRows,
+       {2, 4, 6, 8, 12},
+       ScheduleField::Prefill,
+       {"int4"},
+       [](const S &s) { return s.nibbleRows + 2; }},
       {"unroll_groups",
        &S::unrollGroups,
        {0, 1},
@@ -32,16 +44,18 @@ std::span<const ScheduleField> isthmus::scheduleFields() {
        none},
       {"whole_rows",
        &S::wholeRows,
-       {4, 6, 8, 12},
+       {4, 6, 8, 12, 16, 32},
        ScheduleField::Prefill,
        {"int8-row"},
-       wholeProducts},
+       wholeProducts,
+       wholeTiles},
       {"whole_panels",
        &S::wholePanels,
        {1, 2},
        ScheduleField::Prefill,
        {"int8-row"},
-       wholeProducts},
+       wholeProducts,
+       wholeTiles},
       {"float_rows",
        &S::floatRows,
        {4, 6, 8, 12},
@@ -97,7 +111,7 @@ std::string isthmus::toString(const KernelSchedule &schedule) {
 }
 
 void isthmus::parseSchedule(std::string_view text, KernelSchedule &schedule) {
-  constexpr int64_t kMost = 64 << 20;
+  constexpr int64_t kMost = 64 << 20, kMostRegisters = 64;
   while (!text.empty()) {
     std::string_view entry = text.substr(0, text.find(','));
     text.remove_prefix(std::min(text.size(), entry.size() + 1));
@@ -120,7 +134,9 @@ void isthmus::parseSchedule(std::string_view text, KernelSchedule &schedule) {
         value = -1;
     }
     const int64_t least = found->candidates.front() == 0 ? 0 : 1;
-    const int64_t most = found->candidates.back() <= 16 ? 16 : kMost;
+    const int64_t most = found->candidates.back() > kMostRegisters
+                             ? kMost
+                             : std::max<int64_t>(16, found->candidates.back());
     if (value < least || value > most)
       throw rt::Error("'{}' in a schedule: {} takes a number from {} to {}",
                       entry, name, least, most);

@@ -9,6 +9,10 @@ bool isthmus::fitsRegisters(const TargetDescription &target,
                             const ScheduleField &field,
                             const KernelSchedule &schedule) {
   constexpr int64_t kBitsOfVector = 512; // 16 lanes
+  const int64_t tiles =
+      target.tileRegisters && field.tiles ? field.tiles(schedule) : 0;
+  if (tiles)
+    return tiles <= target.tileRegisters;
   return field.vectors(schedule) * kBitsOfVector <=
          target.vectorRegisters * target.vectorBits;
 }

@@ -26,6 +26,7 @@ static TargetDescription avx512Vnni() {
       .vectorBits = 512,
       .schedule = {.panels = 4,
                    .dotRows = 8,
+                   .nibbleRows = 8,
                    .wholeRows = 8,
                    .wholePanels = 2,
                    .floatRows = 12,
@@ -47,6 +48,7 @@ static TargetDescription avx2() {
       .vectorBits = 256,
       .schedule = {.panels = 2,
                    .dotRows = 4,
+                   .nibbleRows = 4,
                    .wholeRows = 4,
                    .floatRows = 6,
                    .attentionQueries = 2},
@@ -65,6 +67,7 @@ static TargetDescription neon() {
       .vectorBits = 128,
       .schedule = {.panels = 2,
                    .dotRows = 2,
+                   .nibbleRows = 2,
                    .wholeRows = 4,
                    .floatRows = 6,
                    .attentionQueries = 3},
@@ -75,25 +78,23 @@ std::span<const TargetDescription> isthmus::allTargets() {
   static const std::array targets = {
       derive(avx512Vnni(),
              [](TargetDescription &t) {
+               t.name = "x86-64-amx-int8";
+               t.features += ",+avx512bf16,+amx-tile,+amx-int8";
+               t.requiredCpuFlags += " avx512_bf16 amx_tile amx_int8";
+               t.pairDot = PairDot::Avx512BF16;
+               t.dot = DotProduct::Amx;
+               t.tileRegisters = 8;
+               t.schedule.dotRows = 16;
+               t.schedule.wholeRows = 32;
+             }),
+      derive(avx512Vnni(),
+             [](TargetDescription &t) {
                t.name = "x86-64-avx512-bf16";
                t.features += ",+avx512bf16";
                t.requiredCpuFlags += " avx512_bf16";
                t.pairDot = PairDot::Avx512BF16;
              }),
       avx512Vnni(),
-      // After the others: nobody has run its kernels yet
-      // (docs/add-a-target.md).
-      derive(avx512Vnni(),
-             [](TargetDescription &t) {
-               t.name = "x86-64-amx-int8";
-               t.features += ",+avx512bf16,+amx-tile,+amx-int8";
-               t.requiredCpuFlags += " avx512_bf16 amx_tile amx_int8";
-               t.pairDot = PairDot::Avx512BF16;
-               t.dot = DotProduct::Amx;
-               t.schedule.dotRows = 16;
-               t.schedule.wholeRows = 16;
-               t.schedule.wholePanels = 1;
-             }),
       derive(avx2(),
              [](TargetDescription &t) {
                t.name = "x86-64-avx-vnni";
@@ -109,6 +110,7 @@ std::span<const TargetDescription> isthmus::allTargets() {
                t.requiredCpuFlags = "asimddp asimdhp i8mm";
                t.dot = DotProduct::NeonMatrix;
                t.schedule.dotRows = 4;
+               t.schedule.nibbleRows = 4;
              }),
       derive(neon(),
              [](TargetDescription &t) {

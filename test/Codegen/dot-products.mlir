@@ -7,15 +7,15 @@
 
 // AMX-LABEL: {{^}}linear_int4_32x32:
 // AMX-NOT: call
+// AMX: vpdpbusd {{.*}}zmm
+// AMX-LABEL: {{^}}linear_int8_64x32:
+// AMX-NOT: call
 // AMX: ldtilecfg
 // AMX: tileloadd
 // AMX: tileloadd
 // AMX: tdpbssd
 // AMX: tilestored
 // AMX: tilerelease
-// AMX-LABEL: {{^}}linear_int8_64x32:
-// AMX-NOT: call
-// AMX: tdpbssd
 
 // AVX2-LABEL: {{^}}linear_int4_32x32:
 // AVX2-NOT: call

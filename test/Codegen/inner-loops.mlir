@@ -12,6 +12,7 @@
 // RUN: isthmus-opt %s --convert-fm-to-sched=target=x86-64-amx-int8 -o %t.mlir
 // RUN: isthmus-translate --kernels-to-asm %t.mlir -o %t.s
 // RUN: awk -f %S/loops.awk %t.s | FileCheck %s --check-prefix=AMX
+// RUN: FileCheck %s --check-prefix=TILES < %t.s
 // RUN: isthmus-opt %s --convert-fm-to-sched=target=x86-64-avx2 -o %t.mlir
 // RUN: isthmus-translate --kernels-to-asm %t.mlir -o %t.s
 // RUN: awk -f %S/loops.awk %t.s | FileCheck %s --check-prefix=AVX2
@@ -60,8 +61,18 @@
 // Many rows: the activations are broadcast by the dot product itself.
 // UNPACK: vpdpbusd {{.*}}{1to16}
 
-// 16 rows a tile product, sums added from memory.
+// 16 rows a tile product, sums come back through memory.
 // AMX: linear_int8_128x256: 60 instructions, 1 dots, 16 fmas, 0 prefetches, 16 spills, 0 shuffles
+// With one scale a row they stay in tiles: two of rows by two of weights.
+// AMX: linear_int8rows_128x2048: {{[0-9]+}} instructions, 16 dots, 0 fmas, 0 prefetches, 0 spills, 0 shuffles
+// TILES-LABEL: {{^}}linear_int8rows_128x2048:
+// TILES: tilezero
+// TILES: tdpbssd %tmm[[W:[0-9]]], %tmm[[A:[0-9]]], %tmm
+// TILES-NEXT: tdpbssd %tmm[[W]], %tmm[[B:[0-9]]], %tmm
+// TILES: tdpbssd %tmm[[V:[0-9]]], %tmm[[A]], %tmm
+// TILES-NEXT: tdpbssd %tmm[[V]], %tmm[[B]], %tmm
+// TILES-NOT: tilestored
+// TILES: jb
 
 // AVX2: linear_int4_128x256: {{[0-9]+}} instructions, 32 dots, 8 fmas, 10 prefetches
 // AVX2: linear_int4_128x256: {{[0-9]+}} instructions, 64 dots, 16 fmas, 0 prefetches
@@ -95,6 +106,11 @@ fm.block @int8(%x: tensor<?x256xf32>, %w: !fm.weight<[128, 256], int8, group = 6
 fm.block @int8_rows(%x: tensor<?x256xf32>, %w: !fm.weight<[128, 256], int8, group = 256>) -> tensor<?x128xf32> {
   %0 = fm.quantize_rows %x : tensor<?x256xf32> -> !fm.qrows<256, group = 256>
   %1 = fm.linear %0, %w : !fm.qrows<256, group = 256>, !fm.weight<[128, 256], int8, group = 256> -> tensor<?x128xf32>
+  fm.return %1 : tensor<?x128xf32>
+}
+fm.block @int8_long_rows(%x: tensor<?x2048xf32>, %w: !fm.weight<[128, 2048], int8, group = 2048>) -> tensor<?x128xf32> {
+  %0 = fm.quantize_rows %x : tensor<?x2048xf32> -> !fm.qrows<2048, group = 2048>
+  %1 = fm.linear %0, %w : !fm.qrows<2048, group = 2048>, !fm.weight<[128, 2048], int8, group = 2048> -> tensor<?x128xf32>
   fm.return %1 : tensor<?x128xf32>
 }
 fm.block @f16(%x: tensor<?x256xf32>, %w: !fm.weight<[128, 256], f16>) -> tensor<?x128xf32> {

@@ -4,7 +4,7 @@ import json
 from test_numerics import PROMPT
 
 # As far from every default as the fields allow.
-STRANGE = ("dot_rows=3,unroll_groups=0,whole_rows=5,whole_panels=1,float_rows=5,float_panels=1,attention_queries=5,"
+STRANGE = ("dot_rows=3,nibble_rows=5,unroll_groups=0,whole_rows=5,whole_panels=1,float_rows=5,float_panels=1,attention_queries=5,"
            "tile_bytes=4096,panels=3,prefetch_farthest=64,prefetch_near=192")
 
 

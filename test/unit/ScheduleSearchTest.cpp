@@ -48,6 +48,11 @@ TEST(ScheduleSearchTest, DefaultsFitTheRegisters) {
   KernelSchedule wide = avx2().schedule;
   wide.dotRows = 16;
   EXPECT_FALSE(fitsRegisters(avx2(), field("dot_rows"), wide));
+  // Tiles: 2 x 3 sums, 2 of rows and 1 of weights are one too many.
+  const TargetDescription &amx = *findTarget("x86-64-amx-int8");
+  wide = amx.schedule;
+  wide.wholePanels = 3;
+  EXPECT_FALSE(fitsRegisters(amx, field("whole_panels"), wide));
 }
 
 TEST(ScheduleSearchTest, TakesWhatIsFaster) {

@@ -19,6 +19,7 @@ namespace isthmus {
 struct KernelSchedule {
   int64_t panels = 1;           ///< panels that one row takes at once
   int64_t dotRows = 1;          ///< rows that int8 products take at once
+  int64_t nibbleRows = 1;       ///< rows that int4 products take at once
   int64_t wholeRows = 1;        ///< rows that int8 products with one scale a
                                 ///< row take at once
   int64_t wholePanels = 1;      ///< panels that such rows take at once
@@ -51,6 +52,9 @@ struct ScheduleField {
   /// Cost model: vectors of 16 lanes that the inner loop keeps in registers; 0
   /// if the choice takes none.
   int64_t (*vectors)(const KernelSchedule &);
+  /// The same for tiles of 16 rows in a matrix unit, where a target has one; 0
+  /// if the rows fill none, and vectors are what counts.
+  int64_t (*tiles)(const KernelSchedule &) = nullptr;
 };
 
 /// All choices, in the order in which they are searched.

@@ -44,6 +44,7 @@ struct TargetDescription {
   DotProduct dot;
   PairDot pairDot = PairDot::TwoFmas;
   int64_t vectorRegisters, vectorBits; ///< what sums may stay in
+  int64_t tileRegisters = 0;           ///< of a matrix unit, if there is one
   KernelSchedule schedule;
 };
 

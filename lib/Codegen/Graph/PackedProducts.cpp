@@ -204,15 +204,19 @@ public:
              Scalar first = part.column / double(kLanes);
              Scalar panels =
                  (part.columns + double(kLanes - 1)) / double(kLanes);
-             const int64_t most = k.target.schedule.wholeRows;
-             multiply(part, n.index(0), most, first, panels);
-             Scalar done = part.rows / double(most) * double(most);
-             multiply(part, done, 1, first, panels);
+             Scalar done = n.index(0);
+             for (int64_t count = k.target.schedule.wholeRows; count >= 1;
+                  count = count > kFewRows ? count / 2 : int64_t(count > 1)) {
+               multiply(part, done, count, first, panels);
+               done = part.rows / double(count) * double(count);
+             }
            });
   }
 
 private:
   static constexpr int64_t kSumBytes = 4;
+  /// Fewer are taken one by one.
+  static constexpr int64_t kFewRows = 8;
   NodeBuilder &n;
   KernelBuilder &k;
   const int64_t inputs, columns, padded;
@@ -286,11 +290,10 @@ private:
 
   void multiplyRows(const MatrixTile &part, Scalar row, int64_t count,
                     Scalar panel, int64_t panels) {
-    const int64_t quads = (inputs + kQuad - 1) / kQuad,
-                  stored = quads * kQuad; // of the packed matrix
-    const int64_t whole = stored / kStep * kStep, rest = stored - whole;
+    // Of the packed matrix.
+    const int64_t stored = (inputs + kQuad - 1) / kQuad * kQuad;
     Value weights = n.address(1, panel * double(stored * kLanes));
-    Values rows, sums, rowSums, starts;
+    Values rows, matrices, sums, rowSums, starts;
     for (int64_t r = 0; r < count; ++r) {
       Scalar own = row + double(r);
       rows.push_back(rowAt(own));
@@ -299,28 +302,16 @@ private:
         return k.mul(rowSums.back(), k.cst(k.i32(), -kOffset));
       }));
     }
-    for (int64_t p = 0; p < panels; ++p)
+    for (int64_t p = 0; p < panels; ++p) {
+      matrices.push_back(k.ptr(weights, p * stored * kLanes));
       llvm::append_range(sums, starts);
-    auto step = [&](Value at, int64_t inputsOfStep, const Values &state) {
-      Values blocks, moved;
-      for (int64_t p = 0; p < panels; ++p) {
-        blocks.push_back(
-            k.ptr(k.ptr(weights, p * stored * kLanes), k.mul(at, kLanes)));
-        // Of the panels that come next: each is too short a stream for hardware
-        // prefetchers, and few rows leave no time to wait for it.
-        k.prefetch(k.ptr(blocks.back(), panels * stored * kLanes),
-                   inputsOfStep * kLanes);
-      }
-      for (Value pointer : rows)
-        moved.push_back(k.ptr(pointer, at));
-      return emitByteDot(k, layout, inputsOfStep, blocks, moved, state);
-    };
-    sums = k.loop(k.cst(0), k.cst(whole), kStep, sums,
-                  [&](Value i, ValueRange state) {
-                    return step(i, kStep, Values(state.begin(), state.end()));
-                  });
-    if (rest)
-      sums = step(k.cst(whole), rest, sums);
+    }
+    // Of the panels that come next: each is too short a stream for hardware
+    // prefetchers, and few rows leave no time to wait for it.
+    sums = emitLongDot(k, layout, stored, ByteRange::All, matrices, rows, sums,
+                       [&](Value at, int64_t bytes) {
+                         k.prefetch(k.ptr(at, panels * stored * kLanes), bytes);
+                       });
     for (int64_t p = 0; p < panels; ++p)
       for (int64_t r = 0; r < count; ++r)
         finish(part, row + double(r), panel + double(p),

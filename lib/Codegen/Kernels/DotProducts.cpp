@@ -18,6 +18,8 @@ using namespace isthmus;
 namespace {
 using Values = KernelBuilder::Values;
 
+constexpr int64_t kStep = 64; ///< inputs of a step of a long dot product
+
 bool isInt4(const PackedLayout &weight) {
   return weight.format == PackedFormat::Int4;
 }
@@ -260,46 +262,144 @@ Values dotNeonMatrix(KernelBuilder &k, const Part &part, const Values &rows,
   return join(k, out);
 }
 
-/// Rows from which on tiles of AMX are used: they take up to 16 in the time of
-/// one.
-constexpr size_t kAmxRows = 8;
+/// Products of AMX's tiles: 16 rows of 64 bytes with weights, which lie in
+/// memory as tiles want them (16 outputs with four inputs in a row). LLVM
+/// configures the tiles. Fewer rows would do too, but each register has one
+/// shape in all of a function, and those of others would be lacking.
+class Tiles {
+public:
+  static constexpr int64_t kRows = 16, kRowBytes = 64;
 
-/// tdpbssd multiplies a tile of rows, 16 rows of 64 bytes, with one of weights,
-/// which lie in memory as it wants them: 16 outputs with four inputs in a row.
-/// Nibbles are unpacked to memory first, sums come back through it. LLVM
-/// configures the tiles.
-Values dotAmx(KernelBuilder &k, const Part &part, const Values &rows,
-              const Values &sums) {
-  constexpr int64_t kTileRowBytes = 64;
-  Type tile = LLVM::LLVMX86AMXType::get(k.b.getContext());
-  auto count = [&](int64_t value) { return k.cst(k.i16(), value); };
-  auto load = [&](int64_t tileRows, int64_t bytes, Value from, Value stride) {
-    return k.intrinsic("llvm.x86.tileloadd64.internal", tile,
-                       {count(tileRows), count(bytes), from, stride});
-  };
-  const int64_t rowCount = int64_t(rows.size()), quads = part.inputs / 4;
-  Value weights = part.block, lineBytes = k.cst(kTileRowBytes);
-  if (isInt4(part.weight)) {
-    weights = k.stackBuffer(quads * kTileRowBytes);
-    forEachPiece(k, part, kTileRowBytes, [&](int64_t, Value w, int64_t quad) {
-      k.store(w, weights, quad * kTileRowBytes);
-    });
+  Tiles(KernelBuilder &k, const Values &rows)
+      : k(k), rows(rows), type(LLVM::LLVMX86AMXType::get(k.b.getContext())),
+        stride(k.distance(rows[0], rows[1])), lineBytes(k.cst(kRowBytes)) {}
+
+  /// Tiles of rows, one below the other.
+  size_t count() const {
+    return (rows.size() + size_t(kRows) - 1) / size_t(kRows);
   }
-  Value product = k.intrinsic(
-      "llvm.x86.tdpbssd.internal", tile,
-      {count(rowCount), count(kTileRowBytes), count(part.inputs),
-       k.intrinsic("llvm.x86.tilezero.internal", tile,
-                   {count(rowCount), count(kTileRowBytes)}),
-       load(rowCount, part.inputs, rows[0], k.distance(rows[0], rows[1])),
-       load(quads, kTileRowBytes, weights, lineBytes)});
-  Value results = k.stackBuffer(rowCount * kTileRowBytes);
-  k.intrinsic(
-      "llvm.x86.tilestored64.internal",
-      {count(rowCount), count(kTileRowBytes), results, lineBytes, product});
+
+  Value zero(size_t tile) {
+    return k.intrinsic("llvm.x86.tilezero.internal", type,
+                       {sixteen(rowsOf(tile)), sixteen(kRowBytes)});
+  }
+
+  /// `inputs` values of all rows, from `at` on.
+  Values loadRows(Value at, int64_t inputs) {
+    Values out;
+    for (size_t tile = 0; tile < count(); ++tile)
+      out.push_back(load(rowsOf(tile), inputs,
+                         k.ptr(rows[tile * size_t(kRows)], at), stride));
+    return out;
+  }
+
+  /// Adds the products of `values` with `weights`, which hold as many for 16
+  /// outputs.
+  void multiplyAdd(MutableArrayRef<Value> sums, const Values &values,
+                   Value weights, int64_t inputs) {
+    Value factors = load(inputs / 4, kRowBytes, weights, lineBytes);
+    for (size_t tile = 0; tile < count(); ++tile)
+      sums[tile] =
+          k.intrinsic("llvm.x86.tdpbssd.internal", type,
+                      {sixteen(rowsOf(tile)), sixteen(kRowBytes),
+                       sixteen(inputs), sums[tile], values[tile], factors});
+  }
+
+  /// Writes sums to memory, from where they come back.
+  Value store(ArrayRef<Value> sums) {
+    Value to = k.stackBuffer(int64_t(rows.size()) * kRowBytes);
+    for (auto [tile, sum] : llvm::enumerate(sums))
+      k.intrinsic("llvm.x86.tilestored64.internal",
+                  {sixteen(rowsOf(tile)), sixteen(kRowBytes),
+                   k.ptr(to, int64_t(tile) * kRows * kRowBytes), lineBytes,
+                   sum});
+    return to;
+  }
+
+  /// What was written, added to `sums`.
+  Values addTo(ArrayRef<Value> sums, Value from) {
+    Values out;
+    for (auto [r, sum] : llvm::enumerate(sums))
+      out.push_back(
+          k.add(sum, k.load(sum.getType(), from, int64_t(r) * kRowBytes)));
+    return out;
+  }
+
+private:
+  KernelBuilder &k;
+  const Values &rows;
+  Type type;
+  Value stride, lineBytes;
+
+  Value sixteen(int64_t value) { return k.cst(k.i16(), value); }
+  int64_t rowsOf(size_t tile) const {
+    return std::min(kRows, int64_t(rows.size()) - int64_t(tile) * kRows);
+  }
+  Value load(int64_t lines, int64_t bytes, Value from, Value apart) {
+    return k.intrinsic("llvm.x86.tileloadd64.internal", type,
+                       {sixteen(lines), sixteen(bytes), from, apart});
+  }
+};
+
+Values dotTiles(KernelBuilder &k, const Part &part, const Values &rows,
+                const Values &sums) {
+  Tiles tiles(k, rows);
+  Values held;
+  for (size_t tile = 0; tile < tiles.count(); ++tile)
+    held.push_back(tiles.zero(tile));
+  tiles.multiplyAdd(held, tiles.loadRows(k.cst(0), part.inputs), part.block,
+                    part.inputs);
+  return tiles.addTo(sums, tiles.store(held));
+}
+
+/// What instruction sets without sums of several panels do: one after another.
+template <typename Dot>
+Values panelByPanel(const Values &blocks, size_t rows, const Values &sums,
+                    Dot dot) {
   Values out;
-  for (auto [r, sum] : llvm::enumerate(sums))
-    out.push_back(
-        k.add(sum, k.load(sum.getType(), results, int64_t(r) * kTileRowBytes)));
+  for (auto [p, block] : llvm::enumerate(blocks)) {
+    auto first = sums.begin() + ptrdiff_t(p * rows);
+    out.append(dot(block, Values(first, first + ptrdiff_t(rows))));
+  }
+  return out;
+}
+
+/// Sums stay in tiles for all inputs, [panel][tile].
+Values longTiles(KernelBuilder &k, int64_t inputs, const Values &panels,
+                 const Values &rows, const Values &sums) {
+  const int64_t whole = inputs / kStep * kStep;
+  // What is left takes registers of other shapes.
+  if (whole < inputs && panels.size() > 1)
+    return panelByPanel(panels, rows.size(), sums,
+                        [&](Value panel, const Values &own) {
+                          return longTiles(k, inputs, {panel}, rows, own);
+                        });
+  Tiles tiles(k, rows);
+  Values held;
+  for (size_t p = 0; p < panels.size(); ++p)
+    for (size_t tile = 0; tile < tiles.count(); ++tile)
+      held.push_back(tiles.zero(tile));
+  auto step = [&](Value at, int64_t count, ValueRange state) {
+    Values next(state), values = tiles.loadRows(at, count);
+    for (auto [p, panel] : llvm::enumerate(panels))
+      tiles.multiplyAdd(
+          MutableArrayRef(next).slice(p * tiles.count(), tiles.count()), values,
+          k.ptr(panel, k.mul(at, PackedLayout::kPanel)), count);
+    return next;
+  };
+  if (whole)
+    held = k.loop(
+        k.cst(0), k.cst(whole), kStep, held,
+        [&](Value at, ValueRange state) { return step(at, kStep, state); });
+  if (whole < inputs)
+    held = step(k.cst(whole), inputs - whole, held);
+  Values stored, out;
+  for (size_t p = 0; p < panels.size(); ++p)
+    stored.push_back(
+        tiles.store(ArrayRef(held).slice(p * tiles.count(), tiles.count())));
+  for (size_t p = 0; p < panels.size(); ++p)
+    out.append(tiles.addTo(ArrayRef(sums).slice(p * rows.size(), rows.size()),
+                           stored[p]));
   return out;
 }
 
@@ -327,16 +427,12 @@ Values dotPortable(KernelBuilder &k, const Part &part, const Values &rows,
 }
 } // namespace
 
-/// What instruction sets without sums of several panels do: one after another.
-template <typename Dot>
-static Values panelByPanel(const Values &blocks, size_t rows,
-                           const Values &sums, Dot dot) {
-  Values out;
-  for (auto [p, block] : llvm::enumerate(blocks)) {
-    auto first = sums.begin() + ptrdiff_t(p * rows);
-    out.append(dot(block, Values(first, first + ptrdiff_t(rows))));
-  }
-  return out;
+bool isthmus::usesTiles(const TargetDescription &target, PackedFormat format,
+                        int64_t rows) {
+  // Not for nibbles: unpacked to memory they take 1.2 times as long as with
+  // VNNI.
+  return target.dot == DotProduct::Amx && format == PackedFormat::Int8 &&
+         rows >= Tiles::kRows;
 }
 
 Values isthmus::emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
@@ -345,8 +441,7 @@ Values isthmus::emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
   auto vnni = [&](int64_t bytes) {
     return dotVnni(k, weight, inputs, blocks, rows, sums, bytes);
   };
-  auto by = [&](Values (*dot)(KernelBuilder &, const Part &, const Values &,
-                              const Values &)) {
+  auto by = [&](auto dot) {
     return panelByPanel(blocks, rows.size(), sums,
                         [&](Value block, const Values &own) {
                           return dot(k, {weight, inputs, block}, rows, own);
@@ -360,7 +455,9 @@ Values isthmus::emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
   case DotProduct::Avx512Vnni:
     return vnni(64);
   case DotProduct::Amx:
-    return rows.size() < kAmxRows ? vnni(64) : by(dotAmx);
+    return usesTiles(k.target, weight.format, int64_t(rows.size()))
+               ? by(dotTiles)
+               : vnni(64);
   case DotProduct::NeonDot:
     return by(dotNeon);
   case DotProduct::NeonMatrix:
@@ -371,16 +468,39 @@ Values isthmus::emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
   llvm_unreachable("unknown dot product");
 }
 
-Values isthmus::emitByteDot(KernelBuilder &k, const PackedLayout &weight,
-                            int64_t inputs, const Values &blocks,
-                            const Values &rows, const Values &sums) {
-  // Its saturation needs values within +-127.
-  if (k.target.dot == DotProduct::Avx2Madd)
+Values isthmus::emitLongDot(
+    KernelBuilder &k, const PackedLayout &weight, int64_t inputs,
+    ByteRange range, const Values &panels, const Values &rows,
+    const Values &sums,
+    llvm::function_ref<void(Value at, int64_t bytes)> prefetch) {
+  if (usesTiles(k.target, weight.format, int64_t(rows.size())))
+    return longTiles(k, inputs, panels, rows, sums);
+  // The saturation of vpmaddubsw needs values within +-127.
+  const bool widened =
+      range == ByteRange::All && k.target.dot == DotProduct::Avx2Madd;
+  auto step = [&](Value at, int64_t count, const Values &state) {
+    Values blocks, values;
+    for (Value panel : panels) {
+      blocks.push_back(k.ptr(panel, k.mul(at, PackedLayout::kPanel)));
+      prefetch(blocks.back(), PackedLayout::kPanel * count);
+    }
+    for (Value row : rows)
+      values.push_back(k.ptr(row, at));
+    if (!widened)
+      return emitGroupDot(k, weight, count, blocks, values, state);
     return panelByPanel(
-        blocks, rows.size(), sums, [&](Value block, const Values &own) {
-          return dotPortable(k, {weight, inputs, block}, rows, own);
+        blocks, rows.size(), state, [&](Value block, const Values &own) {
+          return dotPortable(k, {weight, count, block}, values, own);
         });
-  return emitGroupDot(k, weight, inputs, blocks, rows, sums);
+  };
+  const int64_t whole = inputs / kStep * kStep;
+  Values out = sums;
+  if (whole)
+    out = k.loop(k.cst(0), k.cst(whole), kStep, out,
+                 [&](Value at, ValueRange state) {
+                   return step(at, kStep, Values(state));
+                 });
+  return whole < inputs ? step(k.cst(whole), inputs - whole, out) : out;
 }
 
 Value isthmus::emitDotStart(KernelBuilder &k, const PackedLayout &weight,
@@ -392,7 +512,7 @@ Value isthmus::emitDotStart(KernelBuilder &k, const PackedLayout &weight,
     case DotProduct::Avx512Vnni:
       return true;
     case DotProduct::Amx:
-      return rows < kAmxRows;
+      return !usesTiles(k.target, weight.format, int64_t(rows));
     case DotProduct::Avx2Madd:
     case DotProduct::NeonDot:
     case DotProduct::NeonMatrix:

@@ -24,12 +24,24 @@ KernelBuilder::Values emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
                                    const KernelBuilder::Values &rows,
                                    const KernelBuilder::Values &sums);
 
-/// The same of int8 values that may be -128 too, in weights and rows.
-KernelBuilder::Values emitByteDot(KernelBuilder &k, const PackedLayout &weight,
-                                  int64_t inputs,
-                                  const KernelBuilder::Values &blocks,
-                                  const KernelBuilder::Values &rows,
-                                  const KernelBuilder::Values &sums);
+/// Whether products of so many rows are made in tiles of a matrix unit, from
+/// where sums come back through memory.
+bool usesTiles(const TargetDescription &target, PackedFormat format,
+               int64_t rows);
+
+/// Which int8 values occur in weights and rows.
+enum class ByteRange { Symmetric /**< not -128 */, All };
+
+/// As emitGroupDot, for the whole length of panels and rows of int8.
+///
+/// \param inputs of a panel, a multiple of 4.
+/// \param prefetch called with where a step begins in a panel, and its bytes.
+KernelBuilder::Values
+emitLongDot(KernelBuilder &k, const PackedLayout &weight, int64_t inputs,
+            ByteRange range, const KernelBuilder::Values &panels,
+            const KernelBuilder::Values &rows,
+            const KernelBuilder::Values &sums,
+            llvm::function_ref<void(mlir::Value at, int64_t bytes)> prefetch);
 
 /// What the dot products of a block with so many rows start from:
 /// `correction()`, i32 -128 * the sum of the row's values, for instructions

@@ -21,9 +21,10 @@ int64_t Product::rowBytes() const {
 
 int64_t Product::rowsAtOnce() const {
   const KernelSchedule &schedule = k.target.schedule;
-  return format == RowFormat::Int8      ? schedule.dotRows
-         : format == RowFormat::Int8Row ? schedule.wholeRows
-                                        : schedule.floatRows;
+  return layout.format == PackedFormat::Int4 ? schedule.nibbleRows
+         : format == RowFormat::Int8         ? schedule.dotRows
+         : format == RowFormat::Int8Row      ? schedule.wholeRows
+                                             : schedule.floatRows;
 }
 
 int64_t Product::panelsAtOnce() const {
@@ -220,26 +221,17 @@ Product::Values Product::sumInt8(const Values &w, const Values &xs,
 Product::Values Product::sumInt8Rows(const Values &w, const Values &xs,
                                      int64_t ahead) {
   const QRowsLayout qrows{layout.inputs, /*whole=*/true};
-  const int64_t step = int8GroupOf(layout.inputs);
-  Values inits;
+  Values starts, sums;
+  for (Value row : xs)
+    starts.push_back(emitDotStart(k, layout, xs.size(), [&] {
+      return k.load(k.i32(), row, qrows.correctionOffset());
+    }));
   for (size_t p = 0; p < w.size(); ++p)
-    for (Value row : xs)
-      inits.push_back(emitDotStart(k, layout, xs.size(), [&] {
-        return k.load(k.i32(), row, qrows.correctionOffset());
-      }));
-  Values sums = k.loop(
-      k.cst(0), k.cst(layout.inputs), step, inits,
-      [&](Value input, ValueRange state) {
-        Values blocks, values;
-        for (Value panel : w) {
-          blocks.push_back(k.ptr(panel, k.mul(input, PackedLayout::kPanel)));
-          prefetchAhead(blocks.back(), PackedLayout::kPanel * step, ahead,
-                        xs.size());
-        }
-        for (Value row : xs)
-          values.push_back(k.ptr(row, input));
-        return emitGroupDot(k, layout, step, blocks, values, Values(state));
-      });
+    sums.append(starts);
+  sums = emitLongDot(k, layout, layout.inputs, ByteRange::Symmetric, w, xs,
+                     sums, [&](Value at, int64_t bytes) {
+                       prefetchAhead(at, bytes, ahead, xs.size());
+                     });
   for (size_t p = 0; p < w.size(); ++p) {
     Value factor = loadFactors(w[p], w[p]).scale;
     for (size_t r = 0; r < xs.size(); ++r) {
