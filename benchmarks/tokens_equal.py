@@ -142,7 +142,7 @@ def main():
     from transformers import AutoModelForCausalLM, AutoTokenizer
     tokenizer = AutoTokenizer.from_pretrained(args.hf)
     model = AutoModelForCausalLM.from_pretrained(args.hf, dtype=torch.float32).eval()
-    failed = 0
+    failed = unequal = 0
     cases = prompts(tokenizer, model.config.max_position_embeddings)
     for name, ids in cases:
         want, logits = reference(model, ids)
@@ -161,9 +161,11 @@ def main():
                 print(f"{label}: {'FAIL' if bad else 'equal'}, {line}", flush=True)
             except AssertionError as difference:
                 bad = True
+                unequal += 1
                 print(f"{label}: FAIL: {difference}", flush=True)
             failed += bad
     total = len(cases) * len(args.bundle)
+    print(f"tokens of {total - unequal} of {total} as the reference's, logits of {total - failed}")
     print(f"{total - failed} passed, {failed} failed")
     return failed != 0
 

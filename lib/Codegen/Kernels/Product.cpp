@@ -10,7 +10,7 @@ using namespace isthmus;
 
 /// Steps of a sum of floats (values, or pairs of bf16) that share an
 /// accumulator; a part of the numerics contract (docs/numerics.md).
-static constexpr int64_t kStepsPerPart = 128;
+static constexpr int64_t kStepsPerPart = 512;
 
 Product::Product(KernelBuilder &k, const PackedLayout &weight)
     : k(k), layout(weight), format(rowFormatFor(weight)) {}
