@@ -471,14 +471,13 @@ private:
   }
 
   LogicalResult convert(fm::RotaryOp op) {
-    RotarySpec spec{fm::getFeatures(op.getType()),
-                    int64_t(op.getHeadDim()),
+    RotarySpec spec{fm::getFeatures(op.getType()), int64_t(op.getHeadDim()),
                     op.getFrequencies()};
     if (failed(checkLanes(*op, spec.headDim / 2, "half head size")))
       return failure();
-    std::string name = llvm::formatv("rotary_{0}_{1}_{2}", spec.features,
-                                     spec.headDim,
-                                     exactly(op.getTheta().convertToDouble()));
+    std::string name =
+        llvm::formatv("rotary_{0}_{1}_{2}", spec.features, spec.headDim,
+                      exactly(op.getTheta().convertToDouble()));
     // What distinguishes them is too long for a name.
     if (auto factors = op.getFactors())
       name += llvm::formatv(
