@@ -133,7 +133,9 @@ const TargetDescription *isthmus::findTarget(std::string_view name) {
 
 const TargetDescription &isthmus::hostTarget() {
   for (const TargetDescription &target : allTargets())
-    if (rt::cpuSupports(target.triple, target.requiredCpuFlags))
+    // A system may refuse the registers of what the processor has.
+    if (rt::cpuSupports(target.triple, target.requiredCpuFlags) &&
+        rt::requestCpuFeatures(target.requiredCpuFlags))
       return target;
   // Every x86-64 machine of the last ten years has AVX2; the loader refuses
   // with a clear message on the others.

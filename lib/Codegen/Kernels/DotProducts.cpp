@@ -281,7 +281,7 @@ public:
 
   Value zero(size_t tile) {
     return k.intrinsic("llvm.x86.tilezero.internal", type,
-                       {sixteen(rowsOf(tile)), sixteen(kRowBytes)});
+                       {i16(rowsOf(tile)), i16(kRowBytes)});
   }
 
   /// `inputs` values of all rows, from `at` on.
@@ -299,10 +299,9 @@ public:
                    Value weights, int64_t inputs) {
     Value factors = load(inputs / 4, kRowBytes, weights, lineBytes);
     for (size_t tile = 0; tile < count(); ++tile)
-      sums[tile] =
-          k.intrinsic("llvm.x86.tdpbssd.internal", type,
-                      {sixteen(rowsOf(tile)), sixteen(kRowBytes),
-                       sixteen(inputs), sums[tile], values[tile], factors});
+      sums[tile] = k.intrinsic("llvm.x86.tdpbssd.internal", type,
+                               {i16(rowsOf(tile)), i16(kRowBytes), i16(inputs),
+                                sums[tile], values[tile], factors});
   }
 
   /// Writes sums to memory, from where they come back.
@@ -310,7 +309,7 @@ public:
     Value to = k.stackBuffer(int64_t(rows.size()) * kRowBytes);
     for (auto [tile, sum] : llvm::enumerate(sums))
       k.intrinsic("llvm.x86.tilestored64.internal",
-                  {sixteen(rowsOf(tile)), sixteen(kRowBytes),
+                  {i16(rowsOf(tile)), i16(kRowBytes),
                    k.ptr(to, int64_t(tile) * kRows * kRowBytes), lineBytes,
                    sum});
     return to;
@@ -331,13 +330,13 @@ private:
   Type type;
   Value stride, lineBytes;
 
-  Value sixteen(int64_t value) { return k.cst(k.i16(), value); }
+  Value i16(int64_t value) { return k.cst(k.i16(), value); }
   int64_t rowsOf(size_t tile) const {
     return std::min(kRows, int64_t(rows.size()) - int64_t(tile) * kRows);
   }
   Value load(int64_t lines, int64_t bytes, Value from, Value apart) {
     return k.intrinsic("llvm.x86.tileloadd64.internal", type,
-                       {sixteen(lines), sixteen(bytes), from, apart});
+                       {i16(lines), i16(bytes), from, apart});
   }
 };
 
