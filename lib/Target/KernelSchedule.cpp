@@ -18,10 +18,9 @@ std::span<const ScheduleField> isthmus::scheduleFields() {
     return s.wholeRows * s.wholePanels + s.wholePanels + 1;
   };
   auto wholeTiles = [](const S &s) -> int64_t {
-    constexpr int64_t kRows = 16;
-    return s.wholeRows < kRows
+    return s.wholeRows < kTileRows
                ? 0
-               : (s.wholeRows + kRows - 1) / kRows * (s.wholePanels + 1) + 1;
+               : tileRegistersFor(s.wholeRows, s.wholePanels);
   };
   static const std::vector<ScheduleField> fields = {
       {"dot_rows",

@@ -36,6 +36,15 @@ static TargetDescription avx512Vnni() {
   };
 }
 
+static TargetDescription avx512BF16() {
+  return derive(avx512Vnni(), [](TargetDescription &t) {
+    t.name = "x86-64-avx512-bf16";
+    t.features += ",+avx512bf16";
+    t.requiredCpuFlags += " avx512_bf16";
+    t.pairDot = PairDot::Avx512BF16;
+  });
+}
+
 static TargetDescription avx2() {
   return {
       .name = "x86-64-avx2",
@@ -76,24 +85,17 @@ static TargetDescription neon() {
 
 std::span<const TargetDescription> isthmus::allTargets() {
   static const std::array targets = {
-      derive(avx512Vnni(),
+      derive(avx512BF16(),
              [](TargetDescription &t) {
                t.name = "x86-64-amx-int8";
-               t.features += ",+avx512bf16,+amx-tile,+amx-int8";
-               t.requiredCpuFlags += " avx512_bf16 amx_tile amx_int8";
-               t.pairDot = PairDot::Avx512BF16;
+               t.features += ",+amx-tile,+amx-int8";
+               t.requiredCpuFlags += " amx_tile amx_int8";
                t.dot = DotProduct::Amx;
                t.tileRegisters = 8;
                t.schedule.dotRows = 16;
                t.schedule.wholeRows = 32;
              }),
-      derive(avx512Vnni(),
-             [](TargetDescription &t) {
-               t.name = "x86-64-avx512-bf16";
-               t.features += ",+avx512bf16";
-               t.requiredCpuFlags += " avx512_bf16";
-               t.pairDot = PairDot::Avx512BF16;
-             }),
+      avx512BF16(),
       avx512Vnni(),
       derive(avx2(),
              [](TargetDescription &t) {

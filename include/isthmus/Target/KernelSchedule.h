@@ -16,6 +16,14 @@
 
 namespace isthmus {
 
+constexpr int64_t kTileRows = 16; ///< of a tile of a matrix unit
+
+/// Registers that a product of `rows` with `panels` takes in a matrix unit: its
+/// sums, the rows, and one of the weights.
+constexpr int64_t tileRegistersFor(int64_t rows, int64_t panels) {
+  return (rows + kTileRows - 1) / kTileRows * (panels + 1) + 1;
+}
+
 struct KernelSchedule {
   int64_t panels = 1;           ///< panels that one row takes at once
   int64_t dotRows = 1;          ///< rows that int8 products take at once

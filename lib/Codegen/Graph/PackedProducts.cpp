@@ -208,7 +208,7 @@ public:
              for (int64_t count = k.target.schedule.wholeRows; count >= 1;
                   count = count > kFewRows ? count / 2 : int64_t(count > 1)) {
                multiply(part, done, count, first, panels);
-               done = part.rows / double(count) * double(count);
+               done = done + (part.rows - done) / double(count) * double(count);
              }
            });
   }

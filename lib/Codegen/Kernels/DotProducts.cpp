@@ -268,7 +268,7 @@ Values dotNeonMatrix(KernelBuilder &k, const Part &part, const Values &rows,
 /// shape in all of a function, and those of others would be lacking.
 class Tiles {
 public:
-  static constexpr int64_t kRows = 16, kRowBytes = 64;
+  static constexpr int64_t kRows = kTileRows, kRowBytes = 64;
 
   Tiles(KernelBuilder &k, const Values &rows)
       : k(k), rows(rows), type(LLVM::LLVMX86AMXType::get(k.b.getContext())),
@@ -340,6 +340,7 @@ private:
   }
 };
 
+/// Sums of one part, added to `sums`.
 Values dotTiles(KernelBuilder &k, const Part &part, const Values &rows,
                 const Values &sums) {
   Tiles tiles(k, rows);
@@ -367,8 +368,12 @@ Values panelByPanel(const Values &blocks, size_t rows, const Values &sums,
 Values longTiles(KernelBuilder &k, int64_t inputs, const Values &panels,
                  const Values &rows, const Values &sums) {
   const int64_t whole = inputs / kStep * kStep;
-  // What is left takes registers of other shapes.
-  if (whole < inputs && panels.size() > 1)
+  // What is left takes registers of other shapes; and a schedule may ask for
+  // more than there are.
+  const bool fits =
+      tileRegistersFor(int64_t(rows.size()), int64_t(panels.size())) <=
+      k.target.tileRegisters;
+  if (panels.size() > 1 && (whole < inputs || !fits))
     return panelByPanel(panels, rows.size(), sums,
                         [&](Value panel, const Values &own) {
                           return longTiles(k, inputs, {panel}, rows, own);
