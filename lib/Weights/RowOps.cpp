@@ -221,12 +221,14 @@ static void packInt8(const PackedLayout &layout,
   const auto size = size_t(layout.group());
   std::vector<int8_t> q(size);
   for (size_t g = 0; g < size_t(layout.groups()); ++g) {
-    uint8_t *block = out + int64_t(g) * layout.blockBytes();
+    uint8_t *scales = out + int64_t(g) * layout.factorBytes();
+    uint8_t *values =
+        out + layout.valuesOffset() + int64_t(g) * layout.valueBytes();
     for (size_t o = 0; o < rows.size(); ++o) {
       const _Float16 scale = quantizeInt8({rows[o] + g * size, size}, q.data());
-      std::memcpy(block + layout.valueBytes() + 2 * o, &scale, 2);
+      std::memcpy(scales + 2 * o, &scale, 2);
       for (size_t i = 0; i < size; ++i)
-        block[i / 4 * 64 + o * 4 + i % 4] = uint8_t(q[i]);
+        values[i / 4 * 64 + o * 4 + i % 4] = uint8_t(q[i]);
     }
   }
 }
@@ -238,14 +240,16 @@ static void packInt4(const PackedLayout &layout,
     Int4Row row = quantizeInt4({rows[o], size_t(layout.inputs)}, onGrid);
     std::memcpy(out + 4 * o, &row.rowScale, 4);
     std::memcpy(out + 4 * kPanel + 4 * o, &row.rowOffset, 4);
-    uint8_t *block = out + layout.panelHeaderBytes();
+    uint8_t *factors = out + layout.factorsOffset();
+    uint8_t *values = out + layout.valuesOffset();
     for (const Int4Row::Group &group : row.groups) {
-      block[size_t(layout.valueBytes()) + o] = group.scale;
-      block[size_t(layout.valueBytes()) + kPanel + o] = uint8_t(group.offset);
+      factors[o] = group.scale;
+      factors[kPanel + o] = uint8_t(group.offset);
       for (size_t i = 0; i < kGroup / 2; ++i)
-        block[i / 4 * 64 + o * 4 + i % 4] =
+        values[i / 4 * 64 + o * 4 + i % 4] =
             uint8_t(group.q[i] | group.q[kGroup / 2 + i] << 4);
-      block += layout.blockBytes();
+      factors += layout.factorBytes();
+      values += layout.valueBytes();
     }
   }
 }

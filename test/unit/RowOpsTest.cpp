@@ -117,10 +117,10 @@ TEST(RowOps, PackedInt8LiesAsDocumented) {
   packPanel(layout, rows, panel.data());
   std::vector<int8_t> second(64);
   quantizeInt8({row.data() + 64, 64}, second.data());
-  // Input 4c + i of output 0 in block 1.
-  const auto *block =
-      reinterpret_cast<const int8_t *>(panel.data()) + layout.blockBytes();
-  EXPECT_EQ(block[3 * 64 + 0 * 4 + 2], second[14]);
+  // Input 4c + i of output 0 in group 1; the scales of both fill a line.
+  const auto *group =
+      reinterpret_cast<const int8_t *>(panel.data()) + 64 + 16 * 64;
+  EXPECT_EQ(group[3 * 64 + 0 * 4 + 2], second[14]);
   EXPECT_EQ(layout.panels(), 2);
 }
 
@@ -129,14 +129,14 @@ TEST(RowOps, PackedInt8RowsLieAsDocumented) {
   std::vector<float> row = randomRow(128);
   const float *rows[1] = {row.data()};
   std::vector<std::byte> panel(size_t(layout.panelBytes()));
-  EXPECT_EQ(panel.size(), 16u * 128 + 16 * 2);
+  EXPECT_EQ(panel.size(), 64 + 16u * 128);
   packPanel(layout, rows, panel.data());
   std::vector<int8_t> q(128);
   const _Float16 scale = quantizeInt8(row, q.data());
-  const auto *values = reinterpret_cast<const int8_t *>(panel.data());
+  const auto *values = reinterpret_cast<const int8_t *>(panel.data()) + 64;
   EXPECT_EQ(values[(64 / 4 + 3) * 64 + 0 * 4 + 2], q[64 + 14]);
   _Float16 stored;
-  std::memcpy(&stored, panel.data() + layout.valueBytes(), sizeof(stored));
+  std::memcpy(&stored, panel.data(), sizeof(stored));
   EXPECT_EQ(float(stored), float(scale));
 }
 

@@ -144,9 +144,4 @@ private:
   mlir::func::FuncOp function;
 };
 
-/// Rounds up to a multiple.
-constexpr int64_t roundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
 } // namespace isthmus

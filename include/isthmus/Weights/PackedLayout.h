@@ -5,19 +5,19 @@
 //
 //   f32, f16   panel: [inputs][16]
 //   bf16       panel: [inputs / 2][16][2], pairs of inputs side by side
-//   int8       panel: [inputs / 64] blocks of
-//              { int8 [16][16][4], f16 scale [16] }
-//              byte [c][o][i] is input 4c + i of output o; blocks of 32 inputs
-//              where 64 does not divide them (int8GroupOf); or one block of
-//              all inputs (int8Rows)
-//   int4       panel: { f32 rowScale [16], f32 rowOffset [16] }, then
-//              [inputs / 32] blocks of
-//              { uint8 [4][16][4], uint8 scale [16], int8 offset [16] }
-//              the low nibble q of byte [c][o][i] is input 4c + i, the high
-//              nibble input 16 + 4c + i; value = rowScale * scale * q +
-//              rowOffset * offset
+//   int8       panel: f16 scale [inputs / 64][16], then int8
+//              [inputs / 64][16][16][4]: value [g][c][o][i] is input
+//              64g + 4c + i of output o; groups of 32 inputs where 64 does not
+//              divide them (int8GroupOf); or one of all inputs (int8Rows)
+//   int4       panel: f32 rowScale [16], f32 rowOffset [16], then
+//              [inputs / 32] { uint8 scale [16], int8 offset [16] }, then uint8
+//              [inputs / 32][4][16][4]: the low nibble q of byte [g][c][o][i]
+//              is input 32g + 4c + i, the high nibble input 32g + 16 + 4c + i;
+//              value = rowScale * scale * q + rowOffset * offset
 //
-// Outputs beyond the last are zero. Vectors are f32, padded to 16 values.
+// Integers begin at a multiple of 64 bytes: registers and tiles that are loaded
+// from elsewhere come from two lines of the cache each. Outputs beyond the last
+// are zero. Vectors are f32, padded to 16 values.
 //
 //===----------------------------------------------------------------------===//
 #pragma once
@@ -37,6 +37,10 @@ constexpr int64_t int8GroupOf(int64_t width) {
   return width % kInt8Group == 0 ? kInt8Group : kInt8Group / 2;
 }
 
+constexpr int64_t roundUp(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
 struct PackedLayout {
   static constexpr int64_t kPanel = 16;     ///< outputs in a panel
   static constexpr int64_t kInt4Group = 32; ///< inputs that share a scale
@@ -48,21 +52,25 @@ struct PackedLayout {
   bool int8Rows = false;
 
   int64_t panels() const { return (outputs + kPanel - 1) / kPanel; }
-  /// Inputs of one block of an integer format, which share a scale.
+  /// Inputs of an integer format that share a scale.
   int64_t group() const {
     if (format == PackedFormat::Int4)
       return kInt4Group;
     return int8Rows ? inputs : int8GroupOf(inputs);
   }
   int64_t groups() const { return inputs / group(); }
-  /// Bytes of such a block, and of its values alone.
-  int64_t blockBytes() const { return valueBytes() + kPanel * 2; }
+  /// Bytes of the values of a group in a panel, and of its factors: the scales,
+  /// or scales and offsets.
   int64_t valueBytes() const {
     return kPanel * group() / (format == PackedFormat::Int4 ? 2 : 1);
   }
-  /// Bytes before the first block of a panel.
-  int64_t panelHeaderBytes() const {
+  static constexpr int64_t factorBytes() { return kPanel * 2; }
+  /// Where they begin in a panel.
+  int64_t factorsOffset() const {
     return format == PackedFormat::Int4 ? 2 * kPanel * 4 : 0;
+  }
+  int64_t valuesOffset() const {
+    return roundUp(factorsOffset() + groups() * factorBytes(), 64);
   }
   int64_t panelBytes() const {
     if (inputs == 0)
@@ -75,7 +83,7 @@ struct PackedLayout {
       return inputs * kPanel * 2;
     case PackedFormat::Int8:
     case PackedFormat::Int4:
-      return panelHeaderBytes() + groups() * blockBytes();
+      return valuesOffset() + groups() * valueBytes();
     }
     return 0;
   }

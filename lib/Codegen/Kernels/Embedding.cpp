@@ -28,21 +28,22 @@ static Value loadEntry(KernelBuilder &k, const PackedLayout &table, Value panel,
   case PackedFormat::Int8:
   case PackedFormat::Int4: {
     bool int4 = table.format == PackedFormat::Int4;
-    Value block =
-        k.ptr(k.ptr(panel, k.mul(k.div(i, table.group()), table.blockBytes())),
-              table.panelHeaderBytes());
+    Value group = k.div(i, table.group());
+    Value values = k.ptr(k.ptr(panel, k.mul(group, table.valueBytes())),
+                         table.valuesOffset());
+    Value factors = k.ptr(k.ptr(panel, k.mul(group, table.factorBytes())),
+                          table.factorsOffset());
     Value j = k.rem(i, table.group());
     Value inBlock = int4 ? k.rem(j, PackedLayout::kInt4Group / 2) : j;
     Value byte = k.load(
-        k.i8(), k.ptr(block, k.add(k.mul(k.div(inBlock, 4), 64),
-                                   k.add(k.mul(lane, 4), k.rem(inBlock, 4)))));
+        k.i8(), k.ptr(values, k.add(k.mul(k.div(inBlock, 4), 64),
+                                    k.add(k.mul(lane, 4), k.rem(inBlock, 4)))));
     Value integer = arith::ExtSIOp::create(k.b, k.loc, k.i32(), byte);
     auto toFloat = [&](Value v) -> Value {
       return arith::SIToFPOp::create(k.b, k.loc, k.f32(), v);
     };
     if (!int4) {
-      Value scale =
-          k.load(k.f16(), k.ptr(block, k.mul(lane, 2)), table.valueBytes());
+      Value scale = k.load(k.f16(), k.ptr(factors, k.mul(lane, 2)));
       return k.fmul(toFloat(integer),
                     arith::ExtFOp::create(k.b, k.loc, k.f32(), scale));
     }
@@ -51,13 +52,13 @@ static Value loadEntry(KernelBuilder &k, const PackedLayout &table, Value panel,
     integer = arith::AndIOp::create(
         k.b, k.loc, arith::ShRUIOp::create(k.b, k.loc, integer, shift),
         k.cst(k.i32(), 15));
-    Value at = k.ptr(block, lane), factors = k.ptr(panel, k.mul(lane, 4));
-    Value scale = toFloat(arith::ExtUIOp::create(
-        k.b, k.loc, k.i32(), k.load(k.i8(), at, table.valueBytes())));
+    Value at = k.ptr(factors, lane), ofRow = k.ptr(panel, k.mul(lane, 4));
+    Value scale = toFloat(
+        arith::ExtUIOp::create(k.b, k.loc, k.i32(), k.load(k.i8(), at)));
     Value offset = toFloat(arith::ExtSIOp::create(
-        k.b, k.loc, k.i32(), k.load(k.i8(), at, table.valueBytes() + kLanes)));
-    return k.fma(toFloat(integer), k.fmul(scale, k.load(k.f32(), factors)),
-                 k.fmul(offset, k.load(k.f32(), factors, kLanes * 4)));
+        k.b, k.loc, k.i32(), k.load(k.i8(), at, kLanes)));
+    return k.fma(toFloat(integer), k.fmul(scale, k.load(k.f32(), ofRow)),
+                 k.fmul(offset, k.load(k.f32(), ofRow, kLanes * 4)));
   }
   }
   llvm_unreachable("unknown format");

@@ -170,6 +170,16 @@ Value Product::splatEntry(Value row, Value index, int64_t offset) {
   return k.splat(k.load(k.f32(), at, offset), kLanes);
 }
 
+Value Product::valuesOf(Value panel, Value group) {
+  return k.ptr(k.ptr(panel, k.mul(group, layout.valueBytes())),
+               layout.valuesOffset());
+}
+
+Value Product::factorsOf(Value panel, Value group) {
+  return k.ptr(k.ptr(panel, k.mul(group, layout.factorBytes())),
+               layout.factorsOffset());
+}
+
 /// A group's sum is exact; then it is scaled and added to the total.
 Product::Values Product::sumInt8(const Values &w, const Values &xs,
                                  int64_t ahead) {
@@ -180,7 +190,9 @@ Product::Values Product::sumInt8(const Values &w, const Values &xs,
   auto addGroup = [&](Value group, ValueRange totals) {
     Values blocks, sums, out;
     for (Value panel : w) {
-      blocks.push_back(k.ptr(panel, k.mul(group, layout.blockBytes())));
+      blocks.push_back(valuesOf(panel, group));
+      prefetchAhead(factorsOf(panel, group), layout.factorBytes(), ahead,
+                    xs.size());
       for (Value row : xs)
         sums.push_back(emitDotStart(k, layout, xs.size(), [&] {
           return k.load(k.i32(), k.ptr(row, k.mul(group, 4)),
@@ -203,7 +215,7 @@ Product::Values Product::sumInt8(const Values &w, const Values &xs,
       return added;
     });
     for (auto [p, panel] : llvm::enumerate(w)) {
-      Value factor = loadFactors(panel, blocks[p]).scale;
+      Value factor = loadFactors(panel, group).scale;
       for (auto [r, row] : llvm::enumerate(xs)) {
         const size_t i = p * xs.size() + r;
         out.push_back(k.fma(k.fmul(toFloat(sums[i]), factor),
@@ -221,19 +233,24 @@ Product::Values Product::sumInt8(const Values &w, const Values &xs,
 Product::Values Product::sumInt8Rows(const Values &w, const Values &xs,
                                      int64_t ahead) {
   const QRowsLayout qrows{layout.inputs, /*whole=*/true};
-  Values starts, sums;
+  Values starts, sums, values;
+  for (Value panel : w) {
+    values.push_back(valuesOf(panel, k.cst(0)));
+    prefetchAhead(factorsOf(panel, k.cst(0)), layout.factorBytes(), ahead,
+                  xs.size());
+  }
   for (Value row : xs)
     starts.push_back(emitDotStart(k, layout, xs.size(), [&] {
       return k.load(k.i32(), row, qrows.correctionOffset());
     }));
   for (size_t p = 0; p < w.size(); ++p)
     sums.append(starts);
-  sums = emitLongDot(k, layout, layout.inputs, ByteRange::Symmetric, w, xs,
+  sums = emitLongDot(k, layout, layout.inputs, ByteRange::Symmetric, values, xs,
                      sums, [&](Value at, int64_t bytes) {
                        prefetchAhead(at, bytes, ahead, xs.size());
                      });
   for (size_t p = 0; p < w.size(); ++p) {
-    Value factor = loadFactors(w[p], w[p]).scale;
+    Value factor = loadFactors(w[p], k.cst(0)).scale;
     for (size_t r = 0; r < xs.size(); ++r) {
       Value &sum = sums[p * xs.size() + r];
       sum = k.fmul(k.fmul(toFloat(sum), factor),
@@ -243,8 +260,8 @@ Product::Values Product::sumInt8Rows(const Values &w, const Values &xs,
   return sums;
 }
 
-/// A group of a row meets one or two blocks of the weight, each with a scale
-/// and an offset of its own.
+/// A group of a row meets one or two of the weight, each with a scale and an
+/// offset of its own.
 Product::Values Product::sumInt4(const Values &w, const Values &xs,
                                  int64_t ahead) {
   const QRowsLayout qrows{layout.inputs};
@@ -263,13 +280,14 @@ Product::Values Product::sumInt4(const Values &w, const Values &xs,
         scaledSums.push_back(splatEntry(row, index, qrows.scaledSumOffset()));
       }
       for (auto [p, panel] : llvm::enumerate(w)) {
-        Value block = k.ptr(k.ptr(panel, k.mul(index, layout.blockBytes())),
-                            layout.panelHeaderBytes());
-        prefetchAhead(block, layout.blockBytes(), ahead, xs.size());
+        Value block = valuesOf(panel, index);
+        prefetchAhead(block, layout.valueBytes(), ahead, xs.size());
+        prefetchAhead(factorsOf(panel, index), layout.factorBytes(), ahead,
+                      xs.size());
         Values dots = emitGroupDot(
             k, layout, layout.group(), {block}, values,
             Values(xs.size(), emitDotStart(k, layout, xs.size(), {})));
-        GroupFactors factors = loadFactors(panel, block);
+        GroupFactors factors = loadFactors(panel, index);
         for (auto [r, dot] : llvm::enumerate(dots)) {
           Value &scaled = next[p * xs.size() + r];
           Value &total = next[count + p * xs.size() + r];
@@ -295,15 +313,15 @@ Value Product::toFloat(Value integers) {
   return arith::SIToFPOp::create(k.b, k.loc, k.vec(kLanes, k.f32()), integers);
 }
 
-Product::GroupFactors Product::loadFactors(Value panel, Value block) {
+Product::GroupFactors Product::loadFactors(Value panel, Value group) {
   VectorType floats = k.vec(kLanes, k.f32()), ints = k.vec(kLanes, k.i32());
   if (layout.format == PackedFormat::Int8) {
-    Value half = k.load(k.vec(kLanes, k.f16()), block, layout.valueBytes());
+    Value half = k.load(k.vec(kLanes, k.f16()), factorsOf(panel, group));
     return {arith::ExtFOp::create(k.b, k.loc, floats, half), nullptr};
   }
   VectorType bytes = k.vec(kLanes, k.i8());
-  Value scale = k.load(bytes, block, layout.valueBytes());
-  Value offset = k.load(bytes, block, layout.valueBytes() + kLanes);
+  Value at = factorsOf(panel, group);
+  Value scale = k.load(bytes, at), offset = k.load(bytes, at, kLanes);
   scale = toFloat(arith::ExtUIOp::create(k.b, k.loc, ints, scale));
   offset = toFloat(arith::ExtSIOp::create(k.b, k.loc, ints, offset));
   return {k.fmul(scale, k.load(floats, panel)),

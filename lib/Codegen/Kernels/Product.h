@@ -61,7 +61,10 @@ private:
   /// The f32 entry `index` of the table at `offset` of a row, in all lanes.
   mlir::Value splatEntry(mlir::Value row, mlir::Value index, int64_t offset);
   mlir::Value toFloat(mlir::Value integers);
-  GroupFactors loadFactors(mlir::Value panel, mlir::Value block);
+  /// The values of a group of inputs in a panel, and its factors.
+  mlir::Value valuesOf(mlir::Value panel, mlir::Value group);
+  mlir::Value factorsOf(mlir::Value panel, mlir::Value group);
+  GroupFactors loadFactors(mlir::Value panel, mlir::Value group);
   void prefetchAhead(mlir::Value at, int64_t bytes, int64_t ahead, size_t rows);
 
   KernelBuilder &k;
