@@ -91,9 +91,13 @@ std::span<const TargetDescription> isthmus::allTargets() {
                t.features += ",+amx-tile,+amx-int8";
                t.requiredCpuFlags += " amx_tile amx_int8";
                t.dot = DotProduct::Amx;
+               // vdpbf16ps takes as long there as four multiply-adds.
+               t.pairDot = PairDot::TwoFmas;
                t.tileRegisters = 8;
                t.schedule.dotRows = 16;
                t.schedule.wholeRows = 32;
+               // Such cores have 2 MB of second-level cache.
+               t.schedule.tileBytes = 896 << 10;
              }),
       avx512BF16(),
       avx512Vnni(),

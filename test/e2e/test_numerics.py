@@ -39,7 +39,7 @@ def test_rows_of_a_step(isthmus, bundles, tmp_path, weights, options):
     bundle = bundles("llama", weights, *options)
     ids = [(13 * i + 5) % 500 for i in range(530)]  # three partitions of attention
     whole = isthmus.logits(bundle, ids, tmp_path, "--rows", 512, "--context", 1024).tobytes()
-    for rows, threads in ((1, 2), (3, 2), (4, 1), (7, 2), (64, 1)):
+    for rows, threads in ((1, 2), (3, 2), (4, 1), (7, 2), (19, 1), (37, 2), (64, 1)):
         cut = isthmus.logits(bundle, ids, tmp_path, "--rows", rows, "--threads", threads, "--context", 1024)
         assert cut.tobytes() == whole, (rows, threads)
 

@@ -19,9 +19,9 @@ namespace isthmus {
 constexpr int64_t kTileRows = 16; ///< of a tile of a matrix unit
 
 /// Registers that a product of `rows` with `panels` takes in a matrix unit: its
-/// sums, the rows, and one of the weights.
+/// sums, the rows, and the weights.
 constexpr int64_t tileRegistersFor(int64_t rows, int64_t panels) {
-  return (rows + kTileRows - 1) / kTileRows * (panels + 1) + 1;
+  return (rows + kTileRows - 1) / kTileRows * (panels + 1) + panels;
 }
 
 struct KernelSchedule {

@@ -293,11 +293,14 @@ public:
     return out;
   }
 
-  /// Adds the products of `values` with `weights`, which hold as many for 16
-  /// outputs.
+  /// As many values of 16 outputs.
+  Value loadWeights(Value at, int64_t inputs) {
+    return load(inputs / 4, kRowBytes, at, lineBytes);
+  }
+
+  /// Adds products of `inputs` values.
   void multiplyAdd(MutableArrayRef<Value> sums, const Values &values,
-                   Value weights, int64_t inputs) {
-    Value factors = load(inputs / 4, kRowBytes, weights, lineBytes);
+                   Value factors, int64_t inputs) {
     for (size_t tile = 0; tile < count(); ++tile)
       sums[tile] = k.intrinsic("llvm.x86.tdpbssd.internal", type,
                                {i16(rowsOf(tile)), i16(kRowBytes), i16(inputs),
@@ -347,8 +350,8 @@ Values dotTiles(KernelBuilder &k, const Part &part, const Values &rows,
   Values held;
   for (size_t tile = 0; tile < tiles.count(); ++tile)
     held.push_back(tiles.zero(tile));
-  tiles.multiplyAdd(held, tiles.loadRows(k.cst(0), part.inputs), part.block,
-                    part.inputs);
+  tiles.multiplyAdd(held, tiles.loadRows(k.cst(0), part.inputs),
+                    tiles.loadWeights(part.block, part.inputs), part.inputs);
   return tiles.addTo(sums, tiles.store(held));
 }
 
@@ -366,7 +369,8 @@ Values panelByPanel(const Values &blocks, size_t rows, const Values &sums,
 
 /// Sums stay in tiles for all inputs, [panel][tile].
 Values longTiles(KernelBuilder &k, int64_t inputs, const Values &panels,
-                 const Values &rows, const Values &sums) {
+                 const Values &rows, const Values &sums,
+                 llvm::function_ref<void(Value at, int64_t count)> prefetch) {
   const int64_t whole = inputs / kStep * kStep;
   // What is left takes registers of other shapes; and a schedule may ask for
   // more than there are.
@@ -374,21 +378,26 @@ Values longTiles(KernelBuilder &k, int64_t inputs, const Values &panels,
       tileRegistersFor(int64_t(rows.size()), int64_t(panels.size())) <=
       k.target.tileRegisters;
   if (panels.size() > 1 && (whole < inputs || !fits))
-    return panelByPanel(panels, rows.size(), sums,
-                        [&](Value panel, const Values &own) {
-                          return longTiles(k, inputs, {panel}, rows, own);
-                        });
+    return panelByPanel(
+        panels, rows.size(), sums, [&](Value panel, const Values &own) {
+          return longTiles(k, inputs, {panel}, rows, own, prefetch);
+        });
   Tiles tiles(k, rows);
   Values held;
   for (size_t p = 0; p < panels.size(); ++p)
     for (size_t tile = 0; tile < tiles.count(); ++tile)
       held.push_back(tiles.zero(tile));
   auto step = [&](Value at, int64_t count, ValueRange state) {
-    Values next(state), values = tiles.loadRows(at, count);
-    for (auto [p, panel] : llvm::enumerate(panels))
+    // All into registers of their own: loads run ahead of products.
+    Values next(state), values = tiles.loadRows(at, count), factors;
+    for (Value panel : panels)
+      factors.push_back(tiles.loadWeights(
+          k.ptr(panel, k.mul(at, PackedLayout::kPanel)), count));
+    for (size_t p = 0; p < panels.size(); ++p)
       tiles.multiplyAdd(
           MutableArrayRef(next).slice(p * tiles.count(), tiles.count()), values,
-          k.ptr(panel, k.mul(at, PackedLayout::kPanel)), count);
+          factors[p], count);
+    prefetch(at, count);
     return next;
   };
   if (whole)
@@ -476,18 +485,17 @@ Values isthmus::emitLongDot(
     KernelBuilder &k, const PackedLayout &weight, int64_t inputs,
     ByteRange range, const Values &panels, const Values &rows,
     const Values &sums,
-    llvm::function_ref<void(Value at, int64_t bytes)> prefetch) {
+    llvm::function_ref<void(Value at, int64_t count)> prefetch) {
   if (usesTiles(k.target, weight.format, int64_t(rows.size())))
-    return longTiles(k, inputs, panels, rows, sums);
+    return longTiles(k, inputs, panels, rows, sums, prefetch);
   // The saturation of vpmaddubsw needs values within +-127.
   const bool widened =
       range == ByteRange::All && k.target.dot == DotProduct::Avx2Madd;
   auto step = [&](Value at, int64_t count, const Values &state) {
     Values blocks, values;
-    for (Value panel : panels) {
+    prefetch(at, count);
+    for (Value panel : panels)
       blocks.push_back(k.ptr(panel, k.mul(at, PackedLayout::kPanel)));
-      prefetch(blocks.back(), PackedLayout::kPanel * count);
-    }
     for (Value row : rows)
       values.push_back(k.ptr(row, at));
     if (!widened)

@@ -35,13 +35,13 @@ enum class ByteRange { Symmetric /**< not -128 */, All };
 /// As emitGroupDot, for the whole length of panels and rows of int8.
 ///
 /// \param inputs of a panel, a multiple of 4.
-/// \param prefetch called with where a step begins in a panel, and its bytes.
+/// \param prefetch called in each step with its first input, and how many.
 KernelBuilder::Values
 emitLongDot(KernelBuilder &k, const PackedLayout &weight, int64_t inputs,
             ByteRange range, const KernelBuilder::Values &panels,
             const KernelBuilder::Values &rows,
             const KernelBuilder::Values &sums,
-            llvm::function_ref<void(mlir::Value at, int64_t bytes)> prefetch);
+            llvm::function_ref<void(mlir::Value at, int64_t count)> prefetch);
 
 /// What the dot products of a block with so many rows start from:
 /// `correction()`, i32 -128 * the sum of the row's values, for instructions

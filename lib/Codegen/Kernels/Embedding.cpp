@@ -55,8 +55,8 @@ static Value loadEntry(KernelBuilder &k, const PackedLayout &table, Value panel,
     Value at = k.ptr(factors, lane), ofRow = k.ptr(panel, k.mul(lane, 4));
     Value scale = toFloat(
         arith::ExtUIOp::create(k.b, k.loc, k.i32(), k.load(k.i8(), at)));
-    Value offset = toFloat(arith::ExtSIOp::create(
-        k.b, k.loc, k.i32(), k.load(k.i8(), at, kLanes)));
+    Value offset = toFloat(arith::ExtSIOp::create(k.b, k.loc, k.i32(),
+                                                  k.load(k.i8(), at, kLanes)));
     return k.fma(toFloat(integer), k.fmul(scale, k.load(k.f32(), ofRow)),
                  k.fmul(offset, k.load(k.f32(), ofRow, kLanes * 4)));
   }

@@ -59,7 +59,8 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
       }
     }
   };
-  auto block = [&](Value tile, Value firstRow, int64_t count) {
+  auto emitBlock = [&](Value tile, const Product::Block &block) {
+    const auto [firstRow, count, index] = block;
     Values xs;
     llvm::SmallVector<Values> gated(count);
     for (int64_t r = 0; r < count; ++r)
@@ -68,7 +69,7 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
       Values g, u, both;
       Value ofGate = panel(gate, tile, p), ofUp = panel(up, tile, p);
       if (product.panelsAtOnce() > 1) {
-        both = product.sums({ofGate, ofUp}, xs, tilePanels);
+        both = product.sums({ofGate, ofUp}, xs, tilePanels, &block);
         g.append(both.begin(), both.begin() + count);
         u.append(both.begin() + count, both.end());
       } else {
@@ -90,8 +91,8 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
             layout.outputs / spec.tileOutputs(),
             [&](const Product::Chunk &chunk) {
               k.loop(chunk.begin, chunk.end, 1, [&](Value tile) {
-                product.forEachBlock(chunk, [&](Value row, int64_t count) {
-                  block(tile, row, count);
+                product.forEachBlock(chunk, [&](const Product::Block &block) {
+                  emitBlock(tile, block);
                 });
               });
             });

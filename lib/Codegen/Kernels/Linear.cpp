@@ -37,7 +37,7 @@ public:
         [&] {
           forEachPanels(k.begin, k.end, k.target.schedule.panels,
                         [&](Value tile, int64_t panels) {
-                          emitBlock(tile, panels, k.cst(0), 1);
+                          emitBlock(tile, panels, {k.cst(0), 1, k.cst(0)});
                         });
         },
         [&] {
@@ -46,8 +46,8 @@ public:
                 forEachPanels(chunk.begin, chunk.end, product.panelsAtOnce(),
                               [&](Value tile, int64_t panels) {
                                 product.forEachBlock(
-                                    chunk, [&](Value row, int64_t count) {
-                                      emitBlock(tile, panels, row, count);
+                                    chunk, [&](const Product::Block &block) {
+                                      emitBlock(tile, panels, block);
                                     });
                               });
               });
@@ -74,13 +74,14 @@ private:
   }
 
   /// `panels` x `rows` outputs.
-  void emitBlock(Value tile, int64_t panels, Value firstRow, int64_t rows) {
+  void emitBlock(Value tile, int64_t panels, const Product::Block &block) {
+    const auto &[firstRow, rows, index] = block;
     Values w, xs;
     for (int64_t p = 0; p < panels; ++p)
       w.push_back(k.ptr(weight, k.mul(k.add(tile, p), layout.panelBytes())));
     for (int64_t r = 0; r < rows; ++r)
       xs.push_back(k.ptr(x, k.mul(k.add(firstRow, r), product.rowBytes())));
-    Values sums = product.sums(w, xs, /*ahead=*/panels);
+    Values sums = product.sums(w, xs, /*ahead=*/panels, &block);
     VectorType lanes = k.vec(kLanes, k.f32());
     for (int64_t p = 0; p < panels; ++p) {
       Value column = k.mul(k.add(tile, p), kLanes * 4);

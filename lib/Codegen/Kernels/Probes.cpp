@@ -111,37 +111,34 @@ void emitProbeGroups(KernelBuilder &k) {
 }
 
 /// The same for sums that come back through memory, which would be most of it:
-/// long ones, of panels and rows that stay in the first cache.
+/// long ones. All panels are one and so are all rows, to stay in the first
+/// cache.
 void emitProbeLong(KernelBuilder &k) {
-  constexpr int64_t kInputs = 512, kShift = 64, kShifts = 4;
+  constexpr int64_t kInputs = 2048, kShift = 64, kShifts = 4;
   const int64_t rows = k.target.schedule.wholeRows,
                 panels = k.target.schedule.wholePanels;
   const PackedLayout weight{PackedFormat::Int8, panels * kLanes, kInputs};
-  const int64_t panelBytes = kLanes * kInputs,
-                matrixBytes = panels * panelBytes;
-  const int64_t bytes = matrixBytes + rows * kInputs + kShift * kShifts;
+  const int64_t panelBytes = kLanes * kInputs;
+  const int64_t bytes = panelBytes + kInputs + kShift * kShifts;
   const int64_t multiplyAdds = rows * panels * panelBytes;
   Value data = k.stackBuffer(bytes);
   Value some = k.load(k.vec(kLanes, k.i32()), k.scratch);
   k.loop(k.cst(0), k.cst(bytes), 64,
          [&](Value at) { k.store(some, k.ptr(data, at)); });
-  Values blocks;
-  for (int64_t p = 0; p < panels; ++p)
-    blocks.push_back(k.ptr(data, p * panelBytes));
   const Values zeros(size_t(rows * panels), k.cst(k.vec(kLanes, k.i32()), 0));
   k.loop(k.begin, k.end, 1, [&](Value) {
-    Values sums = k.loop(
-        k.cst(0), k.cst(rt::kProbeMultiplyAdds), multiplyAdds, zeros,
-        [&](Value i, ValueRange sofar) {
-          // Other rows each time, so that no product is loop-invariant.
-          Value shift = k.mul(k.rem(k.div(i, multiplyAdds), kShifts), kShift);
-          Value first = k.ptr(k.ptr(data, shift), matrixBytes);
-          Values xs;
-          for (int64_t r = 0; r < rows; ++r)
-            xs.push_back(k.ptr(first, r * kInputs));
-          return emitLongDot(k, weight, kInputs, ByteRange::Symmetric, blocks,
-                             xs, Values(sofar), [](Value, int64_t) {});
-        });
+    Values sums =
+        k.loop(k.cst(0), k.cst(rt::kProbeMultiplyAdds), multiplyAdds, zeros,
+               [&](Value i, ValueRange sofar) {
+                 // Other rows each time, so that no product is loop-invariant.
+                 Value shift =
+                     k.mul(k.rem(k.div(i, multiplyAdds), kShifts), kShift);
+                 Value row = k.ptr(k.ptr(data, shift), panelBytes);
+                 return emitLongDot(k, weight, kInputs, ByteRange::Symmetric,
+                                    Values(size_t(panels), data),
+                                    Values(size_t(rows), row), Values(sofar),
+                                    [](Value, int64_t) {});
+               });
     Value total = sums[0];
     for (Value sum : llvm::drop_begin(sums))
       total = k.add(total, sum);

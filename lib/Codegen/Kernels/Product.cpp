@@ -12,6 +12,8 @@ using namespace isthmus;
 /// accumulator; a part of the numerics contract (docs/numerics.md).
 static constexpr int64_t kStepsPerPart = 512;
 
+static constexpr int64_t kLine = 64; ///< bytes of a line of the cache
+
 Product::Product(KernelBuilder &k, const PackedLayout &weight)
     : k(k), layout(weight), format(rowFormatFor(weight)) {}
 
@@ -53,26 +55,37 @@ void Product::forEachChunk(int64_t outputTiles,
 }
 
 void Product::forEachBlock(const Chunk &chunk,
-                           const std::function<void(Value, int64_t)> &body) {
-  Value from = chunk.firstRow;
-  for (int64_t count = rowsAtOnce(); count >= 1; count /= 2) {
+                           const std::function<void(const Block &)> &body) {
+  Value all = k.sub(chunk.lastRow, chunk.firstRow), from = chunk.firstRow;
+  for (int64_t rows = rowsAtOnce(); rows >= 1; rows /= 2) {
+    // Of what is left, half a block or less is for the next smaller ones,
+    // unless a matrix unit takes a few rows sooner than they do.
+    const bool isLastTile = usesTiles(k.target, layout.format, rows) &&
+                            !usesTiles(k.target, layout.format, rows / 2);
+    const int64_t fewer = isLastTile ? 0 : rows / 2;
     Value left = k.sub(chunk.lastRow, from);
-    Value to = k.add(from, k.mul(k.div(left, count), count));
-    k.loop(from, to, count, [&](Value row) { body(row, count); });
-    from = to;
+    Value count = k.div(k.max(k.add(left, rows - 1 - fewer), k.cst(0)), rows);
+    // None if all are fewer than a block.
+    count = k.min(count, k.mul(k.div(all, rows), rows));
+    k.loop(k.cst(0), count, 1, [&](Value index) {
+      Value row = k.add(from, k.mul(index, rows));
+      row = k.min(row, k.sub(chunk.lastRow, k.cst(rows)));
+      body({row, rows, k.div(k.sub(row, chunk.firstRow), rows)});
+    });
+    from = k.min(k.add(from, k.mul(count, rows)), chunk.lastRow);
   }
 }
 
 Product::Values Product::sums(const Values &panels, const Values &rows,
-                              int64_t ahead) {
+                              int64_t ahead, const Block *block) {
   switch (layout.format) {
   case PackedFormat::Int8:
-    return layout.int8Rows ? sumInt8Rows(panels, rows, ahead)
+    return layout.int8Rows ? sumInt8Rows(panels, rows, ahead, block)
                            : sumInt8(panels, rows, ahead);
   case PackedFormat::Int4:
     return sumInt4(panels, rows, ahead);
   default:
-    return sumFloats(panels, rows, ahead);
+    return sumFloats(panels, rows, ahead, block);
   }
 }
 
@@ -90,8 +103,26 @@ void Product::prefetchAhead(Value at, int64_t bytes, int64_t ahead,
   k.prefetch(k.ptr(at, distance), bytes);
 }
 
+/// Many rows outrun what the hardware fetches: each of the first four blocks
+/// fetches a quarter of the panels that come next. (Others touch what they have
+/// just read: nothing is fetched, and nothing branches.)
+///
+/// \param at where a step begins in a panel, \p bytes long.
+void Product::prefetchShare(const Values &panels, Value at, int64_t bytes,
+                            int64_t ahead, const Block *block) {
+  if (!block || block->rows == 1)
+    return;
+  const int64_t shares = std::min<int64_t>(bytes / kLine, 4);
+  Value share = k.add(k.mul(block->index, layout.panelBytes() / shares),
+                      ahead * layout.panelBytes());
+  Value begin = arith::SelectOp::create(
+      k.b, k.loc, k.lessThan(block->index, k.cst(shares)), share, k.cst(0));
+  for (Value panel : panels)
+    k.prefetch(k.ptr(k.ptr(panel, begin), k.div(at, shares)), bytes / shares);
+}
+
 Product::Values Product::sumFloats(const Values &w, const Values &xs,
-                                   int64_t ahead) {
+                                   int64_t ahead, const Block *block) {
   // Of activations four bytes at a time: a value, or a pair of bf16.
   const bool pairs = format == RowFormat::BF16;
   const bool half = layout.format == PackedFormat::F16;
@@ -109,6 +140,8 @@ Product::Values Product::sumFloats(const Values &w, const Values &xs,
   auto sumPart = [&](Value from, Value to) {
     return k.loop(from, to, unroll, zeros, [&](Value i, ValueRange state) {
       Values acc(state);
+      prefetchShare(w, k.mul(i, vectorBytes), unroll * vectorBytes, ahead,
+                    block);
       for (int64_t u = 0; u < unroll; ++u) {
         Values columns;
         for (Value panel : w) {
@@ -231,7 +264,7 @@ Product::Values Product::sumInt8(const Values &w, const Values &xs,
 
 /// The whole sum is exact, and scaled once.
 Product::Values Product::sumInt8Rows(const Values &w, const Values &xs,
-                                     int64_t ahead) {
+                                     int64_t ahead, const Block *block) {
   const QRowsLayout qrows{layout.inputs, /*whole=*/true};
   Values starts, sums, values;
   for (Value panel : w) {
@@ -245,10 +278,16 @@ Product::Values Product::sumInt8Rows(const Values &w, const Values &xs,
     }));
   for (size_t p = 0; p < w.size(); ++p)
     sums.append(starts);
-  sums = emitLongDot(k, layout, layout.inputs, ByteRange::Symmetric, values, xs,
-                     sums, [&](Value at, int64_t bytes) {
-                       prefetchAhead(at, bytes, ahead, xs.size());
-                     });
+  sums = emitLongDot(
+      k, layout, layout.inputs, ByteRange::Symmetric, values, xs, sums,
+      [&](Value at, int64_t count) {
+        for (Value panel : values)
+          prefetchAhead(k.ptr(panel, k.mul(at, PackedLayout::kPanel)),
+                        PackedLayout::kPanel * count, ahead, xs.size());
+        if (usesTiles(k.target, layout.format, xs.size()))
+          prefetchShare(w, k.mul(at, PackedLayout::kPanel),
+                        PackedLayout::kPanel * count, ahead, block);
+      });
   for (size_t p = 0; p < w.size(); ++p) {
     Value factor = loadFactors(w[p], k.cst(0)).scale;
     for (size_t r = 0; r < xs.size(); ++r) {

@@ -30,10 +30,17 @@ public:
   void forEachChunk(int64_t outputTiles,
                     const std::function<void(const Chunk &)> &body);
 
+  /// Rows that are multiplied at once.
+  struct Block {
+    mlir::Value firstRow;
+    int64_t rows;
+    mlir::Value index; ///< of the block in its chunk
+  };
   /// Cuts the rows of a chunk into blocks: the largest that fit first, then
-  /// halves.
+  /// halves. A block may begin among rows of the one before, and gives those
+  /// the same results again.
   void forEachBlock(const Chunk &chunk,
-                    const std::function<void(mlir::Value, int64_t)> &body);
+                    const std::function<void(const Block &)> &body);
 
   /// Sums of all rows with all panels, vector<16xf32> each, indexed
   /// [panel * rows + row].
@@ -42,7 +49,9 @@ public:
   /// \param rows   pointers to rows of activations.
   /// \param ahead  panels between these and the ones that the caller takes
   ///               next, to be fetched meanwhile.
-  Values sums(const Values &panels, const Values &rows, int64_t ahead);
+  /// \param block  the rows, where several blocks share the panels.
+  Values sums(const Values &panels, const Values &rows, int64_t ahead,
+              const Block *block = nullptr);
 
 private:
   /// What turns a group's integer sums into values, for 16 outputs.
@@ -50,9 +59,11 @@ private:
     mlir::Value scale, offset; ///< offset: int4 only
   };
 
-  Values sumFloats(const Values &panels, const Values &rows, int64_t ahead);
+  Values sumFloats(const Values &panels, const Values &rows, int64_t ahead,
+                   const Block *block);
   Values sumInt8(const Values &panels, const Values &rows, int64_t ahead);
-  Values sumInt8Rows(const Values &panels, const Values &rows, int64_t ahead);
+  Values sumInt8Rows(const Values &panels, const Values &rows, int64_t ahead,
+                     const Block *block);
   Values sumInt4(const Values &panels, const Values &rows, int64_t ahead);
   bool unrolls(size_t rows) const;
   /// `state` after `body(part, state)` for the parts of a group.
@@ -66,6 +77,8 @@ private:
   mlir::Value factorsOf(mlir::Value panel, mlir::Value group);
   GroupFactors loadFactors(mlir::Value panel, mlir::Value group);
   void prefetchAhead(mlir::Value at, int64_t bytes, int64_t ahead, size_t rows);
+  void prefetchShare(const Values &panels, mlir::Value at, int64_t bytes,
+                     int64_t ahead, const Block *block);
 
   KernelBuilder &k;
   const PackedLayout layout;
