@@ -309,13 +309,13 @@ private:
     // Of the panels that come next: each is too short a stream for hardware
     // prefetchers, and few rows leave no time to wait for it.
     sums = emitLongDot(k, layout, stored, ByteRange::All, matrices, rows, sums,
-                       [&](Value at, int64_t count) {
+                       [&](Value at, int64_t step) {
                          if (usesTiles(k.target, layout.format, count))
                            return;
                          for (Value matrix : matrices)
                            k.prefetch(k.ptr(k.ptr(matrix, k.mul(at, kLanes)),
                                             panels * stored * kLanes),
-                                      kLanes * count);
+                                      kLanes * step);
                        });
     for (int64_t p = 0; p < panels; ++p)
       for (int64_t r = 0; r < count; ++r)

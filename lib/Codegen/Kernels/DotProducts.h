@@ -35,7 +35,8 @@ enum class ByteRange { Symmetric /**< not -128 */, All };
 /// As emitGroupDot, for the whole length of panels and rows of int8.
 ///
 /// \param inputs of a panel, a multiple of 4.
-/// \param prefetch called in each step with its first input, and how many.
+/// \param prefetch called in each step with its first input, and how many it
+///               takes of a row.
 KernelBuilder::Values
 emitLongDot(KernelBuilder &k, const PackedLayout &weight, int64_t inputs,
             ByteRange range, const KernelBuilder::Values &panels,
