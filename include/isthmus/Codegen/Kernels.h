@@ -95,7 +95,8 @@ inline int64_t productRowsPerTile(const PackedLayout &weight,
 }
 
 /// Operands: x, weight, [bias], [residual], y. One tile a panel of 16 outputs
-/// and productRowsPerTile rows; panels change first.
+/// and productRowsPerTile rows; panels change first. Rows may be made twice
+/// (Product::forEachBlock): y shares no memory with the residual.
 struct LinearSpec {
   PackedLayout weight;
   bool bias = false, residual = false;
