@@ -308,15 +308,14 @@ public:
   }
 
   /// Writes sums to memory, from where they come back.
-  Value store(ArrayRef<Value> sums) {
-    Value to = k.stackBuffer(int64_t(rows.size()) * kRowBytes);
+  void store(ArrayRef<Value> sums, Value to) {
     for (auto [tile, sum] : llvm::enumerate(sums))
       k.intrinsic("llvm.x86.tilestored64.internal",
                   {i16(rowsOf(tile)), i16(kRowBytes),
                    k.ptr(to, int64_t(tile) * kRows * kRowBytes), lineBytes,
                    sum});
-    return to;
   }
+  int64_t storedBytes() const { return int64_t(rows.size()) * kRowBytes; }
 
   /// What was written, added to `sums`.
   Values addTo(ArrayRef<Value> sums, Value from) {
@@ -352,7 +351,9 @@ Values dotTiles(KernelBuilder &k, const Part &part, const Values &rows,
     held.push_back(tiles.zero(tile));
   tiles.multiplyAdd(held, tiles.loadRows(k.cst(0), part.inputs),
                     tiles.loadWeights(part.block, part.inputs), part.inputs);
-  return tiles.addTo(sums, tiles.store(held));
+  Value stored = k.stackBuffer(tiles.storedBytes());
+  tiles.store(held, stored);
+  return tiles.addTo(sums, stored);
 }
 
 /// What instruction sets without sums of several panels do: one after another.
@@ -367,26 +368,14 @@ Values panelByPanel(const Values &blocks, size_t rows, const Values &sums,
   return out;
 }
 
-/// Sums stay in tiles for all inputs, [panel][tile].
-Values longTiles(KernelBuilder &k, int64_t inputs, const Values &panels,
-                 const Values &rows, const Values &sums,
-                 llvm::function_ref<void(Value at, int64_t count)> prefetch) {
-  const int64_t whole = inputs / kStep * kStep;
-  // What is left takes registers of other shapes; and a schedule may ask for
-  // more than there are.
-  const bool fits =
-      tileRegistersFor(int64_t(rows.size()), int64_t(panels.size())) <=
-      k.target.tileRegisters;
-  if (panels.size() > 1 && (whole < inputs || !fits))
-    return panelByPanel(
-        panels, rows.size(), sums, [&](Value panel, const Values &own) {
-          return longTiles(k, inputs, {panel}, rows, own, prefetch);
-        });
+/// What emitLongTiles does, for all panels at once.
+void sumInTiles(KernelBuilder &k, int64_t inputs, const Values &panels,
+                const Values &rows, Value to, const EachStep &eachStep,
+                const Meanwhile &meanwhile) {
   Tiles tiles(k, rows);
-  Values held;
-  for (size_t p = 0; p < panels.size(); ++p)
-    for (size_t tile = 0; tile < tiles.count(); ++tile)
-      held.push_back(tiles.zero(tile));
+  Values held; // [panel][tile]
+  for (size_t i = 0; i < panels.size() * tiles.count(); ++i)
+    held.push_back(tiles.zero(i % tiles.count()));
   auto step = [&](Value at, int64_t count, ValueRange state) {
     // All into registers of their own: loads run ahead of products.
     Values next(state), values = tiles.loadRows(at, count), factors;
@@ -397,23 +386,36 @@ Values longTiles(KernelBuilder &k, int64_t inputs, const Values &panels,
       tiles.multiplyAdd(
           MutableArrayRef(next).slice(p * tiles.count(), tiles.count()), values,
           factors[p], count);
-    prefetch(at, count);
+    eachStep(at, count);
     return next;
   };
-  if (whole)
-    held = k.loop(
-        k.cst(0), k.cst(whole), kStep, held,
-        [&](Value at, ValueRange state) { return step(at, kStep, state); });
-  if (whole < inputs)
-    held = step(k.cst(whole), inputs - whole, held);
-  Values stored, out;
+  const int64_t steps = inputs / kStep;
+  // As few pieces of the other work a step as finish it, in equal shares.
+  int64_t share = 1;
+  while (share < meanwhile.pieces && share * steps < meanwhile.pieces)
+    share *= 2;
+  const int64_t busy = std::min(steps, meanwhile.pieces / share);
+  auto steps64 = [&](int64_t from, int64_t to, bool isBusy) {
+    if (from == to)
+      return;
+    held = k.loop(k.cst(from * kStep), k.cst(to * kStep), kStep, held,
+                  [&](Value at, ValueRange state) {
+                    Values next = step(at, kStep, state);
+                    Value first = k.mul(k.div(at, kStep), share);
+                    for (int64_t i = 0; isBusy && i < share; ++i)
+                      meanwhile.emit(k.add(first, i));
+                    return next;
+                  });
+  };
+  steps64(0, busy, true);
+  steps64(busy, steps, false);
+  if (inputs % kStep)
+    held = step(k.cst(steps * kStep), inputs % kStep, held);
+  if (busy * share < meanwhile.pieces)
+    k.loop(k.cst(busy * share), k.cst(meanwhile.pieces), 1, meanwhile.emit);
   for (size_t p = 0; p < panels.size(); ++p)
-    stored.push_back(
-        tiles.store(ArrayRef(held).slice(p * tiles.count(), tiles.count())));
-  for (size_t p = 0; p < panels.size(); ++p)
-    out.append(tiles.addTo(ArrayRef(sums).slice(p * rows.size(), rows.size()),
-                           stored[p]));
-  return out;
+    tiles.store(ArrayRef(held).slice(p * tiles.count(), tiles.count()),
+                k.ptr(to, int64_t(p) * tiles.storedBytes()));
 }
 
 Values dotPortable(KernelBuilder &k, const Part &part, const Values &rows,
@@ -481,19 +483,39 @@ Values isthmus::emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
   llvm_unreachable("unknown dot product");
 }
 
-Values isthmus::emitLongDot(
-    KernelBuilder &k, const PackedLayout &weight, int64_t inputs,
-    ByteRange range, const Values &panels, const Values &rows,
-    const Values &sums,
-    llvm::function_ref<void(Value at, int64_t count)> prefetch) {
-  if (usesTiles(k.target, weight.format, int64_t(rows.size())))
-    return longTiles(k, inputs, panels, rows, sums, prefetch);
+void isthmus::emitLongTiles(KernelBuilder &k, int64_t inputs,
+                            const Values &panels, const Values &rows, Value to,
+                            const EachStep &eachStep,
+                            const Meanwhile &meanwhile) {
+  const int64_t sumBytes = int64_t(rows.size()) * Tiles::kRowBytes;
+  // What is left of a step takes registers of other shapes; and a schedule may
+  // ask for more than there are.
+  const bool fits =
+      tileRegistersFor(int64_t(rows.size()), int64_t(panels.size())) <=
+      k.target.tileRegisters;
+  if (fits && inputs % kStep == 0)
+    return sumInTiles(k, inputs, panels, rows, to, eachStep, meanwhile);
+  for (auto [p, panel] : llvm::enumerate(panels))
+    sumInTiles(k, inputs, {panel}, rows, k.ptr(to, int64_t(p) * sumBytes),
+               eachStep, p == 0 ? meanwhile : Meanwhile());
+}
+
+Values isthmus::emitLongDot(KernelBuilder &k, const PackedLayout &weight,
+                            int64_t inputs, ByteRange range,
+                            const Values &panels, const Values &rows,
+                            const Values &sums, const EachStep &eachStep) {
+  if (usesTiles(k.target, weight.format, int64_t(rows.size()))) {
+    Tiles tiles(k, rows);
+    Value stored = k.stackBuffer(int64_t(panels.size()) * tiles.storedBytes());
+    emitLongTiles(k, inputs, panels, rows, stored, eachStep, {});
+    return tiles.addTo(sums, stored);
+  }
   // The saturation of vpmaddubsw needs values within +-127.
   const bool widened =
       range == ByteRange::All && k.target.dot == DotProduct::Avx2Madd;
   auto step = [&](Value at, int64_t count, const Values &state) {
     Values blocks, values;
-    prefetch(at, count);
+    eachStep(at, count);
     for (Value panel : panels)
       blocks.push_back(k.ptr(panel, k.mul(at, PackedLayout::kPanel)));
     for (Value row : rows)

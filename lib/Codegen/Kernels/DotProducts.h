@@ -4,6 +4,8 @@
 #include "isthmus/Codegen/KernelBuilder.h"
 #include "isthmus/Weights/PackedLayout.h"
 
+#include <functional>
+
 namespace isthmus {
 
 /// Adds to `sums` the exact int32 dot products of a part of a block of each of
@@ -32,17 +34,33 @@ bool usesTiles(const TargetDescription &target, PackedFormat format,
 /// Which int8 values occur in weights and rows.
 enum class ByteRange { Symmetric /**< not -128 */, All };
 
+/// What is done beside a step of a long product: given its first input, and how
+/// many it takes of a row.
+using EachStep = std::function<void(mlir::Value at, int64_t count)>;
+
 /// As emitGroupDot, for the whole length of panels and rows of int8.
 ///
 /// \param inputs of a panel, a multiple of 4.
-/// \param prefetch called in each step with its first input, and how many it
-///               takes of a row.
-KernelBuilder::Values
-emitLongDot(KernelBuilder &k, const PackedLayout &weight, int64_t inputs,
-            ByteRange range, const KernelBuilder::Values &panels,
-            const KernelBuilder::Values &rows,
-            const KernelBuilder::Values &sums,
-            llvm::function_ref<void(mlir::Value at, int64_t count)> prefetch);
+KernelBuilder::Values emitLongDot(KernelBuilder &k, const PackedLayout &weight,
+                                  int64_t inputs, ByteRange range,
+                                  const KernelBuilder::Values &panels,
+                                  const KernelBuilder::Values &rows,
+                                  const KernelBuilder::Values &sums,
+                                  const EachStep &eachStep);
+
+/// Other work that a matrix unit's steps leave the processor free for: pieces
+/// 0, 1, ... in any order.
+struct Meanwhile {
+  int64_t pieces = 0; ///< a power of two, or none
+  std::function<void(mlir::Value piece)> emit;
+};
+
+/// Writes the sums of as many rows as make tiles (usesTiles) to `to`: int32
+/// [panel][row][16], whole when `meanwhile` is. Beside that as emitLongDot.
+void emitLongTiles(KernelBuilder &k, int64_t inputs,
+                   const KernelBuilder::Values &panels,
+                   const KernelBuilder::Values &rows, mlir::Value to,
+                   const EachStep &eachStep, const Meanwhile &meanwhile);
 
 /// What the dot products of a block with so many rows start from:
 /// `correction()`, i32 -128 * the sum of the row's values, for instructions

@@ -66,22 +66,26 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
     for (int64_t r = 0; r < count; ++r)
       xs.push_back(k.ptr(x, k.mul(k.add(firstRow, r), product.rowBytes())));
     for (int64_t p = 0; p < tilePanels; ++p) {
-      Values g, u, both;
-      Value ofGate = panel(gate, tile, p), ofUp = panel(up, tile, p);
-      if (product.panelsAtOnce() > 1) {
-        both = product.sums({ofGate, ofUp}, xs, tilePanels, &block);
-        g.append(both.begin(), both.begin() + count);
-        u.append(both.begin() + count, both.end());
-      } else {
-        g = product.sums({ofGate}, xs, tilePanels);
-        u = product.sums({ofUp}, xs, tilePanels);
-      }
+      Values g = product.sums({panel(gate, tile, p)}, xs, tilePanels);
+      Values u = product.sums({panel(up, tile, p)}, xs, tilePanels);
       for (int64_t r = 0; r < count; ++r) {
         gated[r].push_back(apply(g[r], u[r]));
         store(tile, p, k.add(firstRow, r), gated[r]);
       }
     }
   };
+
+  /// Both products at once, where panels need not wait for others.
+  auto multiply = [&](Value tile, const Product::Chunk &chunk) {
+    for (int64_t p = 0; p < tilePanels; ++p)
+      product.multiply(chunk, x, {panel(gate, tile, p), panel(up, tile, p)},
+                       tilePanels, [&](Value row, const Values &sums) {
+                         Values gated{apply(sums[0], sums[1])};
+                         store(tile, p, row, gated);
+                       });
+  };
+  const bool together =
+      product.panelsAtOnce() > 1 && spec.result != RowFormat::Int8;
 
   k.ifElse(
       k.equal(k.rowCount(), k.cst(1)),
@@ -91,6 +95,8 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
             layout.outputs / spec.tileOutputs(),
             [&](const Product::Chunk &chunk) {
               k.loop(chunk.begin, chunk.end, 1, [&](Value tile) {
+                if (together)
+                  return multiply(tile, chunk);
                 product.forEachBlock(chunk, [&](const Product::Block &block) {
                   emitBlock(tile, block);
                 });

@@ -37,7 +37,9 @@ public:
         [&] {
           forEachPanels(k.begin, k.end, k.target.schedule.panels,
                         [&](Value tile, int64_t panels) {
-                          emitBlock(tile, panels, {k.cst(0), 1, k.cst(0)});
+                          Values sums = product.sums(panelsFrom(tile, panels),
+                                                     {x}, /*ahead=*/panels);
+                          finish(tile, k.cst(0), sums);
                         });
         },
         [&] {
@@ -45,9 +47,11 @@ public:
               layout.panels(), [&](const Product::Chunk &chunk) {
                 forEachPanels(chunk.begin, chunk.end, product.panelsAtOnce(),
                               [&](Value tile, int64_t panels) {
-                                product.forEachBlock(
-                                    chunk, [&](const Product::Block &block) {
-                                      emitBlock(tile, panels, block);
+                                product.multiply(
+                                    chunk, x, panelsFrom(tile, panels),
+                                    /*ahead=*/panels,
+                                    [&](Value row, const Values &sums) {
+                                      finish(tile, row, sums);
                                     });
                               });
               });
@@ -73,27 +77,25 @@ private:
     }
   }
 
-  /// `panels` x `rows` outputs.
-  void emitBlock(Value tile, int64_t panels, const Product::Block &block) {
-    const auto &[firstRow, rows, index] = block;
-    Values w, xs;
-    for (int64_t p = 0; p < panels; ++p)
-      w.push_back(k.ptr(weight, k.mul(k.add(tile, p), layout.panelBytes())));
-    for (int64_t r = 0; r < rows; ++r)
-      xs.push_back(k.ptr(x, k.mul(k.add(firstRow, r), product.rowBytes())));
-    Values sums = product.sums(w, xs, /*ahead=*/panels, &block);
+  Values panelsFrom(Value tile, int64_t count) {
+    Values panels;
+    for (int64_t p = 0; p < count; ++p)
+      panels.push_back(
+          k.ptr(weight, k.mul(k.add(tile, p), layout.panelBytes())));
+    return panels;
+  }
+
+  /// Outputs of a row, from the first of panel `tile` on.
+  void finish(Value tile, Value row, const Values &sums) {
     VectorType lanes = k.vec(kLanes, k.f32());
-    for (int64_t p = 0; p < panels; ++p) {
-      Value column = k.mul(k.add(tile, p), kLanes * 4);
-      for (int64_t r = 0; r < rows; ++r) {
-        Value sum = sums[p * rows + r];
-        Value offset = k.add(k.mul(k.add(firstRow, r), yRowBytes), column);
-        if (bias)
-          sum = k.fadd(sum, k.load(lanes, k.ptr(bias, column)));
-        if (residual)
-          sum = k.fadd(sum, k.load(lanes, k.ptr(residual, offset)));
-        k.store(sum, k.ptr(y, offset));
-      }
+    for (auto [p, sum] : llvm::enumerate(sums)) {
+      Value column = k.mul(k.add(tile, int64_t(p)), kLanes * 4);
+      Value offset = k.add(k.mul(row, yRowBytes), column), result = sum;
+      if (bias)
+        result = k.fadd(result, k.load(lanes, k.ptr(bias, column)));
+      if (residual)
+        result = k.fadd(result, k.load(lanes, k.ptr(residual, offset)));
+      k.store(result, k.ptr(y, offset));
     }
   }
 };

@@ -54,8 +54,8 @@ void Product::forEachChunk(int64_t outputTiles,
   });
 }
 
-void Product::forEachBlock(const Chunk &chunk,
-                           const std::function<void(const Block &)> &body) {
+void Product::forEachRun(const Chunk &chunk,
+                         const std::function<void(const Run &)> &body) {
   Value all = k.sub(chunk.lastRow, chunk.firstRow), from = chunk.firstRow;
   for (int64_t rows = rowsAtOnce(); rows >= 1; rows /= 2) {
     // Of what is left, half a block or less is for the next smaller ones,
@@ -67,20 +67,106 @@ void Product::forEachBlock(const Chunk &chunk,
     Value count = k.div(k.max(k.add(left, rows - 1 - fewer), k.cst(0)), rows);
     // None if all are fewer than a block.
     count = k.min(count, k.mul(k.div(all, rows), rows));
-    k.loop(k.cst(0), count, 1, [&](Value index) {
-      Value row = k.add(from, k.mul(index, rows));
-      row = k.min(row, k.sub(chunk.lastRow, k.cst(rows)));
-      body({row, rows, k.div(k.sub(row, chunk.firstRow), rows)});
-    });
+    body({from, chunk.lastRow, count, rows});
     from = k.min(k.add(from, k.mul(count, rows)), chunk.lastRow);
   }
+}
+
+Product::Block Product::blockOf(const Chunk &chunk, const Run &run,
+                                Value index) {
+  Value row = k.min(k.add(run.first, k.mul(index, run.rows)),
+                    k.sub(run.last, k.cst(run.rows)));
+  return {row, run.rows, k.div(k.sub(row, chunk.firstRow), run.rows)};
+}
+
+void Product::forEachBlock(const Chunk &chunk,
+                           const std::function<void(const Block &)> &body) {
+  forEachRun(chunk, [&](const Run &run) {
+    k.loop(k.cst(0), run.count, 1,
+           [&](Value index) { body(blockOf(chunk, run, index)); });
+  });
+}
+
+Product::Values Product::rowsOf(const Block &block, Value x) {
+  Values rows;
+  for (int64_t r = 0; r < block.rows; ++r)
+    rows.push_back(k.ptr(x, k.mul(k.add(block.firstRow, r), rowBytes())));
+  return rows;
+}
+
+void Product::multiply(
+    const Chunk &chunk, Value x, const Values &panels, int64_t ahead,
+    const std::function<void(Value, const Values &)> &finish) {
+  forEachRun(chunk, [&](const Run &run) {
+    if (format == RowFormat::Int8Row &&
+        usesTiles(k.target, layout.format, run.rows))
+      return multiplyInTiles(chunk, run, x, panels, ahead, finish);
+    k.loop(k.cst(0), run.count, 1, [&](Value index) {
+      Block block = blockOf(chunk, run, index);
+      Values all = sums(panels, rowsOf(block, x), ahead, &block);
+      for (int64_t r = 0; r < run.rows; ++r) {
+        Values own;
+        for (size_t p = 0; p < panels.size(); ++p)
+          own.push_back(all[p * size_t(run.rows) + size_t(r)]);
+        finish(k.add(block.firstRow, r), own);
+      }
+    });
+  });
+}
+
+/// The rows of a block are finished between the steps of the next one: the
+/// processor has little to do there, and its stores would fill their queue if
+/// they came all at once.
+void Product::multiplyInTiles(
+    const Chunk &chunk, const Run &run, Value x, const Values &panels,
+    int64_t ahead, const std::function<void(Value, const Values &)> &finish) {
+  const QRowsLayout qrows{layout.inputs, /*whole=*/true};
+  const int64_t panelBytes = run.rows * kLanes * 4;
+  const int64_t blockBytes = int64_t(panels.size()) * panelBytes;
+  Value buffers = k.stackBuffer(2 * blockBytes);
+  Values values, factors;
+  for (Value panel : panels) {
+    values.push_back(valuesOf(panel, k.cst(0)));
+    factors.push_back(loadFactors(panel, k.cst(0)).scale);
+  }
+  auto bufferOf = [&](Value index) {
+    return k.ptr(buffers, k.mul(k.rem(index, 2), blockBytes));
+  };
+  auto finishRow = [&](Value index, Value piece) {
+    Value row = k.add(blockOf(chunk, run, index).firstRow, piece);
+    Value at = k.ptr(bufferOf(index), k.mul(piece, kLanes * 4));
+    Value scale = splatEntry(k.ptr(x, k.mul(row, rowBytes())), k.cst(0),
+                             qrows.scaleOffset());
+    Values sums;
+    for (size_t p = 0; p < panels.size(); ++p) {
+      Value sum = k.load(k.vec(kLanes, k.i32()), at, int64_t(p) * panelBytes);
+      sums.push_back(k.fmul(k.fmul(toFloat(sum), factors[p]), scale));
+    }
+    finish(row, sums);
+  };
+  k.loop(k.cst(0), run.count, 1, [&](Value index) {
+    Block block = blockOf(chunk, run, index);
+    // The first block has none before it: its rows are written twice, first
+    // from whatever the buffer holds.
+    Value before = k.max(k.add(index, -1), k.cst(0));
+    emitLongTiles(k, layout.inputs, values, rowsOf(block, x), bufferOf(index),
+                  [&](Value at, int64_t count) {
+                    prefetchShare(panels, k.mul(at, PackedLayout::kPanel),
+                                  PackedLayout::kPanel * count, ahead, &block);
+                  },
+                  {run.rows, [&](Value piece) { finishRow(before, piece); }});
+  });
+  k.ifElse(k.lessThan(k.cst(0), run.count), [&] {
+    k.loop(k.cst(0), k.cst(run.rows), 1,
+           [&](Value piece) { finishRow(k.add(run.count, -1), piece); });
+  });
 }
 
 Product::Values Product::sums(const Values &panels, const Values &rows,
                               int64_t ahead, const Block *block) {
   switch (layout.format) {
   case PackedFormat::Int8:
-    return layout.int8Rows ? sumInt8Rows(panels, rows, ahead, block)
+    return layout.int8Rows ? sumInt8Rows(panels, rows, ahead)
                            : sumInt8(panels, rows, ahead);
   case PackedFormat::Int4:
     return sumInt4(panels, rows, ahead);
@@ -264,7 +350,7 @@ Product::Values Product::sumInt8(const Values &w, const Values &xs,
 
 /// The whole sum is exact, and scaled once.
 Product::Values Product::sumInt8Rows(const Values &w, const Values &xs,
-                                     int64_t ahead, const Block *block) {
+                                     int64_t ahead) {
   const QRowsLayout qrows{layout.inputs, /*whole=*/true};
   Values starts, sums, values;
   for (Value panel : w) {
@@ -278,16 +364,13 @@ Product::Values Product::sumInt8Rows(const Values &w, const Values &xs,
     }));
   for (size_t p = 0; p < w.size(); ++p)
     sums.append(starts);
-  sums = emitLongDot(
-      k, layout, layout.inputs, ByteRange::Symmetric, values, xs, sums,
-      [&](Value at, int64_t count) {
-        for (Value panel : values)
-          prefetchAhead(k.ptr(panel, k.mul(at, PackedLayout::kPanel)),
-                        PackedLayout::kPanel * count, ahead, xs.size());
-        if (usesTiles(k.target, layout.format, xs.size()))
-          prefetchShare(w, k.mul(at, PackedLayout::kPanel),
-                        PackedLayout::kPanel * count, ahead, block);
-      });
+  sums = emitLongDot(k, layout, layout.inputs, ByteRange::Symmetric, values, xs,
+                     sums, [&](Value at, int64_t count) {
+                       for (Value panel : values)
+                         prefetchAhead(
+                             k.ptr(panel, k.mul(at, PackedLayout::kPanel)),
+                             PackedLayout::kPanel * count, ahead, xs.size());
+                     });
   for (size_t p = 0; p < w.size(); ++p) {
     Value factor = loadFactors(w[p], k.cst(0)).scale;
     for (size_t r = 0; r < xs.size(); ++r) {

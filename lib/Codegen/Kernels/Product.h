@@ -30,6 +30,17 @@ public:
   void forEachChunk(int64_t outputTiles,
                     const std::function<void(const Chunk &)> &body);
 
+  /// Multiplies the rows of a chunk with panels.
+  ///
+  /// \param x      the first row of activations of the step.
+  /// \param panels pointers to panels of the layout, at most panelsAtOnce().
+  /// \param ahead  as for sums.
+  /// \param finish is given each row and its sums, one a panel. A row may come
+  ///               again, the last time with its sums.
+  void multiply(
+      const Chunk &chunk, mlir::Value x, const Values &panels, int64_t ahead,
+      const std::function<void(mlir::Value row, const Values &sums)> &finish);
+
   /// Rows that are multiplied at once.
   struct Block {
     mlir::Value firstRow;
@@ -54,6 +65,23 @@ public:
               const Block *block = nullptr);
 
 private:
+  /// Blocks of equally many rows, one after another; the last may begin among
+  /// rows of the one before.
+  struct Run {
+    mlir::Value first, last; ///< rows
+    mlir::Value count;       ///< of blocks
+    int64_t rows;            ///< of a block
+  };
+  void forEachRun(const Chunk &chunk,
+                  const std::function<void(const Run &)> &body);
+  Block blockOf(const Chunk &chunk, const Run &run, mlir::Value index);
+  /// Pointers to the rows of a block.
+  Values rowsOf(const Block &block, mlir::Value x);
+  void multiplyInTiles(
+      const Chunk &chunk, const Run &run, mlir::Value x, const Values &panels,
+      int64_t ahead,
+      const std::function<void(mlir::Value, const Values &)> &finish);
+
   /// What turns a group's integer sums into values, for 16 outputs.
   struct GroupFactors {
     mlir::Value scale, offset; ///< offset: int4 only
@@ -62,8 +90,7 @@ private:
   Values sumFloats(const Values &panels, const Values &rows, int64_t ahead,
                    const Block *block);
   Values sumInt8(const Values &panels, const Values &rows, int64_t ahead);
-  Values sumInt8Rows(const Values &panels, const Values &rows, int64_t ahead,
-                     const Block *block);
+  Values sumInt8Rows(const Values &panels, const Values &rows, int64_t ahead);
   Values sumInt4(const Values &panels, const Values &rows, int64_t ahead);
   bool unrolls(size_t rows) const;
   /// `state` after `body(part, state)` for the parts of a group.
