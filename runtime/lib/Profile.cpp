@@ -75,11 +75,15 @@ void MachineLimits::probeRead(std::span<const std::byte> data) {
 }
 
 void MachineLimits::probeArithmetic() {
-  constexpr int64_t kTiles = 64;
-  constexpr double kOps = 2.0 * kProbeMultiplyAdds * kTiles;
-  for (auto &[kind, probe] : arithmetic)
-    probe.rate =
-        std::max(probe.rate, kOps / runTiles(probe.kernel, nullptr, kTiles));
+  constexpr double kOpsOfTile = 2.0 * kProbeMultiplyAdds;
+  constexpr double kLongEnough = 300e-6; // to wake threads is nothing beside it
+  for (auto &[kind, probe] : arithmetic) {
+    int64_t tiles = 64;
+    double seconds = runTiles(probe.kernel, nullptr, tiles);
+    while (seconds < kLongEnough)
+      seconds = runTiles(probe.kernel, nullptr, tiles *= 2);
+    probe.rate = std::max(probe.rate, kOpsOfTile * double(tiles) / seconds);
+  }
 }
 
 double MachineLimits::secondsFor(const LaunchCost &cost,

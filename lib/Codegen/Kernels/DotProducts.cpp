@@ -500,6 +500,30 @@ void isthmus::emitLongTiles(KernelBuilder &k, int64_t inputs,
                eachStep, p == 0 ? meanwhile : Meanwhile());
 }
 
+void isthmus::emitRepeatedTiles(KernelBuilder &k, Value data, Value times) {
+  constexpr size_t kPanels = 2;
+  Values rows, factors, held;
+  for (int64_t r = 0; r < 2 * Tiles::kRows; ++r)
+    rows.push_back(k.ptr(data, r * kStep));
+  Tiles tiles(k, rows);
+  Values values = tiles.loadRows(k.cst(0), kStep);
+  for (size_t p = 0; p < kPanels; ++p)
+    factors.push_back(tiles.loadWeights(data, kStep));
+  for (size_t i = 0; i < kPanels * tiles.count(); ++i)
+    held.push_back(tiles.zero(i % tiles.count()));
+  held = k.loop(k.cst(0), times, 1, held, [&](Value, ValueRange state) {
+    Values next(state);
+    for (size_t p = 0; p < kPanels; ++p)
+      tiles.multiplyAdd(
+          MutableArrayRef(next).slice(p * tiles.count(), tiles.count()), values,
+          factors[p], kStep);
+    return next;
+  });
+  for (size_t p = 0; p < kPanels; ++p)
+    tiles.store(ArrayRef(held).slice(p * tiles.count(), tiles.count()),
+                k.ptr(data, int64_t(p) * tiles.storedBytes()));
+}
+
 Values isthmus::emitLongDot(KernelBuilder &k, const PackedLayout &weight,
                             int64_t inputs, ByteRange range,
                             const Values &panels, const Values &rows,

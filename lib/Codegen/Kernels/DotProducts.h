@@ -62,6 +62,12 @@ void emitLongTiles(KernelBuilder &k, int64_t inputs,
                    const KernelBuilder::Values &rows, mlir::Value to,
                    const EachStep &eachStep, const Meanwhile &meanwhile);
 
+/// Repeats the products of a step of emitLongTiles, 32 rows with two panels, of
+/// operands that it loads once from `data` and writes sums to.
+constexpr int64_t kRepeatedTilesMultiplyAdds = 32 * 2 * 16 * 64;
+constexpr int64_t kRepeatedTilesBytes = 32 * 2 * 16 * 4;
+void emitRepeatedTiles(KernelBuilder &k, mlir::Value data, mlir::Value times);
+
 /// What the dot products of a block with so many rows start from:
 /// `correction()`, i32 -128 * the sum of the row's values, for instructions
 /// that take int8 weights with 128 added, or nothing.

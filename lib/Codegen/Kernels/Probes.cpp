@@ -110,45 +110,20 @@ void emitProbeGroups(KernelBuilder &k) {
   });
 }
 
-/// The same for sums that come back through memory, which would be most of it:
-/// long ones. All panels are one and so are all rows, to stay in the first
-/// cache.
-void emitProbeLong(KernelBuilder &k) {
-  constexpr int64_t kInputs = 2048, kShift = 64, kShifts = 4;
-  const int64_t rows = k.target.schedule.wholeRows,
-                panels = k.target.schedule.wholePanels;
-  const PackedLayout weight{PackedFormat::Int8, panels * kLanes, kInputs};
-  const int64_t panelBytes = kLanes * kInputs;
-  const int64_t bytes = panelBytes + kInputs + kShift * kShifts;
-  const int64_t multiplyAdds = rows * panels * panelBytes;
-  Value data = k.stackBuffer(bytes);
+/// What a matrix unit can do: registers alone.
+void emitProbeTiles(KernelBuilder &k) {
   Value some = k.load(k.vec(kLanes, k.i32()), k.scratch);
-  k.loop(k.cst(0), k.cst(bytes), 64,
+  Value data = k.stackBuffer(kRepeatedTilesBytes);
+  k.loop(k.cst(0), k.cst(kRepeatedTilesBytes), 64,
          [&](Value at) { k.store(some, k.ptr(data, at)); });
-  const Values zeros(size_t(rows * panels), k.cst(k.vec(kLanes, k.i32()), 0));
-  k.loop(k.begin, k.end, 1, [&](Value) {
-    Values sums =
-        k.loop(k.cst(0), k.cst(rt::kProbeMultiplyAdds), multiplyAdds, zeros,
-               [&](Value i, ValueRange sofar) {
-                 // Other rows each time, so that no product is loop-invariant.
-                 Value shift =
-                     k.mul(k.rem(k.div(i, multiplyAdds), kShifts), kShift);
-                 Value row = k.ptr(k.ptr(data, shift), panelBytes);
-                 return emitLongDot(k, weight, kInputs, ByteRange::Symmetric,
-                                    Values(size_t(panels), data),
-                                    Values(size_t(rows), row), Values(sofar),
-                                    [](Value, int64_t) {});
-               });
-    Value total = sums[0];
-    for (Value sum : llvm::drop_begin(sums))
-      total = k.add(total, sum);
-    k.store(total, k.scratch);
-  });
+  emitRepeatedTiles(k, data,
+                    k.mul(k.sub(k.end, k.begin),
+                          rt::kProbeMultiplyAdds / kRepeatedTilesMultiplyAdds));
 }
 
 void emitProbeInt8(KernelBuilder &k) {
   if (usesTiles(k.target, PackedFormat::Int8, k.target.schedule.wholeRows))
-    emitProbeLong(k);
+    emitProbeTiles(k);
   else
     emitProbeGroups(k);
 }
