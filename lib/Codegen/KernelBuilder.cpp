@@ -30,6 +30,18 @@ KernelBuilder::KernelBuilder(ModuleOp module, StringRef name,
   scratch = entry->getArgument(3);
 }
 
+void KernelBuilder::outline(StringRef suffix,
+                            const std::function<void(KernelBuilder &)> &body) {
+  std::string name = (function.getName() + suffix).str();
+  KernelBuilder other(function->getParentOfType<ModuleOp>(), name, target, loc);
+  other.function.setPrivate();
+  other.function->setAttr("passthrough", b.getStrArrayAttr({"noinline"}));
+  body(other);
+  other.finish();
+  func::CallOp::create(b, loc, other.function,
+                       ValueRange{arguments, begin, end, scratch});
+}
+
 void KernelBuilder::finish() { func::ReturnOp::create(b, loc); }
 
 Value KernelBuilder::rowCount() {

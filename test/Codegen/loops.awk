@@ -2,7 +2,7 @@
 # back to itself. usage: awk -f loops.awk kernels.s
 #   FUNCTION: N instructions, N dots, N fmas, N prefetches, N spills, N shuffles
 function reset() { n = dots = fmas = prefetches = spills = shuffles = 0 }
-/^[A-Za-z_][A-Za-z0-9_]*:/ { name = $1; sub(":", "", name); block = ""; reset(); next }
+/^[A-Za-z_][A-Za-z0-9_]*:/ { name = $1; sub("(_rows)?:", "", name); block = ""; reset(); next }
 /^\.LBB[0-9_]+:/ { block = $1; sub(":.*", "", block); reset(); next }
 /^\t[a-z{]/ {
   ++n

@@ -35,6 +35,12 @@ public:
   /// Ends the function; nothing may be added after.
   void finish();
 
+  /// Emits a call of a function of its own, named as this one and `suffix`,
+  /// that `body` fills; it has the same arguments. What a rare or a long branch
+  /// needs of registers and stack, the others do not set up then.
+  void outline(llvm::StringRef suffix,
+               const std::function<void(KernelBuilder &)> &body);
+
   const TargetDescription &target;
   mlir::OpBuilder b;
   mlir::Location loc;

@@ -342,20 +342,6 @@ private:
   }
 };
 
-/// Sums of one part, added to `sums`.
-Values dotTiles(KernelBuilder &k, const Part &part, const Values &rows,
-                const Values &sums) {
-  Tiles tiles(k, rows);
-  Values held;
-  for (size_t tile = 0; tile < tiles.count(); ++tile)
-    held.push_back(tiles.zero(tile));
-  tiles.multiplyAdd(held, tiles.loadRows(k.cst(0), part.inputs),
-                    tiles.loadWeights(part.block, part.inputs), part.inputs);
-  Value stored = k.stackBuffer(tiles.storedBytes());
-  tiles.store(held, stored);
-  return tiles.addTo(sums, stored);
-}
-
 /// What instruction sets without sums of several panels do: one after another.
 template <typename Dot>
 Values panelByPanel(const Values &blocks, size_t rows, const Values &sums,
@@ -444,8 +430,7 @@ Values dotPortable(KernelBuilder &k, const Part &part, const Values &rows,
 
 bool isthmus::usesTiles(const TargetDescription &target, PackedFormat format,
                         int64_t rows) {
-  // Not for nibbles: unpacked to memory they take 1.2 times as long as with
-  // VNNI.
+  // Not for nibbles: they are unpacked first, once for many rows (Product.h).
   return target.dot == DotProduct::Amx && format == PackedFormat::Int8 &&
          rows >= Tiles::kRows;
 }
@@ -468,11 +453,8 @@ Values isthmus::emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
   case DotProduct::AvxVnni:
     return vnni(32);
   case DotProduct::Avx512Vnni:
-    return vnni(64);
   case DotProduct::Amx:
-    return usesTiles(k.target, weight.format, int64_t(rows.size()))
-               ? by(dotTiles)
-               : vnni(64);
+    return vnni(64);
   case DotProduct::NeonDot:
     return by(dotNeon);
   case DotProduct::NeonMatrix:
@@ -559,6 +541,15 @@ Values isthmus::emitLongDot(KernelBuilder &k, const PackedLayout &weight,
                    return step(at, kStep, Values(state));
                  });
   return whole < inputs ? step(k.cst(whole), inputs - whole, out) : out;
+}
+
+void isthmus::emitUnpack(KernelBuilder &k, const PackedLayout &weight,
+                         Value block, Value to) {
+  constexpr int64_t kBytes = 4 * kLanes; // of four inputs
+  forEachPiece(k, {weight, weight.group(), block}, kBytes,
+               [&](int64_t, Value bytes, int64_t quad) {
+                 k.store(bytes, to, quad * kBytes);
+               });
 }
 
 Value isthmus::emitDotStart(KernelBuilder &k, const PackedLayout &weight,

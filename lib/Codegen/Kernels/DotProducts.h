@@ -26,8 +26,8 @@ KernelBuilder::Values emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
                                    const KernelBuilder::Values &rows,
                                    const KernelBuilder::Values &sums);
 
-/// Whether products of so many rows are made in tiles of a matrix unit, from
-/// where sums come back through memory.
+/// Whether long products of so many rows are made in tiles of a matrix unit,
+/// from where sums come back through memory.
 bool usesTiles(const TargetDescription &target, PackedFormat format,
                int64_t rows);
 
@@ -67,6 +67,11 @@ void emitLongTiles(KernelBuilder &k, int64_t inputs,
 constexpr int64_t kRepeatedTilesMultiplyAdds = 32 * 2 * 16 * 64;
 constexpr int64_t kRepeatedTilesBytes = 32 * 2 * 16 * 4;
 void emitRepeatedTiles(KernelBuilder &k, mlir::Value data, mlir::Value times);
+
+/// Writes the nibbles of a block of an int4 weight as bytes: as a block of
+/// int8.
+void emitUnpack(KernelBuilder &k, const PackedLayout &weight, mlir::Value block,
+                mlir::Value to);
 
 /// What the dot products of a block with so many rows start from:
 /// `correction()`, i32 -128 * the sum of the row's values, for instructions

@@ -12,26 +12,76 @@
 using namespace mlir;
 using namespace isthmus;
 
-void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
-  using Values = KernelBuilder::Values;
-  const int64_t tilePanels = spec.tileOutputs() / PackedLayout::kPanel;
-  const PackedLayout &layout = spec.weight;
-  Product product(k, layout);
-  Value x = k.operand(0), gate = k.operand(1), up = k.operand(2),
-        y = k.operand(3);
+namespace {
+using Values = KernelBuilder::Values;
 
-  auto apply = [&](Value gated, Value value) {
+class GatedLinearEmitter {
+public:
+  GatedLinearEmitter(KernelBuilder &k, const GatedLinearSpec &spec)
+      : k(k), spec(spec), layout(spec.weight), product(k, layout),
+        tilePanels(spec.tileOutputs() / PackedLayout::kPanel),
+        lanes(k.vec(kLanes, k.f32())), x(k.operand(0)), gate(k.operand(1)),
+        up(k.operand(2)), y(k.operand(3)) {}
+
+  void emitOneRow() {
+    k.loop(k.begin, k.end, 1, [&](Value tile) {
+      // Two panels of each weight at once.
+      Values gated;
+      for (int64_t p = 0; p < tilePanels; p += 2) {
+        Values panels{panel(gate, tile, p), panel(gate, tile, p + 1),
+                      panel(up, tile, p), panel(up, tile, p + 1)};
+        Values sums = product.sums(panels, {x}, /*ahead=*/2);
+        for (size_t i = 0; i < 2; ++i) {
+          gated.push_back(apply(sums[i], sums[2 + i]));
+          store(tile, p + int64_t(i), k.cst(0), gated);
+        }
+      }
+    });
+  }
+
+  void emitManyRows() {
+    // Both products at once, where panels need not wait for others.
+    const bool together =
+        product.panelsAtOnce() > 1 && spec.result != RowFormat::Int8;
+    if (!together)
+      waiting = k.stackBuffer(product.mostRows() * rowBytes());
+    product.forEachChunk(layout.outputs / spec.tileOutputs(),
+                         [&](const Product::Chunk &chunk) {
+                           k.loop(chunk.begin, chunk.end, 1, [&](Value tile) {
+                             if (together)
+                               multiplyTogether(tile, chunk);
+                             else
+                               multiply(tile, chunk);
+                           });
+                         });
+  }
+
+private:
+  KernelBuilder &k;
+  const GatedLinearSpec &spec;
+  const PackedLayout &layout;
+  Product product;
+  const int64_t tilePanels;
+  VectorType lanes;
+  Value x, gate, up, y;
+  Value waiting; ///< results of a tile, in memory until a group is whole
+
+  int64_t rowBytes() const { return tilePanels * kLanes * 4; } ///< waiting
+
+  Value apply(Value gated, Value value) {
     return k.fmul(emitFunction(k, spec.function, gated), value);
-  };
-  auto panel = [&](Value weight, Value tile, int64_t p) {
+  }
+
+  Value panel(Value weight, Value tile, int64_t p) {
     Value index = k.add(k.mul(tile, tilePanels), p);
     return k.ptr(weight, k.mul(index, layout.panelBytes()));
-  };
-  /// Panel `p` of the outputs of one row, the last of `gated`. At once, since
-  /// what waits in registers pushes the next sums out of them; but a group is
+  }
+
+  /// Panel `p` of the outputs of one row, the last of `gated`; a group is
   /// quantised when it is whole.
-  auto store = [&](Value tile, int64_t p, Value row, Values &gated) {
-    Value out = k.ptr(y, k.mul(row, rowBytes(spec.result, layout.outputs)));
+  void store(Value tile, int64_t p, Value row, const Values &gated) {
+    Value out =
+        k.ptr(y, k.mul(row, isthmus::rowBytes(spec.result, layout.outputs)));
     if (spec.result == RowFormat::Int8) {
       if (p + 1 == tilePanels)
         storeQuantizedGroup(k, out, tile, {layout.outputs}, gated);
@@ -44,63 +94,59 @@ void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
       k.storeBF16(gated.back(), out, p * panelBytes);
     else
       k.store(gated.back(), out, p * panelBytes);
-  };
+  }
 
-  auto oneRow = [&](Value tile) {
-    // Two panels of each weight at once.
-    Values gated;
-    for (int64_t p = 0; p < tilePanels; p += 2) {
-      Values panels{panel(gate, tile, p), panel(gate, tile, p + 1),
-                    panel(up, tile, p), panel(up, tile, p + 1)};
-      Values sums = product.sums(panels, {x}, /*ahead=*/2);
-      for (int64_t i = 0; i < 2; ++i) {
-        gated.push_back(apply(sums[i], sums[2 + i]));
-        store(tile, p + i, k.cst(0), gated);
-      }
-    }
-  };
-  auto emitBlock = [&](Value tile, const Product::Block &block) {
-    const auto [firstRow, count, index] = block;
-    Values xs;
-    llvm::SmallVector<Values> gated(count);
-    for (int64_t r = 0; r < count; ++r)
-      xs.push_back(k.ptr(x, k.mul(k.add(firstRow, r), product.rowBytes())));
-    for (int64_t p = 0; p < tilePanels; ++p) {
-      Values g = product.sums({panel(gate, tile, p)}, xs, tilePanels);
-      Values u = product.sums({panel(up, tile, p)}, xs, tilePanels);
-      for (int64_t r = 0; r < count; ++r) {
-        gated[r].push_back(apply(g[r], u[r]));
-        store(tile, p, k.add(firstRow, r), gated[r]);
-      }
-    }
-  };
-
-  /// Both products at once, where panels need not wait for others.
-  auto multiply = [&](Value tile, const Product::Chunk &chunk) {
+  void multiplyTogether(Value tile, const Product::Chunk &chunk) {
     for (int64_t p = 0; p < tilePanels; ++p)
       product.multiply(chunk, x, {panel(gate, tile, p), panel(up, tile, p)},
                        tilePanels, [&](Value row, const Values &sums) {
-                         Values gated{apply(sums[0], sums[1])};
-                         store(tile, p, row, gated);
+                         store(tile, p, row, {apply(sums[0], sums[1])});
                        });
-  };
-  const bool together =
-      product.panelsAtOnce() > 1 && spec.result != RowFormat::Int8;
+  }
 
+  void multiply(Value tile, const Product::Chunk &chunk) {
+    product.withPanels(
+        chunk, {panel(gate, tile, 0), panel(up, tile, 0)}, tilePanels,
+        [&](Product &own, const Values &firsts, int64_t stride) {
+          own.forEachBlock(chunk, [&](const Product::Block &block) {
+            multiplyBlock(own, firsts, stride, tile, block);
+          });
+        });
+  }
+
+  /// Panel after panel, from `firsts` on, `stride` bytes apart.
+  void multiplyBlock(Product &own, const Values &firsts, int64_t stride,
+                     Value tile, const Product::Block &block) {
+    Values xs = own.rowsOf(block, x);
+    k.loop(k.cst(0), k.cst(tilePanels), 1, [&](Value p) {
+      Values sums[2];
+      for (auto [part, first] : llvm::zip_equal(sums, firsts))
+        part =
+            own.sums({k.ptr(first, k.mul(p, stride))}, xs, tilePanels, &block);
+      Value to = k.ptr(waiting, k.mul(p, kLanes * 4));
+      for (int64_t r = 0; r < block.rows; ++r)
+        k.store(apply(sums[0][size_t(r)], sums[1][size_t(r)]), to,
+                r * rowBytes());
+    });
+    k.loop(k.cst(0), k.cst(block.rows), 1, [&](Value r) {
+      Value from = k.ptr(waiting, k.mul(r, rowBytes()));
+      Values gated;
+      for (int64_t p = 0; p < tilePanels; ++p) {
+        gated.push_back(k.load(lanes, from, p * kLanes * 4));
+        store(tile, p, k.add(block.firstRow, r), gated);
+      }
+    });
+  }
+};
+} // namespace
+
+void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
   k.ifElse(
       k.equal(k.rowCount(), k.cst(1)),
-      [&] { k.loop(k.begin, k.end, 1, oneRow); },
+      [&] { GatedLinearEmitter(k, spec).emitOneRow(); },
       [&] {
-        product.forEachChunk(
-            layout.outputs / spec.tileOutputs(),
-            [&](const Product::Chunk &chunk) {
-              k.loop(chunk.begin, chunk.end, 1, [&](Value tile) {
-                if (together)
-                  return multiply(tile, chunk);
-                product.forEachBlock(chunk, [&](const Product::Block &block) {
-                  emitBlock(tile, block);
-                });
-              });
-            });
+        k.outline("_rows", [&](KernelBuilder &own) {
+          GatedLinearEmitter(own, spec).emitManyRows();
+        });
       });
 }

@@ -30,32 +30,26 @@ public:
     y = k.operand(index++);
   }
 
-  void emit() {
-    Value rows = k.rowCount();
-    k.ifElse(
-        k.equal(rows, k.cst(1)),
-        [&] {
-          forEachPanels(k.begin, k.end, k.target.schedule.panels,
-                        [&](Value tile, int64_t panels) {
-                          Values sums = product.sums(panelsFrom(tile, panels),
-                                                     {x}, /*ahead=*/panels);
-                          finish(tile, k.cst(0), sums);
-                        });
-        },
-        [&] {
-          product.forEachChunk(
-              layout.panels(), [&](const Product::Chunk &chunk) {
-                forEachPanels(chunk.begin, chunk.end, product.panelsAtOnce(),
-                              [&](Value tile, int64_t panels) {
-                                product.multiply(
-                                    chunk, x, panelsFrom(tile, panels),
-                                    /*ahead=*/panels,
-                                    [&](Value row, const Values &sums) {
-                                      finish(tile, row, sums);
-                                    });
-                              });
-              });
-        });
+  void emitOneRow() {
+    forEachPanels(k.begin, k.end, k.target.schedule.panels,
+                  [&](Value tile, int64_t panels) {
+                    Values sums = product.sums(panelsFrom(tile, panels), {x},
+                                               /*ahead=*/panels);
+                    finish(tile, k.cst(0), sums);
+                  });
+  }
+
+  void emitManyRows() {
+    product.forEachChunk(layout.panels(), [&](const Product::Chunk &chunk) {
+      forEachPanels(chunk.begin, chunk.end, product.panelsAtOnce(),
+                    [&](Value tile, int64_t panels) {
+                      product.multiply(chunk, x, panelsFrom(tile, panels),
+                                       /*ahead=*/panels,
+                                       [&](Value row, const Values &sums) {
+                                         finish(tile, row, sums);
+                                       });
+                    });
+    });
   }
 
 private:
@@ -102,5 +96,12 @@ private:
 } // namespace
 
 void isthmus::emitLinear(KernelBuilder &k, const LinearSpec &spec) {
-  LinearEmitter(k, spec).emit();
+  k.ifElse(
+      k.equal(k.rowCount(), k.cst(1)),
+      [&] { LinearEmitter(k, spec).emitOneRow(); },
+      [&] {
+        k.outline("_rows", [&](KernelBuilder &own) {
+          LinearEmitter(own, spec).emitManyRows();
+        });
+      });
 }

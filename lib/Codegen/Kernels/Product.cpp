@@ -14,8 +14,9 @@ static constexpr int64_t kStepsPerPart = 512;
 
 static constexpr int64_t kLine = 64; ///< bytes of a line of the cache
 
-Product::Product(KernelBuilder &k, const PackedLayout &weight)
-    : k(k), layout(weight), format(rowFormatFor(weight)) {}
+Product::Product(KernelBuilder &k, const PackedLayout &weight, bool isUnpacked)
+    : k(k), layout(weight), format(rowFormatFor(weight)),
+      isUnpacked(isUnpacked) {}
 
 int64_t Product::rowBytes() const {
   return isthmus::rowBytes(format, layout.inputs);
@@ -23,6 +24,8 @@ int64_t Product::rowBytes() const {
 
 int64_t Product::rowsAtOnce() const {
   const KernelSchedule &schedule = k.target.schedule;
+  if (isUnpacked)
+    return kTileRows;
   return layout.format == PackedFormat::Int4 ? schedule.nibbleRows
          : format == RowFormat::Int8         ? schedule.dotRows
          : format == RowFormat::Int8Row      ? schedule.wholeRows
@@ -57,11 +60,13 @@ void Product::forEachChunk(int64_t outputTiles,
 void Product::forEachRun(const Chunk &chunk,
                          const std::function<void(const Run &)> &body) {
   Value all = k.sub(chunk.lastRow, chunk.firstRow), from = chunk.firstRow;
-  for (int64_t rows = rowsAtOnce(); rows >= 1; rows /= 2) {
+  const PackedFormat values = isUnpacked ? PackedFormat::Int8 : layout.format;
+  const int64_t fewest = isUnpacked ? kTileRows : 1;
+  for (int64_t rows = rowsAtOnce(); rows >= fewest; rows /= 2) {
     // Of what is left, half a block or less is for the next smaller ones,
     // unless a matrix unit takes a few rows sooner than they do.
-    const bool isLastTile = usesTiles(k.target, layout.format, rows) &&
-                            !usesTiles(k.target, layout.format, rows / 2);
+    const bool isLastTile = usesTiles(k.target, values, rows) &&
+                            !usesTiles(k.target, values, rows / 2);
     const int64_t fewer = isLastTile ? 0 : rows / 2;
     Value left = k.sub(chunk.lastRow, from);
     Value count = k.div(k.max(k.add(left, rows - 1 - fewer), k.cst(0)), rows);
@@ -94,7 +99,59 @@ Product::Values Product::rowsOf(const Block &block, Value x) {
   return rows;
 }
 
+int64_t Product::unpackedBytes() const {
+  return layout.valuesOffset() + layout.groups() * 2 * layout.valueBytes();
+}
+
+void Product::unpack(Value panel, Value to) {
+  k.loop(k.cst(0), k.cst(layout.valuesOffset()), kLine, [&](Value at) {
+    k.store(k.load(k.vec(kLanes, k.i32()), k.ptr(panel, at)), k.ptr(to, at));
+  });
+  Product copy(k, layout, /*isUnpacked=*/true);
+  k.loop(k.cst(0), k.cst(layout.groups()), 1, [&](Value group) {
+    emitUnpack(k, layout, valuesOf(panel, group), copy.valuesOf(to, group));
+  });
+}
+
+void Product::withPanels(const Chunk &chunk, const Values &firsts,
+                         int64_t count, const WithPanels &body) {
+  // Copies are to stay in the second cache, and the stack to hold them.
+  constexpr int64_t kMostBytes = 1 << 20;
+  const int64_t runBytes = count * unpackedBytes();
+  const int64_t bytes = int64_t(firsts.size()) * runBytes;
+  if (layout.format != PackedFormat::Int4 ||
+      !usesTiles(k.target, PackedFormat::Int8, kTileRows) || bytes > kMostBytes)
+    return body(*this, firsts, layout.panelBytes());
+  Value rows = k.sub(chunk.lastRow, chunk.firstRow);
+  k.ifElse(
+      k.lessThan(rows, k.cst(kTileRows)),
+      [&] { body(*this, firsts, layout.panelBytes()); },
+      [&] {
+        Product product(k, layout, /*isUnpacked=*/true);
+        Value copies = k.stackBuffer(bytes);
+        Values unpacked;
+        for (auto [i, first] : llvm::enumerate(firsts)) {
+          Value copy = k.ptr(copies, int64_t(i) * runBytes);
+          k.loop(k.cst(0), k.cst(count), 1, [&](Value p) {
+            unpack(k.ptr(first, k.mul(p, layout.panelBytes())),
+                   k.ptr(copy, k.mul(p, unpackedBytes())));
+          });
+          unpacked.push_back(copy);
+        }
+        body(product, unpacked, unpackedBytes());
+      });
+}
+
 void Product::multiply(
+    const Chunk &chunk, Value x, const Values &panels, int64_t ahead,
+    const std::function<void(Value, const Values &)> &finish) {
+  withPanels(chunk, panels, 1,
+             [&](Product &product, const Values &own, int64_t) {
+               product.multiplyPanels(chunk, x, own, ahead, finish);
+             });
+}
+
+void Product::multiplyPanels(
     const Chunk &chunk, Value x, const Values &panels, int64_t ahead,
     const std::function<void(Value, const Values &)> &finish) {
   forEachRun(chunk, [&](const Run &run) {
@@ -164,6 +221,10 @@ void Product::multiplyInTiles(
 
 Product::Values Product::sums(const Values &panels, const Values &rows,
                               int64_t ahead, const Block *block) {
+  const PackedFormat values = isUnpacked ? PackedFormat::Int8 : layout.format;
+  if (format == RowFormat::Int8 &&
+      usesTiles(k.target, values, int64_t(rows.size())))
+    return sumGroupsInTiles(panels.front(), rows, ahead, block);
   switch (layout.format) {
   case PackedFormat::Int8:
     return layout.int8Rows ? sumInt8Rows(panels, rows, ahead)
@@ -290,8 +351,8 @@ Value Product::splatEntry(Value row, Value index, int64_t offset) {
 }
 
 Value Product::valuesOf(Value panel, Value group) {
-  return k.ptr(k.ptr(panel, k.mul(group, layout.valueBytes())),
-               layout.valuesOffset());
+  const int64_t bytes = layout.valueBytes() * (isUnpacked ? 2 : 1);
+  return k.ptr(k.ptr(panel, k.mul(group, bytes)), layout.valuesOffset());
 }
 
 Value Product::factorsOf(Value panel, Value group) {
@@ -395,10 +456,10 @@ Product::Values Product::sumInt4(const Values &w, const Values &xs,
     Values state(count, unroll ? Value() : k.zeros(kLanes)), out;
     state.append(totals.begin(), totals.end());
     state = overParts(parts, unroll, state, [&](Value part, Values next) {
-      Values values, scaledSums;
+      Values inputs, scaledSums;
       Value index = k.add(k.mul(group, parts), part);
       for (Value row : xs) {
-        values.push_back(k.ptr(row, k.mul(index, layout.group())));
+        inputs.push_back(k.ptr(row, k.mul(index, layout.group())));
         scaledSums.push_back(splatEntry(row, index, qrows.scaledSumOffset()));
       }
       for (auto [p, panel] : llvm::enumerate(w)) {
@@ -407,7 +468,7 @@ Product::Values Product::sumInt4(const Values &w, const Values &xs,
         prefetchAhead(factorsOf(panel, index), layout.factorBytes(), ahead,
                       xs.size());
         Values dots = emitGroupDot(
-            k, layout, layout.group(), {block}, values,
+            k, layout, layout.group(), {block}, inputs,
             Values(xs.size(), emitDotStart(k, layout, xs.size(), {})));
         GroupFactors factors = loadFactors(panel, index);
         for (auto [r, dot] : llvm::enumerate(dots)) {
@@ -429,6 +490,68 @@ Product::Values Product::sumInt4(const Values &w, const Values &xs,
   };
   return k.loop(k.cst(0), k.cst(qrows.groups()), 1,
                 Values(count, k.zeros(kLanes)), addGroup);
+}
+
+/// Sums of a group come back through memory: while those of one are scaled,
+/// those of the next one are on their way.
+Product::Values Product::sumGroupsInTiles(Value panel, const Values &xs,
+                                          int64_t ahead, const Block *block) {
+  const QRowsLayout qrows{layout.inputs};
+  const int64_t parts = qrows.group() / layout.group();
+  const int64_t partBytes = int64_t(xs.size()) * kLanes * 4;
+  Value buffers = k.stackBuffer(2 * parts * partBytes);
+  auto bufferOf = [&](Value group) {
+    return k.ptr(buffers, k.mul(k.rem(group, 2), parts * partBytes));
+  };
+  auto indexOf = [&](Value group, int64_t part) {
+    return k.add(k.mul(group, parts), part);
+  };
+  auto multiply = [&](Value group) {
+    for (int64_t part = 0; part < parts; ++part) {
+      Value index = indexOf(group, part);
+      Values inputs;
+      for (Value row : xs)
+        inputs.push_back(k.ptr(row, k.mul(index, layout.group())));
+      emitLongTiles(k, layout.group(), {valuesOf(panel, index)}, inputs,
+                    k.ptr(bufferOf(group), part * partBytes),
+                    [](Value, int64_t) {}, {});
+    }
+  };
+  const bool offsets = layout.format == PackedFormat::Int4;
+  multiply(k.cst(0));
+  return k.loop(
+      k.cst(0), k.cst(qrows.groups()), 1, Values(xs.size(), k.zeros(kLanes)),
+      [&](Value group, ValueRange totals) {
+        // (The last one comes twice.)
+        multiply(k.min(k.add(group, 1), k.cst(qrows.groups() - 1)));
+        if (!isUnpacked)
+          prefetchShare({panel}, k.mul(group, layout.valueBytes()),
+                        layout.valueBytes(), ahead, block);
+        Value buffer = bufferOf(group);
+        llvm::SmallVector<GroupFactors> factors;
+        for (int64_t part = 0; part < parts; ++part)
+          factors.push_back(loadFactors(panel, indexOf(group, part)));
+        Values next;
+        for (auto [r, row] : llvm::enumerate(xs)) {
+          Value total = totals[r], scaled;
+          for (int64_t part = 0; part < parts; ++part) {
+            const GroupFactors &own = factors[size_t(part)];
+            Value sum =
+                toFloat(k.load(k.vec(kLanes, k.i32()), buffer,
+                               part * partBytes + int64_t(r) * kLanes * 4));
+            scaled =
+                scaled ? k.fma(sum, own.scale, scaled) : k.fmul(sum, own.scale);
+            if (offsets)
+              total = k.fma(own.offset,
+                            splatEntry(row, indexOf(group, part),
+                                       qrows.scaledSumOffset()),
+                            total);
+          }
+          next.push_back(k.fma(
+              scaled, splatEntry(row, group, qrows.scaleOffset()), total));
+        }
+        return next;
+      });
 }
 
 Value Product::toFloat(Value integers) {

@@ -12,12 +12,15 @@ class Product {
 public:
   using Values = KernelBuilder::Values;
 
-  Product(KernelBuilder &k, const PackedLayout &weight);
+  Product(KernelBuilder &k, const PackedLayout &weight)
+      : Product(k, weight, /*isUnpacked=*/false) {}
 
   /// Bytes of a row of activations.
   int64_t rowBytes() const;
   /// Rows and panels whose sums fit the registers.
   int64_t rowsAtOnce() const;
+  /// Rows of the largest block.
+  int64_t mostRows() const { return std::max(rowsAtOnce(), kTileRows); }
   int64_t panelsAtOnce() const;
 
   /// The part of a launch whose rows stay in a cache.
@@ -52,6 +55,18 @@ public:
   /// the same results again.
   void forEachBlock(const Chunk &chunk,
                     const std::function<void(const Block &)> &body);
+  /// Pointers to the rows of a block, of which `x` is the step's first.
+  Values rowsOf(const Block &block, mlir::Value x);
+
+  /// Gives `body` the product, the first panels of each of some runs of `count`
+  /// panels, and the bytes from one to the next: this product and the panels as
+  /// they are; or, where a matrix unit could take int8 but not int4 and the
+  /// chunk has rows enough, a product of unpacked panels, and copies of them.
+  /// Emits code for both.
+  using WithPanels = std::function<void(Product &product, const Values &firsts,
+                                        int64_t stride)>;
+  void withPanels(const Chunk &chunk, const Values &firsts, int64_t count,
+                  const WithPanels &body);
 
   /// Sums of all rows with all panels, vector<16xf32> each, indexed
   /// [panel * rows + row].
@@ -65,6 +80,12 @@ public:
               const Block *block = nullptr);
 
 private:
+  Product(KernelBuilder &k, const PackedLayout &weight, bool isUnpacked);
+
+  /// Bytes of a panel of which nibbles became bytes.
+  int64_t unpackedBytes() const;
+  void unpack(mlir::Value panel, mlir::Value to);
+
   /// Blocks of equally many rows, one after another; the last may begin among
   /// rows of the one before.
   struct Run {
@@ -75,8 +96,10 @@ private:
   void forEachRun(const Chunk &chunk,
                   const std::function<void(const Run &)> &body);
   Block blockOf(const Chunk &chunk, const Run &run, mlir::Value index);
-  /// Pointers to the rows of a block.
-  Values rowsOf(const Block &block, mlir::Value x);
+  /// multiply, of panels as they are.
+  void multiplyPanels(
+      const Chunk &chunk, mlir::Value x, const Values &panels, int64_t ahead,
+      const std::function<void(mlir::Value, const Values &)> &finish);
   void multiplyInTiles(
       const Chunk &chunk, const Run &run, mlir::Value x, const Values &panels,
       int64_t ahead,
@@ -92,6 +115,9 @@ private:
   Values sumInt8(const Values &panels, const Values &rows, int64_t ahead);
   Values sumInt8Rows(const Values &panels, const Values &rows, int64_t ahead);
   Values sumInt4(const Values &panels, const Values &rows, int64_t ahead);
+  /// As sumInt8 and sumInt4, of one panel with as many rows as make a tile.
+  Values sumGroupsInTiles(mlir::Value panel, const Values &rows, int64_t ahead,
+                          const Block *block);
   bool unrolls(size_t rows) const;
   /// `state` after `body(part, state)` for the parts of a group.
   Values overParts(int64_t parts, bool unroll, Values state,
@@ -110,6 +136,7 @@ private:
   KernelBuilder &k;
   const PackedLayout layout;
   const RowFormat format; ///< of the activations
+  const bool isUnpacked;  ///< nibbles stand in bytes
 };
 
 } // namespace isthmus
