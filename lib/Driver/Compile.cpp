@@ -134,6 +134,9 @@ private:
                 : options.weights == "f32" || options.weights == "f16"
                     ? options.weights
                     : "bf16";
+    // Where rows are quantised anyway and no error outlasts the step.
+    if (options.kv.empty() && StringRef(options.weights).starts_with("int"))
+      kv.encoders = "int8";
     passes.addPass(fm::createSetKVFormat(kv));
     if (options.kvBudget > 0) {
       fm::LimitKVOptions limit;

@@ -143,7 +143,8 @@ static int run(int argc, char **argv) {
       ->capture_default_str();
   app.add_option("--kv", options.kv,
                  "how the KV cache is stored (default: f32 or f16 with weights "
-                 "of that format, else bf16)")
+                 "of that format, int8 in encoders with int8 or int4, else "
+                 "bf16)")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "int8"}));
   app.add_option("--kv-budget", options.kvBudget,
                  "positions of KV cache a sequence attends to")

@@ -53,10 +53,13 @@ def SetKVFormat : Pass<"fm-set-kv-format", "::mlir::ModuleOp"> {
     Sets `kv_format` of every `fm.attention`. f16 and bf16 halve the cache and what a
     token reads of it; sums stay f32. With bf16 queries and probabilities are rounded
     as well, and a processor that multiplies pairs of bf16 does so. int8 takes about a
-    quarter of f32, with a scale for each key and each value of a head.
+    quarter of f32, with a scale for each key and each value of a head. Programs
+    that do not generate, whose cache lasts for a step, may have a format of their own.
   }];
   let options = [
-    Option<"format", "format", "std::string", "\"f16\"", "f32, f16, bf16 or int8">
+    Option<"format", "format", "std::string", "\"f16\"", "f32, f16, bf16 or int8">,
+    Option<"encoders", "encoders", "std::string", "\"\"",
+           "the same, of programs that do not generate (default: no other)">
   ];
 }
 
