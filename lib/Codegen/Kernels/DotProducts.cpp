@@ -381,7 +381,7 @@ void sumInTiles(KernelBuilder &k, int64_t inputs, const Values &panels,
   while (share < meanwhile.pieces && share * steps < meanwhile.pieces)
     share *= 2;
   const int64_t busy = std::min(steps, meanwhile.pieces / share);
-  auto steps64 = [&](int64_t from, int64_t to, bool isBusy) {
+  auto stepsFrom = [&](int64_t from, int64_t to, bool isBusy) {
     if (from == to)
       return;
     held = k.loop(k.cst(from * kStep), k.cst(to * kStep), kStep, held,
@@ -393,8 +393,8 @@ void sumInTiles(KernelBuilder &k, int64_t inputs, const Values &panels,
                     return next;
                   });
   };
-  steps64(0, busy, true);
-  steps64(busy, steps, false);
+  stepsFrom(0, busy, true);
+  stepsFrom(busy, steps, false);
   if (inputs % kStep)
     held = step(k.cst(steps * kStep), inputs % kStep, held);
   if (busy * share < meanwhile.pieces)

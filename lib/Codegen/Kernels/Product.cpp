@@ -60,13 +60,12 @@ void Product::forEachChunk(int64_t outputTiles,
 void Product::forEachRun(const Chunk &chunk,
                          const std::function<void(const Run &)> &body) {
   Value all = k.sub(chunk.lastRow, chunk.firstRow), from = chunk.firstRow;
-  const PackedFormat values = isUnpacked ? PackedFormat::Int8 : layout.format;
   const int64_t fewest = isUnpacked ? kTileRows : 1;
   for (int64_t rows = rowsAtOnce(); rows >= fewest; rows /= 2) {
     // Of what is left, half a block or less is for the next smaller ones,
     // unless a matrix unit takes a few rows sooner than they do.
-    const bool isLastTile = usesTiles(k.target, values, rows) &&
-                            !usesTiles(k.target, values, rows / 2);
+    const bool isLastTile = usesTiles(k.target, valueFormat(), rows) &&
+                            !usesTiles(k.target, valueFormat(), rows / 2);
     const int64_t fewer = isLastTile ? 0 : rows / 2;
     Value left = k.sub(chunk.lastRow, from);
     Value count = k.div(k.max(k.add(left, rows - 1 - fewer), k.cst(0)), rows);
@@ -221,9 +220,8 @@ void Product::multiplyInTiles(
 
 Product::Values Product::sums(const Values &panels, const Values &rows,
                               int64_t ahead, const Block *block) {
-  const PackedFormat values = isUnpacked ? PackedFormat::Int8 : layout.format;
   if (format == RowFormat::Int8 &&
-      usesTiles(k.target, values, int64_t(rows.size())))
+      usesTiles(k.target, valueFormat(), int64_t(rows.size())))
     return sumGroupsInTiles(panels.front(), rows, ahead, block);
   switch (layout.format) {
   case PackedFormat::Int8:

@@ -82,6 +82,10 @@ public:
 private:
   Product(KernelBuilder &k, const PackedLayout &weight, bool isUnpacked);
 
+  /// What values stand in panels as.
+  PackedFormat valueFormat() const {
+    return isUnpacked ? PackedFormat::Int8 : layout.format;
+  }
   /// Bytes of a panel of which nibbles became bytes.
   int64_t unpackedBytes() const;
   void unpack(mlir::Value panel, mlir::Value to);
