@@ -22,7 +22,12 @@ llama_build() { # FOLDER OPTION...
 }
 llama() {
   fetch_sdist llama-cpp-python 0.3.36 832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
-  llama_build build-llama -DGGML_NATIVE=ON
+  local with=()
+  # What gcc 12 makes of its code for AMX ends in an illegal instruction.
+  if grep -qw amx_tile /proc/cpuinfo; then
+    with=(-DCMAKE_C_COMPILER=clang-22 -DCMAKE_CXX_COMPILER=clang++-22 -DGGML_OPENMP=OFF)
+  fi
+  llama_build build-llama -DGGML_NATIVE=ON "${with[@]}"
 }
 avx2() { # the same without AVX-512
   llama_build build-llama-avx2 -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON \
