@@ -279,9 +279,13 @@ public:
     return (rows.size() + size_t(kRows) - 1) / size_t(kRows);
   }
 
-  Value zero(size_t tile) {
-    return k.intrinsic("llvm.x86.tilezero.internal", type,
-                       {i16(rowsOf(tile)), i16(kRowBytes)});
+  /// Sums of all rows with so many panels, [panel][tile].
+  Values zeros(size_t panels) {
+    Values sums;
+    for (size_t i = 0; i < panels * count(); ++i)
+      sums.push_back(k.intrinsic("llvm.x86.tilezero.internal", type,
+                                 {i16(rowsOf(i % count())), i16(kRowBytes)}));
+    return sums;
   }
 
   /// `inputs` values of all rows, from `at` on.
@@ -299,22 +303,30 @@ public:
   }
 
   /// Adds products of `inputs` values.
-  void multiplyAdd(MutableArrayRef<Value> sums, const Values &values,
-                   Value factors, int64_t inputs) {
-    for (size_t tile = 0; tile < count(); ++tile)
-      sums[tile] = k.intrinsic("llvm.x86.tdpbssd.internal", type,
-                               {i16(rowsOf(tile)), i16(kRowBytes), i16(inputs),
-                                sums[tile], values[tile], factors});
+  Values multiplyAdd(ValueRange sums, const Values &values,
+                     const Values &factors, int64_t inputs) {
+    Values out;
+    for (Value panel : factors)
+      for (size_t tile = 0; tile < count(); ++tile)
+        out.push_back(
+            k.intrinsic("llvm.x86.tdpbssd.internal", type,
+                        {i16(rowsOf(tile)), i16(kRowBytes), i16(inputs),
+                         sums[out.size()], values[tile], panel}));
+    return out;
   }
 
   /// Writes sums to memory, from where they come back.
-  void store(ArrayRef<Value> sums, Value to) {
-    for (auto [tile, sum] : llvm::enumerate(sums))
+  void store(const Values &sums, Value to) {
+    for (auto [i, sum] : llvm::enumerate(sums)) {
+      const size_t panel = i / count(), tile = i % count();
       k.intrinsic("llvm.x86.tilestored64.internal",
                   {i16(rowsOf(tile)), i16(kRowBytes),
-                   k.ptr(to, int64_t(tile) * kRows * kRowBytes), lineBytes,
-                   sum});
+                   k.ptr(k.ptr(to, int64_t(panel) * storedBytes()),
+                         int64_t(tile) * kRows * kRowBytes),
+                   lineBytes, sum});
+    }
   }
+  /// Of one panel.
   int64_t storedBytes() const { return int64_t(rows.size()) * kRowBytes; }
 
   /// What was written, added to `sums`.
@@ -359,19 +371,14 @@ void sumInTiles(KernelBuilder &k, int64_t inputs, const Values &panels,
                 const Values &rows, Value to, const EachStep &eachStep,
                 const Meanwhile &meanwhile) {
   Tiles tiles(k, rows);
-  Values held; // [panel][tile]
-  for (size_t i = 0; i < panels.size() * tiles.count(); ++i)
-    held.push_back(tiles.zero(i % tiles.count()));
+  Values held = tiles.zeros(panels.size());
   auto step = [&](Value at, int64_t count, ValueRange state) {
     // All into registers of their own: loads run ahead of products.
-    Values next(state), values = tiles.loadRows(at, count), factors;
+    Values values = tiles.loadRows(at, count), factors;
     for (Value panel : panels)
       factors.push_back(tiles.loadWeights(
           k.ptr(panel, k.mul(at, PackedLayout::kPanel)), count));
-    for (size_t p = 0; p < panels.size(); ++p)
-      tiles.multiplyAdd(
-          MutableArrayRef(next).slice(p * tiles.count(), tiles.count()), values,
-          factors[p], count);
+    Values next = tiles.multiplyAdd(state, values, factors, count);
     eachStep(at, count);
     return next;
   };
@@ -399,9 +406,7 @@ void sumInTiles(KernelBuilder &k, int64_t inputs, const Values &panels,
     held = step(k.cst(steps * kStep), inputs % kStep, held);
   if (busy * share < meanwhile.pieces)
     k.loop(k.cst(busy * share), k.cst(meanwhile.pieces), 1, meanwhile.emit);
-  for (size_t p = 0; p < panels.size(); ++p)
-    tiles.store(ArrayRef(held).slice(p * tiles.count(), tiles.count()),
-                k.ptr(to, int64_t(p) * tiles.storedBytes()));
+  tiles.store(held, to);
 }
 
 Values dotPortable(KernelBuilder &k, const Part &part, const Values &rows,
@@ -484,26 +489,18 @@ void isthmus::emitLongTiles(KernelBuilder &k, int64_t inputs,
 
 void isthmus::emitRepeatedTiles(KernelBuilder &k, Value data, Value times) {
   constexpr size_t kPanels = 2;
-  Values rows, factors, held;
+  Values rows, factors;
   for (int64_t r = 0; r < 2 * Tiles::kRows; ++r)
     rows.push_back(k.ptr(data, r * kStep));
   Tiles tiles(k, rows);
   Values values = tiles.loadRows(k.cst(0), kStep);
   for (size_t p = 0; p < kPanels; ++p)
     factors.push_back(tiles.loadWeights(data, kStep));
-  for (size_t i = 0; i < kPanels * tiles.count(); ++i)
-    held.push_back(tiles.zero(i % tiles.count()));
-  held = k.loop(k.cst(0), times, 1, held, [&](Value, ValueRange state) {
-    Values next(state);
-    for (size_t p = 0; p < kPanels; ++p)
-      tiles.multiplyAdd(
-          MutableArrayRef(next).slice(p * tiles.count(), tiles.count()), values,
-          factors[p], kStep);
-    return next;
-  });
-  for (size_t p = 0; p < kPanels; ++p)
-    tiles.store(ArrayRef(held).slice(p * tiles.count(), tiles.count()),
-                k.ptr(data, int64_t(p) * tiles.storedBytes()));
+  Values held = k.loop(
+      k.cst(0), times, 1, tiles.zeros(kPanels), [&](Value, ValueRange state) {
+        return tiles.multiplyAdd(state, values, factors, kStep);
+      });
+  tiles.store(held, data);
 }
 
 Values isthmus::emitLongDot(KernelBuilder &k, const PackedLayout &weight,

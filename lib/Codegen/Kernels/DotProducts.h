@@ -51,7 +51,7 @@ KernelBuilder::Values emitLongDot(KernelBuilder &k, const PackedLayout &weight,
 /// Other work that a matrix unit's steps leave the processor free for: pieces
 /// 0, 1, ... in any order.
 struct Meanwhile {
-  int64_t pieces = 0; ///< a power of two, or none
+  int64_t pieces = 0;
   std::function<void(mlir::Value piece)> emit;
 };
 

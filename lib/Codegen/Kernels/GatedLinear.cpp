@@ -141,12 +141,5 @@ private:
 } // namespace
 
 void isthmus::emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec) {
-  k.ifElse(
-      k.equal(k.rowCount(), k.cst(1)),
-      [&] { GatedLinearEmitter(k, spec).emitOneRow(); },
-      [&] {
-        k.outline("_rows", [&](KernelBuilder &own) {
-          GatedLinearEmitter(own, spec).emitManyRows();
-        });
-      });
+  emitByRows<GatedLinearEmitter>(k, spec);
 }

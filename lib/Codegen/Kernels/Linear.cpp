@@ -96,12 +96,5 @@ private:
 } // namespace
 
 void isthmus::emitLinear(KernelBuilder &k, const LinearSpec &spec) {
-  k.ifElse(
-      k.equal(k.rowCount(), k.cst(1)),
-      [&] { LinearEmitter(k, spec).emitOneRow(); },
-      [&] {
-        k.outline("_rows", [&](KernelBuilder &own) {
-          LinearEmitter(own, spec).emitManyRows();
-        });
-      });
+  emitByRows<LinearEmitter>(k, spec);
 }

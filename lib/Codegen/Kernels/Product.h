@@ -143,4 +143,17 @@ private:
   const bool isUnpacked;  ///< nibbles stand in bytes
 };
 
+/// Emits `Emitter(k, spec).emitOneRow()`, and emitManyRows() as a function of
+/// its own: a single row sets up neither its registers nor a matrix unit.
+template <typename Emitter, typename Spec>
+void emitByRows(KernelBuilder &k, const Spec &spec) {
+  k.ifElse(
+      k.equal(k.rowCount(), k.cst(1)), [&] { Emitter(k, spec).emitOneRow(); },
+      [&] {
+        k.outline("_rows", [&](KernelBuilder &own) {
+          Emitter(own, spec).emitManyRows();
+        });
+      });
+}
+
 } // namespace isthmus
