@@ -39,6 +39,8 @@ std::string describe(const PackedLayout &layout) {
 RowFormat rowFormatOf(Type activation) {
   if (isa<fm::QRowsType>(activation))
     return fm::hasOneScale(activation) ? RowFormat::Int8Row : RowFormat::Int8;
+  if (fm::isSplit(activation))
+    return RowFormat::BF16x3;
   return cast<RankedTensorType>(activation).getElementType().isBF16()
              ? RowFormat::BF16
              : RowFormat::F32;
@@ -51,6 +53,8 @@ StringRef suffixOf(RowFormat rows) {
     return "";
   case RowFormat::BF16:
     return "_b";
+  case RowFormat::BF16x3:
+    return "_bx3";
   case RowFormat::Int8:
     return "_q";
   case RowFormat::Int8Row:
@@ -65,6 +69,8 @@ sched::Arithmetic arithmeticOf(RowFormat rows) {
     return sched::Arithmetic::F32;
   case RowFormat::BF16:
     return sched::Arithmetic::BF16;
+  case RowFormat::BF16x3:
+    return sched::Arithmetic::BF16x6;
   case RowFormat::Int8:
   case RowFormat::Int8Row:
     return sched::Arithmetic::Int8;
@@ -287,8 +293,15 @@ private:
   }
 
   /// Rows with one scale go with weights with one scale an output.
-  static LogicalResult checkRows(Operation &op, Value rows,
-                                 const PackedLayout &weight) {
+  LogicalResult checkRows(Operation &op, Value rows,
+                          const PackedLayout &weight) {
+    if (fm::isSplit(rows.getType())) {
+      if (target.tileRegisters > 0)
+        return success();
+      return op.emitError("target ")
+             << target.name << " has no matrix unit for rows in parts of bf16; "
+             << "x86-64-amx has, others take f32 rows";
+    }
     if (rowFormatOf(rows.getType()) == rowFormatFor(weight))
       return success();
     return op.emitError("kernels take scales of groups on both sides, or of "
@@ -305,19 +318,22 @@ private:
     return success();
   }
 
-  Shape productShape(int64_t tiles, const PackedLayout &weight,
+  Shape productShape(int64_t tiles, const PackedLayout &weight, bool split,
                      sched::RowKind rows) {
     Shape shape{tiles, rows};
-    shape.rowsPerTile = productRowsPerTile(weight, target);
+    shape.rowsPerTile = productRowsPerTile(weight, split, target);
     return shape;
   }
 
   LogicalResult convert(fm::LinearOp op) {
     LinearSpec spec{op.getWeight().getType().getPackedLayout(),
-                    bool(op.getBias()), bool(op.getResidual())};
+                    bool(op.getBias()), bool(op.getResidual()),
+                    fm::isSplit(op.getX().getType())};
     if (failed(checkRows(*op, op.getX(), spec.weight)))
       return failure();
     std::string name = "linear_" + describe(spec.weight);
+    if (spec.split)
+      name += "_bf16x6";
     SmallVector<Value> operands{mapping.lookup(op.getX()),
                                 mapping.lookup(op.getWeight())};
     if (spec.bias) {
@@ -335,14 +351,14 @@ private:
               2 * spec.weight.outputs * spec.weight.inputs};
     cost.arithmetic = arithmeticOf(rowFormatOf(op.getX().getType()));
     launch(op.getLoc(), name, operands,
-           productShape(spec.weight.panels(), spec.weight, rows), cost);
+           productShape(spec.tiles(), spec.weight, spec.split, rows), cost);
     return success();
   }
 
   LogicalResult convert(fm::GatedLinearOp op) {
-    GatedLinearSpec spec{op.getGate().getType().getPackedLayout(),
-                         rowFormatOf(op.getType()),
-                         functionOf(op.getFunction())};
+    GatedLinearSpec spec{
+        op.getGate().getType().getPackedLayout(), rowFormatOf(op.getType()),
+        functionOf(op.getFunction()), fm::isSplit(op.getX().getType())};
     if (failed(checkRows(*op, op.getX(), spec.weight)))
       return failure();
     if (spec.result == RowFormat::Int8Row)
@@ -350,6 +366,8 @@ private:
           "writes tiles of a row, and cannot quantise it whole; "
           "fm.quantize_rows can");
     std::string name = "gated_linear_" + describe(spec.weight);
+    if (spec.split)
+      name += "_bf16x6";
     if (spec.function != Function::Silu)
       name += "_" + fm::stringifyFunction(op.getFunction()).str();
     name += suffixOf(spec.result);
@@ -362,7 +380,7 @@ private:
            {mapping.lookup(op.getX()), mapping.lookup(op.getGate()),
             mapping.lookup(op.getUp()), resultBuffer(op, rows)},
            productShape(spec.weight.outputs / spec.tileOutputs(), spec.weight,
-                        rows),
+                        spec.split, rows),
            cost);
     return success();
   }

@@ -87,9 +87,9 @@ std::span<const TargetDescription> isthmus::allTargets() {
   static const std::array targets = {
       derive(avx512BF16(),
              [](TargetDescription &t) {
-               t.name = "x86-64-amx-int8";
-               t.features += ",+amx-tile,+amx-int8";
-               t.requiredCpuFlags += " amx_tile amx_int8";
+               t.name = "x86-64-amx";
+               t.features += ",+amx-tile,+amx-int8,+amx-bf16";
+               t.requiredCpuFlags += " amx_tile amx_int8 amx_bf16";
                t.dot = DotProduct::Amx;
                // vdpbf16ps takes as long there as four multiply-adds.
                t.pairDot = PairDot::TwoFmas;

@@ -66,9 +66,13 @@ void KernelLibrary::unload() {
     close(file);
 }
 
+Kernel KernelLibrary::find(const std::string &name) const {
+  return reinterpret_cast<Kernel>(dlsym(handle, name.c_str()));
+}
+
 Kernel KernelLibrary::lookup(const std::string &name) const {
-  void *symbol = dlsym(handle, name.c_str());
-  if (!symbol)
+  Kernel kernel = find(name);
+  if (!kernel)
     throw Error("{}: the kernel library has no '{}'", where, name);
-  return reinterpret_cast<Kernel>(symbol);
+  return kernel;
 }

@@ -44,7 +44,10 @@ MachineLimits::MachineLimits(const KernelLibrary &kernels, ThreadPool &pool)
       arithmetic{{bundle::Cost::F32, {kernels.lookup(kProbeF32)}},
                  {bundle::Cost::BF16, {kernels.lookup(kProbeBF16)}},
                  {bundle::Cost::INT8, {kernels.lookup(kProbeInt8)}}},
-      pool(pool), scratch(size_t(kProbeScratchBytes) * pool.size()) {}
+      pool(pool), scratch(size_t(kProbeScratchBytes) * pool.size()) {
+  if (Kernel probe = kernels.find(kProbeBF16x6))
+    arithmetic[bundle::Cost::BF16X6] = {probe};
+}
 
 double MachineLimits::runTiles(Kernel kernel, const std::byte *operand,
                                int64_t tiles) {

@@ -3,7 +3,7 @@
 // RUN: isthmus-opt %S/../Inputs/two-layers.mlir --fm-quantize-weights=format=int4 --canonicalize --convert-fm-to-sched=target=x86-64-avx512-vnni | isthmus-translate --kernels-to-asm | FileCheck %s --check-prefix=VNNI
 // RUN: isthmus-opt %S/../Inputs/two-layers.mlir --fm-quantize-weights=format=int4 --canonicalize --convert-fm-to-sched=target=aarch64-dotprod | isthmus-translate --kernels-to-asm | FileCheck %s --check-prefix=NEON
 // RUN: isthmus-opt %S/../Inputs/two-layers.mlir --fm-quantize-weights=format=int4 --canonicalize --convert-fm-to-sched=target=aarch64 | isthmus-translate --kernels-to-asm | FileCheck %s --check-prefix=ARM
-// RUN: isthmus-opt %S/../Inputs/two-layers.mlir --fm-quantize-weights=format=int4 --canonicalize --convert-fm-to-sched=target=x86-64-amx-int8 | isthmus-translate --kernels-to-asm | FileCheck %s --check-prefix=AMX
+// RUN: isthmus-opt %S/../Inputs/two-layers.mlir --fm-quantize-weights=format=int4 --canonicalize --convert-fm-to-sched=target=x86-64-amx | isthmus-translate --kernels-to-asm | FileCheck %s --check-prefix=AMX
 
 // AMX-LABEL: {{^}}linear_int4_32x32:
 // AMX-NOT: call

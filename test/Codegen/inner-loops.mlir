@@ -9,7 +9,7 @@
 // RUN: isthmus-opt %s --convert-fm-to-sched=target=x86-64-avx512-bf16 -o %t.mlir
 // RUN: isthmus-translate --kernels-to-asm %t.mlir -o %t.s
 // RUN: awk -f %S/loops.awk %t.s | FileCheck %s --check-prefix=BF16 --implicit-check-not='linear_bf16{{.*}} {{[1-9][0-9]*}} spills'
-// RUN: isthmus-opt %s --convert-fm-to-sched=target=x86-64-amx-int8 -o %t.mlir
+// RUN: isthmus-opt %s --convert-fm-to-sched=target=x86-64-amx -o %t.mlir
 // RUN: isthmus-translate --kernels-to-asm %t.mlir -o %t.s
 // RUN: awk -f %S/loops.awk %t.s | FileCheck %s --check-prefix=AMX
 // RUN: FileCheck %s --check-prefix=TILES < %t.s

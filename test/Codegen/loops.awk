@@ -7,7 +7,7 @@ function reset() { n = dots = fmas = prefetches = spills = shuffles = 0 }
 /^\t[a-z{]/ {
   ++n
   sub(/[{]vex[}][ \t]+/, "") # an encoding, not an instruction
-  if ($1 ~ /^(vpdpbusd|vpdpwssd|vpmaddubsw|sdot|usdot|smmla|tdpbssd)$/) ++dots
+  if ($1 ~ /^(vpdpbusd|vpdpwssd|vpmaddubsw|sdot|usdot|smmla|tdpbssd|tdpbf16ps)$/) ++dots
   if ($1 ~ /^(vfmadd|fmla|vdpbf16ps)/) ++fmas
   if ($1 ~ /^(prefetch|prfm)/) ++prefetches
   if ($0 ~ /\(%rsp\)|\[sp/) ++spills

@@ -44,7 +44,7 @@
 // CHECK: sched.launch @select_rows_32{{.*}} over outputs wait
 // CHECK: sched.launch @linear_f32_64x32{{.*}} tiles 4 over outputs wait_large
 
-// TARGET: unknown target 'z80'; known: x86-64-amx-int8 x86-64-avx512-bf16 x86-64-avx512-vnni x86-64-avx-vnni x86-64-avx2 aarch64-i8mm aarch64-dotprod aarch64
+// TARGET: unknown target 'z80'; known: x86-64-amx x86-64-avx512-bf16 x86-64-avx512-vnni x86-64-avx-vnni x86-64-avx2 aarch64-i8mm aarch64-dotprod aarch64
 // GROUP: kernels take groups of 64 inputs, 'embed' has 32; fm-quantize-weights chooses them
 // ROWS: kernels take groups of 64 features or whole rows, not groups of 32
 // BOTH: kernels take scales of groups on both sides, or of whole rows

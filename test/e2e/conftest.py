@@ -14,6 +14,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("ISTHMUS_BUILD", ROOT / "build")) / "bin"
 
 
+def cpu_flags():
+    return next(line for line in open("/proc/cpuinfo") if line.startswith("flags")).split()
+
+
+needs_matrix_unit = pytest.mark.skipif("amx_bf16" not in cpu_flags(), reason="bf16x6 needs a matrix unit")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory):
     os.environ["ISTHMUS_HOME"] = str(tmp_path_factory.mktemp("home"))

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import tiny_encoders
-from conftest import BIN
+from conftest import BIN, needs_matrix_unit
 from test_server import metric, post
 
 REFERENCES = json.loads((pathlib.Path(__file__).parent / "encoder_references.json").read_text())
@@ -21,16 +21,16 @@ SEQUENCES = REFERENCES["sequences"]
 
 @pytest.fixture(scope="session")
 def encoders(isthmus, tmp_path_factory):
-    """Compiles each tiny encoder once: encoders(name, weights)."""
+    """Compiles each tiny encoder once: encoders(name, weights, *options)."""
     made = {}
 
-    def get(name, weights="f32"):
-        if (name, weights) not in made:
+    def get(name, weights="f32", *options):
+        if (name, weights, options) not in made:
             folder = tmp_path_factory.mktemp("encoder")
             tiny_encoders.write_folder(folder / name, name)
-            isthmus("compile", folder / name, "--weights", weights, "-o", folder / "m.isth")
-            made[name, weights] = folder / "m.isth"
-        return made[name, weights]
+            isthmus("compile", folder / name, "--weights", weights, "-o", folder / "m.isth", *options)
+            made[name, weights, options] = folder / "m.isth"
+        return made[name, weights, options]
 
     return get
 
@@ -118,21 +118,22 @@ def test_kernels_equal_the_interpreter(isthmus, encoders, encode, tmp_path, name
     assert error <= {"f32": 1e-5, "bf16": 8e-3}.get(weights, 5e-2)
 
 
-@pytest.mark.parametrize("weights", ["f32", "int8"])
-def test_results_do_not_depend_on_the_batch(isthmus, encoders, encode, weights):
+@pytest.mark.parametrize("weights,options", [
+    ("f32", []), ("int8", []), pytest.param("f32", ["--products", "bf16x6"], marks=needs_matrix_unit)])
+def test_results_do_not_depend_on_the_batch(isthmus, encoders, encode, weights, options):
     """Alone, among others, in steps of other sizes, and on one thread: the same bits."""
     pixels = tiny_encoders.pixel_values(5, 72)
-    together = encode(encoders("vit", weights), pixel_values=pixels)
-    assert np.array_equal(together, encode(encoders("vit", weights), "--threads", 1, pixel_values=pixels))
+    together = encode(encoders("vit", weights, *options), pixel_values=pixels)
+    assert np.array_equal(together, encode(encoders("vit", weights, *options), "--threads", 1, pixel_values=pixels))
     for i in (0, 4):
-        assert np.array_equal(together[i:i + 1], encode(encoders("vit", weights), pixel_values=pixels[i]))
+        assert np.array_equal(together[i:i + 1], encode(encoders("vit", weights, *options), pixel_values=pixels[i]))
     short, long = np.array([SEQUENCES[1]]), np.array([SEQUENCES[2][:5], SEQUENCES[1], SEQUENCES[2][9:14]])
-    assert np.array_equal(encode(encoders("sentence", weights), input_ids=short)[0],
-                          encode(encoders("sentence", weights), input_ids=long)[1])
+    assert np.array_equal(encode(encoders("sentence", weights, *options), input_ids=short)[0],
+                          encode(encoders("sentence", weights, *options), input_ids=long)[1])
     # A step of few rows has kernels of its own.
     few = np.array([[2, 9, 3]])
-    assert np.array_equal(encode(encoders("sentence", weights), input_ids=few)[0],
-                          encode(encoders("sentence", weights), input_ids=np.repeat(few, 40, 0))[39])
+    assert np.array_equal(encode(encoders("sentence", weights, *options), input_ids=few)[0],
+                          encode(encoders("sentence", weights, *options), input_ids=np.repeat(few, 40, 0))[39])
 
 
 def prepared(picture, config, size):

@@ -5,8 +5,11 @@ import urllib.request
 
 import pytest
 
+from conftest import cpu_flags, needs_matrix_unit
+
 PROMPT = [(11 * i + 4) % 500 for i in range(75)]
 FORMATS = ["f32", "f16", "bf16", "int8", "int8-row", "int4"]
+SPLIT = pytest.param("f32", ["--products", "bf16x6"], marks=needs_matrix_unit)
 INT8_CACHE = ("int4", ["--kv", "int8"])
 
 
@@ -17,10 +20,10 @@ def ask(port, prompt, count):
     return json.load(urllib.request.urlopen(request, timeout=60))["choices"][0]["text"]
 
 
-@pytest.mark.parametrize("weights", FORMATS)
-def test_threads_and_split(isthmus, bundles, tmp_path, weights):
-    plain = bundles("llama", weights)
-    split = bundles("llama", weights, split=True)
+@pytest.mark.parametrize("weights,options", [(weights, []) for weights in FORMATS] + [SPLIT])
+def test_threads_and_split(isthmus, bundles, tmp_path, weights, options):
+    plain = bundles("llama", weights, *options)
+    split = bundles("llama", weights, *options, split=True)
     plan = json.loads(isthmus("inspect", split, "--json"))["plans"][0]
     assert len(plan["stages"]) == 2
     expected = isthmus.tokens(plain, PROMPT, "--threads", 1)
@@ -32,11 +35,13 @@ def test_threads_and_split(isthmus, bundles, tmp_path, weights):
     assert whole.tobytes() == other.tobytes()
 
 
-@pytest.mark.parametrize("weights,options", [(weights, options) for weights in FORMATS
-                                             for options in ([], ["--kv-budget", "300"])] + [INT8_CACHE])
-def test_rows_of_a_step(isthmus, bundles, tmp_path, weights, options):
+@pytest.mark.parametrize("model,weights,options", [
+    ("llama", weights, options) for weights in FORMATS for options in ([], ["--kv-budget", "300"])] + [
+        ("llama", *INT8_CACHE), pytest.param("llama", *SPLIT.values, marks=needs_matrix_unit),
+        pytest.param("long", *SPLIT.values, marks=needs_matrix_unit)])
+def test_rows_of_a_step(isthmus, bundles, tmp_path, model, weights, options):
     """However a text is cut into steps, small and large ones, the logits are the same bits."""
-    bundle = bundles("llama", weights, *options)
+    bundle = bundles(model, weights, *options)
     ids = [(13 * i + 5) % 500 for i in range(530)]  # three partitions of attention
     whole = isthmus.logits(bundle, ids, tmp_path, "--rows", 512, "--context", 1024).tobytes()
     for rows, threads in ((1, 2), (3, 2), (4, 1), (7, 2), (19, 1), (37, 2), (64, 1)):
@@ -45,9 +50,9 @@ def test_rows_of_a_step(isthmus, bundles, tmp_path, weights, options):
 
 
 @pytest.mark.parametrize("count", [8, 32])
-@pytest.mark.parametrize("weights", ["f32", "int8", "int4"])
-def test_in_a_batch(bundles, start, weights, count):
-    server = start("serve", bundles("llama", weights), "--port", 0, "--context", 8192)
+@pytest.mark.parametrize("weights,options", [("f32", []), ("int8", []), ("int4", []), SPLIT])
+def test_in_a_batch(bundles, start, weights, options, count):
+    server = start("serve", bundles("llama", weights, *options), "--port", 0, "--context", 8192)
     port = int(server.line.rsplit(":", 1)[1])
     alone = ask(port, PROMPT, 40)
     others = [[(i * k + 9) % 500 for i in range(20 + 30 * k % 200)] for k in range(1, count)]
@@ -60,10 +65,10 @@ def test_in_a_batch(bundles, start, weights, count):
 @pytest.mark.parametrize("weights,options", [(weights, []) for weights in FORMATS] + [INT8_CACHE])
 def test_targets_agree(isthmus, bundles, tmp_path, weights, options):
     """Every x86-64 target that this machine can run gives the same bits."""
-    flags = next(line for line in open("/proc/cpuinfo") if line.startswith("flags")).split()
+    flags = cpu_flags()
     targets = [t for t, flag in (("x86-64-avx2", "avx2"), ("x86-64-avx-vnni", "avx_vnni"),
                                  ("x86-64-avx512-vnni", "avx512_vnni"), ("x86-64-avx512-bf16", "avx512_bf16"),
-                                 ("x86-64-amx-int8", "amx_int8")) if flag in flags]
+                                 ("x86-64-amx", "amx_bf16")) if flag in flags]
     assert targets, "this machine has no AVX2"
     expected = isthmus.logits(bundles("llama", weights, *options), PROMPT, tmp_path).tobytes()
     for target in targets:

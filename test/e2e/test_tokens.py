@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from conftest import BIN
+from conftest import BIN, needs_matrix_unit
 
 REFERENCES = json.loads((pathlib.Path(__file__).parent / "references.json").read_text())
 
@@ -33,7 +33,9 @@ OTHERS = [model for model in REFERENCES if model not in ("llama", "qwen2")]
 
 
 @pytest.mark.parametrize("model,options", [(m, o) for m in ("llama", "qwen2") for o in OPTIONS] +
-                         [(m, [f"--fm-quantize-weights=format={w}"] if w else []) for m in OTHERS for w in ("", "int4")])
+                         [(m, [f"--fm-quantize-weights=format={w}"] if w else []) for m in OTHERS for w in ("", "int4")] +
+                         [pytest.param(m, ["--fm-split-rows"], marks=needs_matrix_unit)
+                          for m in ("llama", "long")])
 def test_kernels_equal_the_interpreter(isthmus, bundles, tmp_path, model, options):
     """The same passes through the kernels and through the interpreter."""
     text = " ".join(options)
@@ -44,6 +46,8 @@ def test_kernels_equal_the_interpreter(isthmus, bundles, tmp_path, model, option
     compile_options = ["--kv", kv]
     if "prune" in text:
         compile_options += ["--prune", "unstructured" if "unstructured" in text else "2:4"]
+    if "split" in text:
+        compile_options += ["--products", "bf16x6"]
     if "budget" in text:
         compile_options += ["--kv-budget", text.split("budget=")[1].split()[0]]
     bundle = bundles(model, weights, *compile_options)

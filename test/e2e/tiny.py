@@ -53,6 +53,11 @@ CONFIGS = {
                  num_attention_heads=4, num_key_value_heads=2, head_dim=64, vocab_size=512,
                  max_position_embeddings=512, rms_norm_eps=1e-5, rope_theta=10000.0,
                  tie_word_embeddings=True, hidden_act="silu", bos_token_id=0, eos_token_id=1),
+    # A product so long that its split rows come in three parts.
+    "long": dict(model_type="llama", hidden_size=64, intermediate_size=1632, num_hidden_layers=2,
+                 num_attention_heads=2, num_key_value_heads=1, head_dim=32, vocab_size=512,
+                 max_position_embeddings=1024, rms_norm_eps=1e-5, rope_theta=10000.0,
+                 tie_word_embeddings=False, hidden_act="silu", bos_token_id=0, eos_token_id=1),
 }
 TEMPLATE = ("{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
             "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}")

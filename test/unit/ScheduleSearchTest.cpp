@@ -49,7 +49,7 @@ TEST(ScheduleSearchTest, DefaultsFitTheRegisters) {
   wide.dotRows = 16;
   EXPECT_FALSE(fitsRegisters(avx2(), field("dot_rows"), wide));
   // Tiles: 2 x 3 sums, 2 of rows and 1 of weights are one too many.
-  const TargetDescription &amx = *findTarget("x86-64-amx-int8");
+  const TargetDescription &amx = *findTarget("x86-64-amx");
   wide = amx.schedule;
   wide.wholePanels = 3;
   EXPECT_FALSE(fitsRegisters(amx, field("whole_panels"), wide));

@@ -130,10 +130,20 @@ static int run(int argc, char **argv) {
                  "how kernels are cut: 'tuned' as 'isthmus tune' found for the "
                  "target, 'default', or a file that it made")
       ->capture_default_str();
-  app.add_option("--weights", options.weights,
-                 "how weights are stored; int8-row: with a scale a row, not a "
-                 "group of 64, faster for many rows and less exact")
+  app.add_option(
+         "--weights", options.weights,
+         "how weights are stored; int8-row: with a scale a row, not a "
+         "group of 64, faster for many rows and less exact; bf16x3: f32 "
+         "values as three of bf16, faster for many rows where a target "
+         "has a matrix unit (encoders get it there with f32)")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "int8", "int8-row", "int4"}))
+      ->capture_default_str();
+  app.add_option(
+         "--products", options.products,
+         "how products with f32 weights are made; bf16x6: six of bf16 "
+         "in a matrix unit, as exact, and faster for many rows; auto: so "
+         "for images of 128 rows and more where all targets have one")
+      ->check(CLI::IsMember({"auto", "fma", "bf16x6"}))
       ->capture_default_str();
   app.add_option("--prune", options.prune, "set small weights to zero")
       ->check(CLI::IsMember({"2:4", "unstructured"}));

@@ -46,6 +46,7 @@ struct QRowsLayout {
 enum class RowFormat {
   F32,
   BF16,
+  BF16x3, ///< [features / 32][3][32]: f32 values as parts, then a line
   Int8,   ///< qrows in groups
   Int8Row ///< qrows with one scale
 };
@@ -57,6 +58,10 @@ constexpr int64_t rowBytes(RowFormat format, int64_t features) {
     return floatRowBytes(features);
   case RowFormat::BF16:
     return roundUp(features * 2, 64);
+  case RowFormat::BF16x3:
+    // The line makes their number odd: rows of a tile lie in different sets of
+    // the cache.
+    return features * kFloatParts * 2 + 64;
   case RowFormat::Int8:
   case RowFormat::Int8Row:
     return QRowsLayout{features, format == RowFormat::Int8Row}.rowBytes();
@@ -64,7 +69,8 @@ constexpr int64_t rowBytes(RowFormat format, int64_t features) {
   return 0;
 }
 
-/// How rows are stored that are multiplied with a weight.
+/// How rows are stored that are multiplied with a weight, unless they are split
+/// (RowFormat::BF16x3).
 constexpr RowFormat rowFormatFor(const PackedLayout &weight) {
   switch (weight.format) {
   case PackedFormat::F32:
@@ -81,25 +87,43 @@ constexpr RowFormat rowFormatFor(const PackedLayout &weight) {
 
 /// Runs of rows are whole blocks of 8 and of 12 rows.
 inline constexpr int64_t kProductRowsMultiple = 24;
+/// The most rows of a run.
+inline constexpr int64_t kMostProductRows = 240;
+
+/// Products of split rows take so many inputs of a run's rows at once: equal
+/// parts, of which a second-level cache holds a run's.
+constexpr int64_t splitInputsAtOnce(int64_t inputs) {
+  constexpr int64_t kMost = 768;
+  const int64_t parts = (inputs + kMost - 1) / kMost;
+  return roundUp((inputs + parts - 1) / parts, kPartsGroup);
+}
 
 /// The most rows of activations that the tiles of a product share: as many as
 /// stay in a cache (KernelSchedule::tileBytes) while panels of weights pass by.
 /// There are as many runs of rows as if each had so many, about equal ones.
-inline int64_t productRowsPerTile(const PackedLayout &weight,
+inline int64_t productRowsPerTile(const PackedLayout &weight, bool split,
                                   const TargetDescription &target) {
-  constexpr int64_t kLeast = 48, kMost = 240;
-  const int64_t bytes = rowBytes(rowFormatFor(weight), weight.inputs);
+  constexpr int64_t kLeast = 48;
+  // (Split rows: as many as of the floats.)
+  const int64_t bytes = split ? floatRowBytes(splitInputsAtOnce(weight.inputs))
+                              : rowBytes(rowFormatFor(weight), weight.inputs);
   return std::clamp(target.schedule.tileBytes / bytes / kProductRowsMultiple *
                         kProductRowsMultiple,
-                    kLeast, kMost);
+                    kLeast, kMostProductRows);
 }
 
-/// Operands: x, weight, [bias], [residual], y. One tile a panel of 16 outputs
-/// and productRowsPerTile rows; panels change first. Rows may be made twice
-/// (Product::forEachBlock): y shares no memory with the residual.
+/// Operands: x, weight, [bias], [residual], y. One tile tilePanels() panels of
+/// 16 outputs and productRowsPerTile rows; panels change first. Rows may be
+/// made twice (Product::forEachBlock): y shares no memory with the residual.
 struct LinearSpec {
   PackedLayout weight;
   bool bias = false, residual = false;
+  bool split = false; ///< x has rows of BF16x3, the weight f32 values
+  /// Panels are split while others are multiplied, if there are some.
+  int64_t tilePanels() const { return split ? 4 : 1; }
+  int64_t tiles() const {
+    return (weight.panels() + tilePanels() - 1) / tilePanels();
+  }
 };
 void emitLinear(KernelBuilder &k, const LinearSpec &spec);
 
@@ -114,6 +138,7 @@ struct GatedLinearSpec {
   PackedLayout weight;
   RowFormat result = RowFormat::F32;
   Function function = Function::Silu;
+  bool split = false; ///< as of LinearSpec
   int64_t tileOutputs() const { return int8GroupOf(weight.outputs); }
 };
 void emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec);

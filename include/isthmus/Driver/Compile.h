@@ -16,6 +16,10 @@ namespace isthmus {
 struct CompileOptions {
   /// f32, f16, bf16, int8, int8-row (a scale a row, not a group) or int4
   std::string weights = "int4";
+  /// How products with f32 weights are made: "fma", which gives the same bits
+  /// on every target; "bf16x6", in a matrix unit (fm-split-rows); "auto", the
+  /// latter for images of 128 rows and more where all targets have one.
+  std::string products = "auto";
   std::string prune; ///< "", "2:4" or "unstructured"
   double sparsity = 0.5;
   /// f32, f16, bf16 or int8; "": bf16, or what f32 and f16 weights are

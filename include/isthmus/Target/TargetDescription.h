@@ -21,7 +21,8 @@ enum class DotProduct {
   Avx2Madd,   ///< vpmaddubsw + vpmaddwd, signs moved to avoid saturation
   AvxVnni,    ///< vpdpbusd of 256 bits, unsigned weights with a correction
   Avx512Vnni, ///< the same of 512 bits
-  Amx,        ///< tdpbssd for many rows of int8, else as Avx512Vnni
+  Amx,        ///< tdpbssd for many rows of int8, else as Avx512Vnni; and
+              ///< tdpbf16ps for bf16x3
   NeonDot,    ///< sdot
   NeonMatrix, ///< smmla, two rows by two outputs
 };

@@ -28,6 +28,12 @@ namespace isthmus {
 
 enum class PackedFormat : uint8_t { F32, F16, BF16, Int8, Int4 };
 
+/// Parts of bf16 whose sum is an f32 value: its upper eight bits of
+/// significance, the eight after them, and the last eight (below 2^-110 what
+/// bf16 cannot hold is lost). Parts of so many neighbours stand together in a
+/// row.
+inline constexpr int64_t kFloatParts = 3, kPartsGroup = 32;
+
 /// The most int8 values, weights or activations, that share a scale, unless a
 /// whole row does.
 inline constexpr int64_t kInt8Group = 64;

@@ -10,6 +10,7 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
+#include <array>
 #include <map>
 
 using namespace mlir;
@@ -263,71 +264,111 @@ Values dotNeonMatrix(KernelBuilder &k, const Part &part, const Values &rows,
 }
 
 /// Products of AMX's tiles: 16 rows of 64 bytes with weights, which lie in
-/// memory as tiles want them (16 outputs with four inputs in a row). LLVM
-/// configures the tiles. Fewer rows would do too, but each register has one
-/// shape in all of a function, and those of others would be lacking.
+/// memory as tiles want them (16 outputs with four bytes of inputs in a row).
+/// LLVM configures the tiles. Fewer rows would do too, but each register has
+/// one shape in all of a function, and those of others would be lacking.
 class Tiles {
 public:
   static constexpr int64_t kRows = kTileRows, kRowBytes = 64;
 
+  /// Of int8.
   Tiles(KernelBuilder &k, const Values &rows)
-      : k(k), rows(rows), type(LLVM::LLVMX86AMXType::get(k.b.getContext())),
-        stride(k.distance(rows[0], rows[1])), lineBytes(k.cst(kRowBytes)) {}
+      : Tiles(k, /*split=*/false, k.distance(rows[0], rows[1]),
+              int64_t(rows.size())) {
+    for (int64_t r = 0; r < storedRows; r += kRows)
+      add(rows[size_t(r)], i16(std::min(kRows, storedRows - r)));
+  }
 
-  /// Tiles of rows, one below the other.
-  size_t count() const {
-    return (rows.size() + size_t(kRows) - 1) / size_t(kRows);
+  Tiles(KernelBuilder &k, const SplitRows &rows)
+      : Tiles(k, /*split=*/true, k.cst(rows.stride), rows.count) {
+    for (int64_t r = 0; r < storedRows; r += kRows)
+      add(k.ptr(rows.first, r * rows.stride),
+          rows.fewer ? rows.fewer : i16(kRows));
   }
 
   /// Sums of all rows with so many panels, [panel][tile].
   Values zeros(size_t panels) {
     Values sums;
-    for (size_t i = 0; i < panels * count(); ++i)
-      sums.push_back(k.intrinsic("llvm.x86.tilezero.internal", type,
-                                 {i16(rowsOf(i % count())), i16(kRowBytes)}));
+    for (size_t p = 0; p < panels; ++p)
+      for (Value count : counts)
+        sums.push_back(k.intrinsic("llvm.x86.tilezero.internal", type,
+                                   {count, i16(kRowBytes)}));
     return sums;
   }
 
-  /// `inputs` values of all rows, from `at` on.
-  Values loadRows(Value at, int64_t inputs) {
-    Values out;
-    for (size_t tile = 0; tile < count(); ++tile)
-      out.push_back(load(rowsOf(tile), inputs,
-                         k.ptr(rows[tile * size_t(kRows)], at), stride));
+  /// Adds products of `inputs` int8 values, from `at` on, at most kStep.
+  Values addStep(ValueRange sums, Value at, const Values &panels,
+                 int64_t inputs) {
+    // All into registers of their own: loads run ahead of products.
+    Values values = loadRows(at, 0, inputs), factors;
+    for (Value panel : panels)
+      factors.push_back(loadWeights(panel, at, 0, inputs));
+    return multiplyAdd(sums, values, factors, inputs);
+  }
+
+  /// Adds products of kPartsGroup inputs in parts, from `at` on.
+  Values addParts(ValueRange sums, Value at, const Values &panels) {
+    Values out(sums), values, factors;
+    std::pair<int64_t, int64_t> held = {-1, -1};
+    for (auto [row, weight] : kProducts) {
+      if (row != held.first)
+        values = loadRows(at, row, kRowBytes);
+      if (weight != held.second) {
+        factors.clear();
+        for (Value panel : panels)
+          factors.push_back(loadWeights(panel, at, weight, kRowBytes));
+      }
+      held = {row, weight};
+      out = multiplyAdd(out, values, factors, kRowBytes);
+    }
     return out;
   }
 
-  /// As many values of 16 outputs.
-  Value loadWeights(Value at, int64_t inputs) {
-    return load(inputs / 4, kRowBytes, at, lineBytes);
+  /// Adds what one step would of operands that stay in registers.
+  Values repeatStep(ValueRange sums, const Values &values,
+                    const Values &factors) {
+    Values out(sums);
+    for (size_t i = 0; i < (split ? kProducts.size() : 1); ++i)
+      out = multiplyAdd(out, values, factors, kRowBytes);
+    return out;
   }
 
-  /// Adds products of `inputs` values.
-  Values multiplyAdd(ValueRange sums, const Values &values,
-                     const Values &factors, int64_t inputs) {
+  /// `bytes` of all rows, from input `at` on.
+  Values loadRows(Value at, int64_t part, int64_t bytes) {
     Values out;
-    for (Value panel : factors)
-      for (size_t tile = 0; tile < count(); ++tile)
-        out.push_back(
-            k.intrinsic("llvm.x86.tdpbssd.internal", type,
-                        {i16(rowsOf(tile)), i16(kRowBytes), i16(inputs),
-                         sums[out.size()], values[tile], panel}));
+    Value offset = k.mul(at, split ? kFloatParts * 2 : 1);
+    for (auto [first, count] : llvm::zip_equal(firsts, counts))
+      out.push_back(load(
+          count, bytes, k.ptr(k.ptr(first, offset), part * kRowBytes), stride));
     return out;
+  }
+
+  /// As many of 16 outputs.
+  Value loadWeights(Value panel, Value at, int64_t part, int64_t bytes) {
+    Value offset =
+        k.mul(at, PackedLayout::kPanel * (split ? kFloatParts * 2 : 1));
+    return load(i16(bytes / 4), kRowBytes,
+                k.ptr(k.ptr(panel, offset), part * kRows * kRowBytes),
+                k.cst(kRowBytes));
   }
 
   /// Writes sums to memory, from where they come back.
   void store(const Values &sums, Value to) {
-    for (auto [i, sum] : llvm::enumerate(sums)) {
-      const size_t panel = i / count(), tile = i % count();
+    for (auto [i, sum] : llvm::enumerate(sums))
       k.intrinsic("llvm.x86.tilestored64.internal",
-                  {i16(rowsOf(tile)), i16(kRowBytes),
-                   k.ptr(k.ptr(to, int64_t(panel) * storedBytes()),
-                         int64_t(tile) * kRows * kRowBytes),
-                   lineBytes, sum});
-    }
+                  {counts[i % counts.size()], i16(kRowBytes), at(to, i),
+                   k.cst(kRowBytes), sum});
+  }
+  /// What was written.
+  Values stored(size_t panels, Value from) {
+    Values sums;
+    for (size_t i = 0; i < panels * counts.size(); ++i)
+      sums.push_back(load(counts[i % counts.size()], kRowBytes, at(from, i),
+                          k.cst(kRowBytes)));
+    return sums;
   }
   /// Of one panel.
-  int64_t storedBytes() const { return int64_t(rows.size()) * kRowBytes; }
+  int64_t storedBytes() const { return storedRows * kRowBytes; }
 
   /// What was written, added to `sums`.
   Values addTo(ArrayRef<Value> sums, Value from) {
@@ -339,18 +380,50 @@ public:
   }
 
 private:
-  KernelBuilder &k;
-  const Values &rows;
-  Type type;
-  Value stride, lineBytes;
+  /// Which part of a row is multiplied with which of a weight, small products
+  /// first; the three that are left are about as small as the error of
+  /// a product in f32. From one to the next one side stays.
+  static constexpr std::array<std::pair<int64_t, int64_t>, 6> kProducts = {
+      {{0, 2}, {0, 1}, {1, 1}, {1, 0}, {2, 0}, {0, 0}}};
 
-  Value i16(int64_t value) { return k.cst(k.i16(), value); }
-  int64_t rowsOf(size_t tile) const {
-    return std::min(kRows, int64_t(rows.size()) - int64_t(tile) * kRows);
+  KernelBuilder &k;
+  const bool split; ///< values are three of bf16
+  Type type;
+  Value stride;
+  const int64_t storedRows;
+  Values firsts, counts; ///< of each tile: its first row, and how many
+
+  Tiles(KernelBuilder &k, bool split, Value stride, int64_t storedRows)
+      : k(k), split(split), type(LLVM::LLVMX86AMXType::get(k.b.getContext())),
+        stride(stride), storedRows(storedRows) {}
+
+  void add(Value first, Value count) {
+    firsts.push_back(first);
+    counts.push_back(count);
   }
-  Value load(int64_t lines, int64_t bytes, Value from, Value apart) {
+  /// Where sum `i` is stored.
+  Value at(Value sums, size_t i) {
+    const size_t panel = i / counts.size(), tile = i % counts.size();
+    return k.ptr(sums, int64_t(panel) * storedBytes() +
+                           int64_t(tile) * kRows * kRowBytes);
+  }
+  Value i16(int64_t value) { return k.cst(k.i16(), value); }
+  Value load(Value lines, int64_t bytes, Value from, Value apart) {
     return k.intrinsic("llvm.x86.tileloadd64.internal", type,
-                       {i16(lines), i16(bytes), from, apart});
+                       {lines, i16(bytes), from, apart});
+  }
+
+  Values multiplyAdd(ValueRange sums, const Values &values,
+                     const Values &factors, int64_t bytes) {
+    Values out;
+    for (Value panel : factors)
+      for (auto [value, count] : llvm::zip_equal(values, counts))
+        out.push_back(k.intrinsic(split ? "llvm.x86.tdpbf16ps.internal"
+                                        : "llvm.x86.tdpbssd.internal",
+                                  type,
+                                  {count, i16(kRowBytes), i16(bytes),
+                                   sums[out.size()], value, panel}));
+    return out;
   }
 };
 
@@ -367,18 +440,12 @@ Values panelByPanel(const Values &blocks, size_t rows, const Values &sums,
 }
 
 /// What emitLongTiles does, for all panels at once.
-void sumInTiles(KernelBuilder &k, int64_t inputs, const Values &panels,
-                const Values &rows, Value to, const EachStep &eachStep,
+void sumInTiles(KernelBuilder &k, Tiles tiles, int64_t inputs,
+                const Values &panels, Value to, const EachStep &eachStep,
                 const Meanwhile &meanwhile) {
-  Tiles tiles(k, rows);
   Values held = tiles.zeros(panels.size());
   auto step = [&](Value at, int64_t count, ValueRange state) {
-    // All into registers of their own: loads run ahead of products.
-    Values values = tiles.loadRows(at, count), factors;
-    for (Value panel : panels)
-      factors.push_back(tiles.loadWeights(
-          k.ptr(panel, k.mul(at, PackedLayout::kPanel)), count));
-    Values next = tiles.multiplyAdd(state, values, factors, count);
+    Values next = tiles.addStep(state, at, panels, count);
     eachStep(at, count);
     return next;
   };
@@ -474,32 +541,77 @@ void isthmus::emitLongTiles(KernelBuilder &k, int64_t inputs,
                             const Values &panels, const Values &rows, Value to,
                             const EachStep &eachStep,
                             const Meanwhile &meanwhile) {
-  const int64_t sumBytes = int64_t(rows.size()) * Tiles::kRowBytes;
+  Tiles tiles(k, rows);
   // What is left of a step takes registers of other shapes; and a schedule may
   // ask for more than there are.
   const bool fits =
       tileRegistersFor(int64_t(rows.size()), int64_t(panels.size())) <=
       k.target.tileRegisters;
   if (fits && inputs % kStep == 0)
-    return sumInTiles(k, inputs, panels, rows, to, eachStep, meanwhile);
+    return sumInTiles(k, tiles, inputs, panels, to, eachStep, meanwhile);
   for (auto [p, panel] : llvm::enumerate(panels))
-    sumInTiles(k, inputs, {panel}, rows, k.ptr(to, int64_t(p) * sumBytes),
-               eachStep, p == 0 ? meanwhile : Meanwhile());
+    sumInTiles(k, tiles, inputs, {panel},
+               k.ptr(to, int64_t(p) * tiles.storedBytes()), eachStep,
+               p == 0 ? meanwhile : Meanwhile());
 }
 
-void isthmus::emitRepeatedTiles(KernelBuilder &k, Value data, Value times) {
-  constexpr size_t kPanels = 2;
-  Values rows, factors;
-  for (int64_t r = 0; r < 2 * Tiles::kRows; ++r)
-    rows.push_back(k.ptr(data, r * kStep));
+void isthmus::emitSplitInputs(KernelBuilder &k, Value from, Value input,
+                              int64_t inputs, Value copy) {
+  constexpr int64_t kVectorBytes = kLanes * 4;
+  constexpr int64_t kGroupBytes = splitPanelBytes(kPartsGroup);
+  VectorType ints = k.vec(kLanes, k.i32()), floats = k.vec(kLanes, k.f32());
+  Value upper = k.cst(ints, -65536), half = k.cst(ints, 16);
+  Value group = k.mul(k.div(input, kPartsGroup), kGroupBytes);
+  Value inGroup = k.mul(k.rem(input, kPartsGroup), kVectorBytes / 2);
+  Value to = k.ptr(copy, k.add(group, inGroup));
+  for (int64_t pair = 0; pair < inputs / 2; ++pair) {
+    Value a = k.load(floats, from, 2 * pair * kVectorBytes);
+    Value b = k.load(floats, from, (2 * pair + 1) * kVectorBytes);
+    for (int64_t part = 0; part < kFloatParts; ++part) {
+      Value low = k.bitcast(ints, a), high = k.bitcast(ints, b);
+      Value first = arith::AndIOp::create(k.b, k.loc, low, upper);
+      Value second = arith::AndIOp::create(k.b, k.loc, high, upper);
+      Value both = arith::OrIOp::create(
+          k.b, k.loc, arith::ShRUIOp::create(k.b, k.loc, low, half), second);
+      k.store(both, to, part * kGroupBytes / kFloatParts + pair * kVectorBytes);
+      a = k.fsub(a, k.bitcast(floats, first));
+      b = k.fsub(b, k.bitcast(floats, second));
+    }
+  }
+}
+
+void isthmus::emitSplitTiles(KernelBuilder &k, const SplitRows &rows,
+                             const Values &panels, Value inputs, Value sums,
+                             bool fromZero, const EachStep &eachStep) {
   Tiles tiles(k, rows);
-  Values values = tiles.loadRows(k.cst(0), kStep);
+  Values held =
+      fromZero ? tiles.zeros(panels.size()) : tiles.stored(panels.size(), sums);
+  held = k.loop(k.cst(0), inputs, kPartsGroup, held,
+                [&](Value at, ValueRange state) {
+                  Values next = tiles.addParts(state, at, panels);
+                  eachStep(at, kPartsGroup);
+                  return next;
+                });
+  tiles.store(held, sums);
+}
+
+void isthmus::emitRepeatedTiles(KernelBuilder &k, bool split, Value data,
+                                Value times) {
+  constexpr size_t kPanels = 2;
+  constexpr int64_t kRows = 2 * Tiles::kRows;
+  Values rows, factors;
+  for (int64_t r = 0; r < kRows; ++r)
+    rows.push_back(k.ptr(data, r * Tiles::kRowBytes));
+  Tiles tiles = split ? Tiles(k, SplitRows{data, Tiles::kRowBytes, kRows})
+                      : Tiles(k, rows);
+  Value first = k.cst(0);
+  Values values = tiles.loadRows(first, 0, Tiles::kRowBytes);
   for (size_t p = 0; p < kPanels; ++p)
-    factors.push_back(tiles.loadWeights(data, kStep));
-  Values held = k.loop(
-      k.cst(0), times, 1, tiles.zeros(kPanels), [&](Value, ValueRange state) {
-        return tiles.multiplyAdd(state, values, factors, kStep);
-      });
+    factors.push_back(tiles.loadWeights(data, first, 0, Tiles::kRowBytes));
+  Values held = k.loop(k.cst(0), times, 1, tiles.zeros(kPanels),
+                       [&](Value, ValueRange state) {
+                         return tiles.repeatStep(state, values, factors);
+                       });
   tiles.store(held, data);
 }
 

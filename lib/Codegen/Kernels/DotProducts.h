@@ -62,11 +62,43 @@ void emitLongTiles(KernelBuilder &k, int64_t inputs,
                    const KernelBuilder::Values &rows, mlir::Value to,
                    const EachStep &eachStep, const Meanwhile &meanwhile);
 
-/// Repeats the products of a step of emitLongTiles, 32 rows with two panels, of
-/// operands that it loads once from `data` and writes sums to.
-constexpr int64_t kRepeatedTilesMultiplyAdds = 32 * 2 * 16 * 64;
+/// Rows of RowFormat::BF16x3 in tiles.
+struct SplitRows {
+  mlir::Value first;
+  int64_t stride; ///< bytes from one to the next
+  int64_t count;  ///< kTileRows or twice as many,
+  /// or so many, i16, of kTileRows at most. A function has no other tiles then:
+  /// each register has one shape in all of it.
+  mlir::Value fewer = {};
+};
+
+/// Panels of an f32 weight in parts: [inputs / 32][3][16][16][2], pairs of
+/// inputs side by side, as tiles want them.
+constexpr int64_t splitPanelBytes(int64_t inputs) {
+  return inputs * PackedLayout::kPanel * kFloatParts * 2;
+}
+/// Writes the parts of `inputs` inputs of a panel, f32 [input][16] at `from`,
+/// to where they are of a copy from `input` on: a multiple of `inputs`, and
+/// those an even divisor of kPartsGroup.
+void emitSplitInputs(KernelBuilder &k, mlir::Value from, mlir::Value input,
+                     int64_t inputs, mlir::Value copy);
+
+/// Adds the products of `inputs` inputs, a multiple of kPartsGroup, of rows
+/// with panels in parts, at most two, to the sums in memory, f32
+/// [panel][rows.count][16]; or to zero.
+void emitSplitTiles(KernelBuilder &k, const SplitRows &rows,
+                    const KernelBuilder::Values &panels, mlir::Value inputs,
+                    mlir::Value sums, bool fromZero, const EachStep &eachStep);
+
+/// Repeats the products of a step of emitLongTiles or emitSplitTiles, 32 rows
+/// with two panels, of operands that it loads once from `data` and writes sums
+/// to.
+constexpr int64_t repeatedTilesMultiplyAdds(bool split) {
+  return 32 * 2 * 16 * (split ? 32 : 64);
+}
 constexpr int64_t kRepeatedTilesBytes = 32 * 2 * 16 * 4;
-void emitRepeatedTiles(KernelBuilder &k, mlir::Value data, mlir::Value times);
+void emitRepeatedTiles(KernelBuilder &k, bool split, mlir::Value data,
+                       mlir::Value times);
 
 /// Writes the nibbles of a block of an int4 weight as bytes: as a block of
 /// int8.

@@ -6,8 +6,8 @@
 //
 //===----------------------------------------------------------------------===//
 #include "Functions.h"
-#include "Product.h"
 #include "RowWise.h"
+#include "SplitProduct.h"
 
 using namespace mlir;
 using namespace isthmus;
@@ -56,6 +56,24 @@ public:
                          });
   }
 
+  /// A pair is a panel of each weight.
+  void emitSplitRows(bool few) {
+    SplitProduct split(k, layout, /*ahead=*/1, few);
+    split.forEachChunk(
+        layout.outputs / spec.tileOutputs(), [&](const Product::Chunk &chunk) {
+          Value first = k.mul(chunk.begin, tilePanels);
+          split.multiply(
+              chunk, x, k.mul(k.sub(chunk.end, chunk.begin), tilePanels),
+              [&](Value pair) {
+                Value at = k.mul(k.add(first, pair), layout.panelBytes());
+                return Values{k.ptr(gate, at), k.ptr(up, at)};
+              },
+              [&](Value pair, Value row, const Values &sums) {
+                storePanel(k.add(first, pair), row, apply(sums[0], sums[1]));
+              });
+        });
+  }
+
 private:
   KernelBuilder &k;
   const GatedLinearSpec &spec;
@@ -77,6 +95,20 @@ private:
     return k.ptr(weight, k.mul(index, layout.panelBytes()));
   }
 
+  /// A panel of the outputs of one row, as f32 or its parts.
+  void storePanel(Value panel, Value row, Value gated) {
+    Value out =
+        k.ptr(y, k.mul(row, isthmus::rowBytes(spec.result, layout.outputs)));
+    if (spec.result == RowFormat::F32)
+      return void(k.store(gated, k.ptr(out, k.mul(panel, kLanes * 4))));
+    assert(spec.result == RowFormat::BF16x3);
+    constexpr int64_t kPanels = kPartsGroup / kLanes;
+    Value group = k.mul(k.div(panel, kPanels), kPartsGroup * kFloatParts * 2);
+    storeSplit(
+        k, gated,
+        k.ptr(out, k.add(group, k.mul(k.rem(panel, kPanels), kLanes * 2))));
+  }
+
   /// Panel `p` of the outputs of one row, the last of `gated`; a group is
   /// quantised when it is whole.
   void store(Value tile, int64_t p, Value row, const Values &gated) {
@@ -87,6 +119,8 @@ private:
         storeQuantizedGroup(k, out, tile, {layout.outputs}, gated);
       return;
     }
+    if (spec.result == RowFormat::BF16x3)
+      return storePanel(k.add(k.mul(tile, tilePanels), p), row, gated.back());
     const bool bf16 = spec.result == RowFormat::BF16;
     const int64_t panelBytes = kLanes * (bf16 ? 2 : 4);
     out = k.ptr(out, k.mul(tile, tilePanels * panelBytes));

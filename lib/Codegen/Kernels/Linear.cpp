@@ -7,7 +7,7 @@
 // on its company (Product.h).
 //
 //===----------------------------------------------------------------------===//
-#include "Product.h"
+#include "SplitProduct.h"
 
 using namespace mlir;
 using namespace isthmus;
@@ -18,7 +18,7 @@ using Values = KernelBuilder::Values;
 class LinearEmitter {
 public:
   LinearEmitter(KernelBuilder &k, const LinearSpec &spec)
-      : k(k), layout(spec.weight), product(k, spec.weight),
+      : k(k), spec(spec), layout(spec.weight), product(k, spec.weight),
         yRowBytes(floatRowBytes(layout.outputs)) {
     unsigned index = 0;
     x = k.operand(index++);
@@ -52,8 +52,35 @@ public:
     });
   }
 
+  void emitSplitRows(bool few) {
+    SplitProduct split(k, layout, /*ahead=*/2, few);
+    split.forEachChunk(spec.tiles(), [&](const Product::Chunk &chunk) {
+      Value first = k.mul(chunk.begin, spec.tilePanels());
+      Value end =
+          k.min(k.mul(chunk.end, spec.tilePanels()), k.cst(layout.panels()));
+      // The last pair shares a panel with the one before, if their number is
+      // odd; a single panel is both of its pair.
+      auto panelsOf = [&](Value pair) {
+        Value last = k.max(k.add(end, -2), first);
+        Value panel = k.min(k.add(first, k.mul(pair, 2)), last);
+        return Values{panel, k.min(k.add(panel, 1), k.add(end, -1))};
+      };
+      split.multiply(
+          chunk, x, k.div(k.add(k.sub(end, first), 1), 2),
+          [&](Value pair) {
+            Values panels = panelsOf(pair);
+            return Values{panelAt(panels[0]), panelAt(panels[1])};
+          },
+          [&](Value pair, Value row, const Values &sums) {
+            for (auto [panel, sum] : llvm::zip_equal(panelsOf(pair), sums))
+              finish(panel, row, {sum});
+          });
+    });
+  }
+
 private:
   KernelBuilder &k;
+  const LinearSpec &spec;
   const PackedLayout &layout;
   Product product;
   int64_t yRowBytes;
@@ -74,9 +101,11 @@ private:
   Values panelsFrom(Value tile, int64_t count) {
     Values panels;
     for (int64_t p = 0; p < count; ++p)
-      panels.push_back(
-          k.ptr(weight, k.mul(k.add(tile, p), layout.panelBytes())));
+      panels.push_back(panelAt(k.add(tile, p)));
     return panels;
+  }
+  Value panelAt(Value tile) {
+    return k.ptr(weight, k.mul(tile, layout.panelBytes()));
   }
 
   /// Outputs of a row, from the first of panel `tile` on.

@@ -111,19 +111,22 @@ void emitProbeGroups(KernelBuilder &k) {
 }
 
 /// What a matrix unit can do: registers alone.
-void emitProbeTiles(KernelBuilder &k) {
+void emitProbeTiles(KernelBuilder &k, bool split) {
   Value some = k.load(k.vec(kLanes, k.i32()), k.scratch);
   Value data = k.stackBuffer(kRepeatedTilesBytes);
   k.loop(k.cst(0), k.cst(kRepeatedTilesBytes), 64,
          [&](Value at) { k.store(some, k.ptr(data, at)); });
-  emitRepeatedTiles(k, data,
-                    k.mul(k.sub(k.end, k.begin),
-                          rt::kProbeMultiplyAdds / kRepeatedTilesMultiplyAdds));
+  emitRepeatedTiles(
+      k, split, data,
+      k.mul(k.sub(k.end, k.begin),
+            rt::kProbeMultiplyAdds / repeatedTilesMultiplyAdds(split)));
 }
+
+void emitProbeBF16x6(KernelBuilder &k) { emitProbeTiles(k, /*split=*/true); }
 
 void emitProbeInt8(KernelBuilder &k) {
   if (usesTiles(k.target, PackedFormat::Int8, k.target.schedule.wholeRows))
-    emitProbeTiles(k);
+    emitProbeTiles(k, /*split=*/false);
   else
     emitProbeGroups(k);
 }
@@ -140,4 +143,6 @@ void isthmus::emitProbes(ModuleOp kernels, const TargetDescription &target,
   add(rt::kProbeF32, emitProbeF32);
   add(rt::kProbeBF16, emitProbeBF16);
   add(rt::kProbeInt8, emitProbeInt8);
+  if (target.tileRegisters > 0)
+    add(rt::kProbeBF16x6, emitProbeBF16x6);
 }

@@ -41,7 +41,13 @@ int64_t Product::panelsAtOnce() const {
 
 void Product::forEachChunk(int64_t outputTiles,
                            const std::function<void(const Chunk &)> &body) {
-  const int64_t rowsPerTile = productRowsPerTile(layout, k.target);
+  forEachChunk(k, outputTiles,
+               productRowsPerTile(layout, /*split=*/false, k.target), body);
+}
+
+void Product::forEachChunk(KernelBuilder &k, int64_t outputTiles,
+                           int64_t rowsPerTile,
+                           const std::function<void(const Chunk &)> &body) {
   Value rows = k.rowCount();
   Value runs = k.div(k.add(rows, rowsPerTile - 1), rowsPerTile);
   Value most = k.div(k.add(rows, k.sub(runs, k.cst(1))), runs);

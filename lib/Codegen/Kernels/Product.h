@@ -29,9 +29,12 @@ public:
     mlir::Value firstRow, lastRow; ///< [first, last)
   };
   /// Goes through the launch's tiles: `outputTiles` for each run of
-  /// rowsPerTile() rows.
+  /// productRowsPerTile rows, or `rowsPerTile`.
   void forEachChunk(int64_t outputTiles,
                     const std::function<void(const Chunk &)> &body);
+  static void forEachChunk(KernelBuilder &k, int64_t outputTiles,
+                           int64_t rowsPerTile,
+                           const std::function<void(const Chunk &)> &body);
 
   /// Multiplies the rows of a chunk with panels.
   ///
@@ -144,16 +147,25 @@ private:
 };
 
 /// Emits `Emitter(k, spec).emitOneRow()`, and emitManyRows() as a function of
-/// its own: a single row sets up neither its registers nor a matrix unit.
+/// its own: a single row sets up neither its registers nor a matrix unit. With
+/// split rows emitSplitRows(few) stands for both, as two functions.
 template <typename Emitter, typename Spec>
 void emitByRows(KernelBuilder &k, const Spec &spec) {
+  auto outline = [&](const char *suffix, auto emit) {
+    k.outline(suffix, [&](KernelBuilder &own) { emit(Emitter(own, spec)); });
+  };
+  if (spec.split)
+    return k.ifElse(
+        k.lessThan(k.rowCount(), k.cst(kTileRows)),
+        [&] {
+          outline("_few", [](auto emitter) { emitter.emitSplitRows(true); });
+        },
+        [&] {
+          outline("_rows", [](auto emitter) { emitter.emitSplitRows(false); });
+        });
   k.ifElse(
       k.equal(k.rowCount(), k.cst(1)), [&] { Emitter(k, spec).emitOneRow(); },
-      [&] {
-        k.outline("_rows", [&](KernelBuilder &own) {
-          Emitter(own, spec).emitManyRows();
-        });
-      });
+      [&] { outline("_rows", [](auto emitter) { emitter.emitManyRows(); }); });
 }
 
 } // namespace isthmus

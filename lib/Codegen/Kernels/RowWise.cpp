@@ -80,6 +80,18 @@ void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
   storeGroupEntries(k, row, group, layout, scale, total);
 }
 
+void isthmus::storeSplit(KernelBuilder &k, Value values, Value to) {
+  VectorType ints = k.vec(kLanes, k.i32());
+  for (int64_t part = 0; part < kFloatParts; ++part) {
+    Value bits = k.bitcast(ints, values);
+    Value upper = arith::ShRUIOp::create(k.b, k.loc, bits, k.cst(ints, 16));
+    k.store(arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i16()), upper),
+            to, part * kPartsGroup * 2);
+    Value held = arith::AndIOp::create(k.b, k.loc, bits, k.cst(ints, -65536));
+    values = k.fsub(values, k.bitcast(values.getType(), held));
+  }
+}
+
 /// Quantises a row that has one scale: its values wait in scratch until the
 /// largest is known.
 static void storeQuantizedRow(KernelBuilder &k, Value row, int64_t features,
@@ -119,6 +131,15 @@ static void writeRow(KernelBuilder &k, Value y, Value row, int64_t features,
   Value out = rowPtr(k, y, row, rowBytes(format, features));
   if (format == RowFormat::Int8Row) {
     storeQuantizedRow(k, out, features, compute);
+    return;
+  }
+  if (format == RowFormat::BF16x3) {
+    k.loop(k.cst(0), k.cst(features / kPartsGroup), 1, [&](Value group) {
+      Value from = k.mul(group, kPartsGroup * 4);
+      Value to = k.ptr(out, k.mul(group, kPartsGroup * kFloatParts * 2));
+      for (int64_t i = 0; i < kPartsGroup; i += kLanes)
+        storeSplit(k, compute(k.add(from, i * 4)), k.ptr(to, i * 2));
+    });
     return;
   }
   if (format != RowFormat::Int8) {

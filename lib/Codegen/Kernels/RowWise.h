@@ -23,4 +23,8 @@ void storeQuantizedGroup(KernelBuilder &k, mlir::Value row, mlir::Value group,
                          const QRowsLayout &layout,
                          const KernelBuilder::Values &values);
 
+/// Writes 16 values' parts of bf16 to where the first of them belongs in a row
+/// of RowFormat::BF16x3.
+void storeSplit(KernelBuilder &k, mlir::Value values, mlir::Value to);
+
 } // namespace isthmus

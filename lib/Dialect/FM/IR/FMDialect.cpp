@@ -66,5 +66,10 @@ bool isthmus::fm::hasOneScale(Type activation) {
 int64_t isthmus::fm::getFeatures(Type activation) {
   if (auto rows = dyn_cast<QRowsType>(activation))
     return rows.getFeatures();
-  return cast<RankedTensorType>(activation).getDimSize(1);
+  return cast<RankedTensorType>(activation).getShape().back();
+}
+
+bool isthmus::fm::isSplit(Type activation) {
+  auto rows = dyn_cast<RankedTensorType>(activation);
+  return rows && rows.getRank() == 3;
 }

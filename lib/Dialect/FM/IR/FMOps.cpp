@@ -262,11 +262,14 @@ static LogicalResult verifyProduct(Operation *op, Type x, WeightType weight,
            << getFeatures(result) << " features, the weight gives " << outputs;
   auto qrows = dyn_cast<QRowsType>(x);
   auto floats = dyn_cast<RankedTensorType>(x);
-  bool bf16 = floats && floats.getElementType().isBF16();
+  const bool split = isSplit(x);
+  bool bf16 = floats && !split && floats.getElementType().isBF16();
   if (bool(qrows) != weight.isQuantized() ||
-      bf16 != (weight.getFormat() == WeightFormat::BF16))
-    return op->emitOpError("quantised weights go with !fm.qrows inputs, bf16 "
-                           "weights with bf16 inputs, others with f32 inputs");
+      bf16 != (weight.getFormat() == WeightFormat::BF16) ||
+      (split && weight.getFormat() != WeightFormat::F32))
+    return op->emitOpError(
+        "quantised weights go with !fm.qrows inputs, bf16 weights with bf16 "
+        "inputs, others with f32; inputs of three parts with f32 weights");
   if (qrows && qrows.getGroup() % weight.getGroup() != 0)
     return op->emitOpError("a group of the input is no whole number of groups "
                            "of the weight");
@@ -348,6 +351,10 @@ LogicalResult ClassTokenOp::verify() {
 LogicalResult QuantizeRowsOp::verify() {
   if (failed(verifyKeepsFeatures(*this)))
     return failure();
+  if (isSplit(getResult().getType()) &&
+      cast<RankedTensorType>(getResult().getType()).getDimSize(1) !=
+          isthmus::kFloatParts)
+    return emitOpError("splits features into three parts");
   auto type = dyn_cast<QRowsType>(getResult().getType());
   if (!type)
     return success();

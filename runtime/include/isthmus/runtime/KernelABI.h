@@ -103,6 +103,8 @@ inline constexpr const char *kProbeRead = "probe_read";
 inline constexpr const char *kProbeF32 = "probe_f32";
 inline constexpr const char *kProbeBF16 = "probe_bf16";
 inline constexpr const char *kProbeInt8 = "probe_int8";
+/// Where a target has such products (six of bf16 for one).
+inline constexpr const char *kProbeBF16x6 = "probe_bf16x6";
 inline constexpr int64_t kProbeReadBytes = 16384;
 inline constexpr int64_t kProbeMultiplyAdds = 1 << 20;
 inline constexpr int64_t kProbeScratchBytes = 4096;

@@ -21,6 +21,8 @@ public:
 
   /// Throws Error if the library has no such kernel.
   Kernel lookup(const std::string &name) const;
+  /// The same, or nullptr.
+  Kernel find(const std::string &name) const;
   const std::string &target() const { return targetName; }
 
 private:

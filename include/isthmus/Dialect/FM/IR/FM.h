@@ -36,6 +36,9 @@ bool isKVFormat(WeightFormat format);
 /// groups.
 bool hasOneScale(mlir::Type activation);
 
+/// True for rows whose features are three of bf16 each.
+bool isSplit(mlir::Type activation);
+
 /// Returns the number of features of rows of activations, floats or quantised.
 int64_t getFeatures(mlir::Type activation);
 

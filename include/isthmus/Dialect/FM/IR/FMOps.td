@@ -11,10 +11,11 @@ include "mlir/IR/SymbolInterfaces.td"
 class FM_Op<string opMnemonic, list<Trait> traits = []> : Op<FM_Dialect, opMnemonic, traits>;
 
 def FM_Float : 2DTensorOf<[F32]>;
-def FM_Rounded : AnyTypeOf<[2DTensorOf<[BF16]>, FM_QRowsType],
-    "rows of bf16 or of grouped int8">;
-def FM_Activation : AnyTypeOf<[2DTensorOf<[F32, BF16]>, FM_QRowsType],
-    "rows of f32, of bf16 or of grouped int8">;
+// tensor<?x3xNxbf16>: three parts of each of N features, whose sum it is.
+def FM_Rounded : AnyTypeOf<[2DTensorOf<[BF16]>, 3DTensorOf<[BF16]>, FM_QRowsType],
+    "rows of bf16, of three bf16 parts or of grouped int8">;
+def FM_Activation : AnyTypeOf<[2DTensorOf<[F32, BF16]>, 3DTensorOf<[BF16]>, FM_QRowsType],
+    "rows of f32, of bf16, of three bf16 parts or of grouped int8">;
 
 //===----------------------------------------------------------------------===//
 // Module level
@@ -248,6 +249,8 @@ def FM_LinearOp : FM_Op<"linear", [Pure, AttrSizedOperandSegments]> {
     f32 accumulator by groups of the rows.
     With a bf16 weight the input is bf16 too; inputs come in pairs, and of each the
     second is added before the first, fused (the order of x86's VDPBF16PS).
+    With rows in three parts, `tensor<?x3xNxbf16>`, an f32 weight is split too, and of
+    the nine products of parts the six largest are summed (bf16x6, docs/numerics.md).
   }];
   let arguments = (ins FM_Activation:$x, FM_WeightType:$weight,
                        Optional<FM_WeightType>:$bias, Optional<FM_Float>:$residual);
@@ -292,9 +295,10 @@ def FM_LayerNormOp : FM_Op<"layer_norm", [Pure]> {
 }
 
 def FM_QuantizeRowsOp : FM_Op<"quantize_rows", [Pure]> {
-  let summary = "rounds each row to bf16, or to int8 in groups";
+  let summary = "rounds each row to bf16 or to int8 in groups, or splits it";
   let description = [{
-    bf16: to nearest even. int8: scale = max|x| / 127 over the group, q = round-half-even(x * (127 / max|x|)); a
+    bf16: to nearest even. Three parts of bf16: a value's upper, middle and last eight
+    bits of significance, whose sum it is. int8: scale = max|x| / 127 over the group, q = round-half-even(x * (127 / max|x|)); a
     group of zeros (max|x| at most 1e-30) gets q = 0. Folds into the producer where
     that can write the rounded rows.
   }];

@@ -32,6 +32,28 @@ def QuantizeWeights : Pass<"fm-quantize-weights", "::mlir::ModuleOp"> {
   let statistics = [Statistic<"numQuantized", "quantized", "parameters quantised">];
 }
 
+def SplitRows : Pass<"fm-split-rows", "::mlir::ModuleOp"> {
+  let summary = "Multiply f32 values as sums of three bf16 ones";
+  let description = [{
+    Puts `fm.quantize_rows` to three parts of bf16 before each product with an f32
+    weight that has a multiple of 32 inputs, unless few rows were chosen before. For matrix units of bf16: six products for
+    one, and less time for all of them. The result is as exact as with f32
+    (docs/numerics.md), and differs in its last bits.
+
+    ```mlir
+    %y = fm.linear %x, %w : tensor<?x64xf32>, !fm.weight<[32, 64], f32> -> tensor<?x32xf32>
+    // becomes
+    %p = fm.quantize_rows %x : tensor<?x64xf32> -> tensor<?x3x64xbf16>
+    %y = fm.linear %p, %w : tensor<?x3x64xbf16>, !fm.weight<[32, 64], f32> -> tensor<?x32xf32>
+    ```
+  }];
+  let options = [
+    Option<"leastImageRows", "least-image-rows", "int64_t", "0",
+           "if not 0, only in blocks of programs that take images of as many rows">
+  ];
+  let statistics = [Statistic<"numSplit", "split", "rows split">];
+}
+
 def PruneWeights : Pass<"fm-prune-weights", "::mlir::ModuleOp"> {
   let summary = "Set the weights of least magnitude to zero";
   let description = [{

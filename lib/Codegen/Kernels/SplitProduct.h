@@ -1,0 +1,82 @@
+//===- SplitProduct.h - products of f32 values as bf16 ones -----*- C++ -*-===//
+//
+// An f32 value is the sum of three of bf16, which a matrix unit multiplies: six
+// products for one, in less time than one takes (bf16x6, docs/numerics.md).
+// Rows come in parts (RowFormat::BF16x3); panels of weights are split when they
+// are needed, beside the products of the ones before, which leave the processor
+// little else to do. However many rows there are, each gets the same sums.
+//
+//===----------------------------------------------------------------------===//
+#pragma once
+
+#include "Product.h"
+
+namespace isthmus {
+
+class SplitProduct {
+public:
+  using Values = KernelBuilder::Values;
+
+  /// \param ahead   panels from those of a pair to those of the next.
+  /// \param fewRows the step has fewer than kTileRows rows; else it has as many
+  ///                or more. Each takes a function of its own.
+  SplitProduct(KernelBuilder &k, const PackedLayout &weight, int64_t ahead,
+               bool fewRows);
+
+  /// As Product::forEachChunk.
+  void forEachChunk(int64_t outputTiles,
+                    const std::function<void(const Product::Chunk &)> &body);
+
+  /// Pointers to the two panels of a pair.
+  using PairOf = std::function<Values(mlir::Value pair)>;
+  /// Takes a row of the step and its sums with the panels of a pair. A row may
+  /// come again, with the same sums.
+  using Finish = std::function<void(mlir::Value pair, mlir::Value row,
+                                    const Values &sums)>;
+
+  /// Multiplies the rows of a chunk, of which `x` is the step's first, with
+  /// pairs [0, pairs) of panels.
+  void multiply(const Product::Chunk &chunk, mlir::Value x, mlir::Value pairs,
+                const PairOf &pairOf, const Finish &finish);
+
+private:
+  /// Rows that are multiplied at once.
+  struct Block {
+    mlir::Value firstRow;
+    int64_t rows;
+    mlir::Value slot;  ///< of the first of them, among the rows of all blocks
+    mlir::Value index; ///< of the block
+  };
+  /// Returns how many blocks there are.
+  mlir::Value forEachBlock(const Product::Chunk &chunk,
+                           const std::function<void(const Block &)> &body);
+
+  /// A part of the inputs of two panels, and where it stands split.
+  struct Weights {
+    Values panels;
+    mlir::Value firstInput, copies;
+  };
+  void split(const Weights &weights, mlir::Value count);
+  void prefetchShare(const Weights &weights, mlir::Value count,
+                     mlir::Value input, const Block &block);
+  Values copiesOf(mlir::Value copies);
+
+  struct Group;
+  void multiplyFew(mlir::Value x, mlir::Value pairs, const PairOf &pairOf,
+                   const Finish &finish);
+  void multiplyGroup(const Group &group);
+  /// The inputs from `begin` on, at most inputsAtOnce.
+  void multiplyInputs(const Group &group, mlir::Value begin, bool isFirst,
+                      bool isLast);
+  void finishRows(mlir::Value pair, mlir::Value firstRow, mlir::Value count,
+                  int64_t blockRows, mlir::Value sums, const Finish &finish);
+
+  bool inParts() const { return inputsAtOnce < layout.inputs; }
+
+  KernelBuilder &k;
+  const PackedLayout layout;
+  const int64_t aheadBytes, rowBytes, inputsAtOnce;
+  mlir::Value few; ///< i16: how many rows the step has, if few
+};
+
+} // namespace isthmus

@@ -1,0 +1,51 @@
+// Rows in three parts of bf16 in a matrix unit: 24 products of tiles a step for 14 loads, and no tile spilled.
+// RUN: isthmus-opt %s --convert-fm-to-sched=target=x86-64-amx -o %t.mlir
+// RUN: isthmus-translate --kernels-to-asm %t.mlir -o %t.s
+// RUN: FileCheck %s < %t.s
+// RUN: awk -f %S/loops.awk %t.s | FileCheck %s --check-prefix=LOOPS
+
+// Fewer rows than fill a tile have one tile of them, whose height comes with the step.
+// CHECK-LABEL: {{^}}linear_f32_64x768_bf16x6_few:
+// CHECK: ldtilecfg
+// CHECK: tilezero
+// CHECK-COUNT-12: tdpbf16ps
+// CHECK-NOT: tdpbf16ps
+// CHECK: tilestored
+
+// From one product to the next one side stays.
+// CHECK-LABEL: {{^}}linear_f32_64x768_bf16x6_rows:
+// CHECK: ldtilecfg
+// CHECK-COUNT-4: tilezero
+// CHECK-COUNT-4: tileloadd
+// CHECK-NOT: tileloadd
+// CHECK: tdpbf16ps %tmm[[L0:[0-9]]], %tmm[[H0:[0-9]]], %tmm
+// CHECK-NEXT: tdpbf16ps %tmm[[L0]], %tmm[[H1:[0-9]]], %tmm
+// CHECK-NEXT: tdpbf16ps %tmm[[L1:[0-9]]], %tmm[[H0]], %tmm
+// CHECK-NEXT: tdpbf16ps %tmm[[L1]], %tmm[[H1]], %tmm
+// CHECK-COUNT-2: tileloadd
+// CHECK-NOT: tileloadd
+// CHECK: tdpbf16ps %tmm{{[0-9]}}, %tmm[[H0]], %tmm
+// CHECK: tilestored
+
+// The sums of inputs before come back from memory.
+// CHECK-LABEL: {{^}}linear_f32_64x1632_bf16x6_rows:
+// CHECK-COUNT-4: tilezero
+// CHECK: tilestored
+// CHECK: tileloadd
+// CHECK: tdpbf16ps
+// CHECK: tilestored
+
+// LOOPS: linear_f32_64x768_bf16x6_few: {{.*}} 12 dots
+// LOOPS: linear_f32_64x768_bf16x6: {{.*}} 24 dots, 0 fmas, 16 prefetches, 0 spills, 0 shuffles
+// LOOPS: linear_f32_64x1632_bf16x6: {{.*}} 24 dots, 0 fmas, 16 prefetches, 0 spills, 0 shuffles
+
+fm.block @short(%x: tensor<?x768xf32>, %w: !fm.weight<[64, 768], f32>) -> tensor<?x64xf32> {
+  %0 = fm.quantize_rows %x : tensor<?x768xf32> -> tensor<?x3x768xbf16>
+  %1 = fm.linear %0, %w : tensor<?x3x768xbf16>, !fm.weight<[64, 768], f32> -> tensor<?x64xf32>
+  fm.return %1 : tensor<?x64xf32>
+}
+fm.block @long(%x: tensor<?x1632xf32>, %w: !fm.weight<[64, 1632], f32>) -> tensor<?x64xf32> {
+  %0 = fm.quantize_rows %x : tensor<?x1632xf32> -> tensor<?x3x1632xbf16>
+  %1 = fm.linear %0, %w : tensor<?x3x1632xbf16>, !fm.weight<[64, 1632], f32> -> tensor<?x64xf32>
+  fm.return %1 : tensor<?x64xf32>
+}
