@@ -308,18 +308,21 @@ public:
 
   /// Adds products of kPartsGroup inputs in parts, from `at` on.
   Values addParts(ValueRange sums, Value at, const Values &panels) {
-    Values out(sums), values, factors;
+    Values out(sums), values(counts.size()), factors(panels.size());
     std::pair<int64_t, int64_t> held = {-1, -1};
     for (auto [row, weight] : kProducts) {
       if (row != held.first)
-        values = loadRows(at, row, kRowBytes);
-      if (weight != held.second) {
-        factors.clear();
-        for (Value panel : panels)
-          factors.push_back(loadWeights(panel, at, weight, kRowBytes));
-      }
+        for (size_t tile = 0; tile < counts.size(); ++tile)
+          values[tile] = loadRow(tile, at, row, kRowBytes);
+      if (weight != held.second)
+        for (size_t p = 0; p < panels.size(); ++p)
+          factors[p] = loadWeights(panels[p], at, weight, kRowBytes);
+      for (size_t p = 0; p < panels.size(); ++p)
+        for (size_t tile = 0; tile < counts.size(); ++tile) {
+          Value &sum = out[p * counts.size() + tile];
+          sum = multiplyAdd(sum, tile, values[tile], factors[p], kRowBytes);
+        }
       held = {row, weight};
-      out = multiplyAdd(out, values, factors, kRowBytes);
     }
     return out;
   }
@@ -336,11 +339,14 @@ public:
   /// `bytes` of all rows, from input `at` on.
   Values loadRows(Value at, int64_t part, int64_t bytes) {
     Values out;
-    Value offset = k.mul(at, split ? kFloatParts * 2 : 1);
-    for (auto [first, count] : llvm::zip_equal(firsts, counts))
-      out.push_back(load(
-          count, bytes, k.ptr(k.ptr(first, offset), part * kRowBytes), stride));
+    for (size_t tile = 0; tile < counts.size(); ++tile)
+      out.push_back(loadRow(tile, at, part, bytes));
     return out;
+  }
+  Value loadRow(size_t tile, Value at, int64_t part, int64_t bytes) {
+    Value offset = k.mul(at, split ? kFloatParts * 2 : 1);
+    return load(counts[tile], bytes,
+                k.ptr(k.ptr(firsts[tile], offset), part * kRowBytes), stride);
   }
 
   /// As many of 16 outputs.
@@ -380,11 +386,12 @@ public:
   }
 
 private:
-  /// Which part of a row is multiplied with which of a weight, small products
-  /// first; the three that are left are about as small as the error of
-  /// a product in f32. From one to the next one side stays.
+  /// Which part of a row is multiplied with which of a weight. The three that
+  /// are left are about as small as the error of a product in f32. From one to
+  /// the next one side stays; and each stays so briefly that LLVM, which has no
+  /// register to spare, finds all of them one.
   static constexpr std::array<std::pair<int64_t, int64_t>, 6> kProducts = {
-      {{0, 2}, {0, 1}, {1, 1}, {1, 0}, {2, 0}, {0, 0}}};
+      {{1, 1}, {1, 0}, {2, 0}, {0, 0}, {0, 1}, {0, 2}}};
 
   KernelBuilder &k;
   const bool split; ///< values are three of bf16
@@ -417,13 +424,16 @@ private:
                      const Values &factors, int64_t bytes) {
     Values out;
     for (Value panel : factors)
-      for (auto [value, count] : llvm::zip_equal(values, counts))
-        out.push_back(k.intrinsic(split ? "llvm.x86.tdpbf16ps.internal"
-                                        : "llvm.x86.tdpbssd.internal",
-                                  type,
-                                  {count, i16(kRowBytes), i16(bytes),
-                                   sums[out.size()], value, panel}));
+      for (size_t tile = 0; tile < counts.size(); ++tile)
+        out.push_back(
+            multiplyAdd(sums[out.size()], tile, values[tile], panel, bytes));
     return out;
+  }
+  Value multiplyAdd(Value sum, size_t tile, Value values, Value factors,
+                    int64_t bytes) {
+    return k.intrinsic(
+        split ? "llvm.x86.tdpbf16ps.internal" : "llvm.x86.tdpbssd.internal",
+        type, {counts[tile], i16(kRowBytes), i16(bytes), sum, values, factors});
   }
 };
 
