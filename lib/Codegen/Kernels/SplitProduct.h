@@ -2,9 +2,9 @@
 //
 // An f32 value is the sum of three of bf16, which a matrix unit multiplies: six
 // products for one, in less time than one takes (bf16x6, docs/numerics.md).
-// Rows come in parts (RowFormat::BF16x3); panels of weights are split when they
-// are needed, beside the products of the ones before, which leave the processor
-// little else to do. However many rows there are, each gets the same sums.
+// Rows come in parts (RowFormat::BF16x3); panels of weights are split for a run
+// of them when they are needed. (Beside the products of the panels before it
+// takes longer.) However many rows there are, each gets the same sums.
 //
 //===----------------------------------------------------------------------===//
 #pragma once
