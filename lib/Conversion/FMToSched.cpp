@@ -298,9 +298,10 @@ private:
     if (fm::isSplit(rows.getType())) {
       if (target.tileRegisters > 0)
         return success();
-      return op.emitError("target ")
-             << target.name << " has no matrix unit for rows in parts of bf16; "
-             << "x86-64-amx has, others take f32 rows";
+      return op.emitError("target ") << target.name
+                                     << " has no matrix unit of bf16 for rows "
+                                        "in three parts; compile for "
+                                        "x86-64-amx, or with --products fma";
     }
     if (rowFormatOf(rows.getType()) == rowFormatFor(weight))
       return success();

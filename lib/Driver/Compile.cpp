@@ -137,6 +137,10 @@ private:
       quantize.scales = rows ? "row" : "group";
       passes.addPass(fm::createQuantizeWeights(quantize));
     }
+    if (options.products == "bf16x6" && options.weights != "f32")
+      throw Error("products in bf16x6 (--products) are of f32 weights, not {}; "
+                  "add --weights f32",
+                  options.weights);
     if (options.products == "bf16x6" ||
         (options.products == "auto" && haveMatrixUnits())) {
       fm::SplitRowsOptions split;

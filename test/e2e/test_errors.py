@@ -127,6 +127,15 @@ def test_int8_cache_of_large_heads(isthmus, tmp_path):
     assert "--kv bf16" in compile_fails(isthmus, folder, tmp_path, "--kv", "int8")
 
 
+@pytest.mark.parametrize("options,words", [
+    (["--weights", "int8"], "add --weights f32"),
+    (["--weights", "f32", "--target", "x86-64-avx2"], "has no matrix unit of bf16")])
+def test_products_in_parts(isthmus, tmp_path, options, words):
+    """Asked for, they are not left out silently."""
+    folder = tiny.write_folder(tmp_path / "m", "llama")
+    assert words in compile_fails(isthmus, folder, tmp_path, "--products", "bf16x6", *options)
+
+
 def test_topologies(isthmus, gguf, tmp_path):
     def topology(text):
         (tmp_path / "t.yaml").write_text(text)

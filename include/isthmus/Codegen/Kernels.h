@@ -119,7 +119,7 @@ struct LinearSpec {
   PackedLayout weight;
   bool bias = false, residual = false;
   bool split = false; ///< x has rows of BF16x3, the weight f32 values
-  /// Panels are split while others are multiplied, if there are some.
+  /// Split rows of many inputs pass by in parts, once for the panels of a tile.
   int64_t tilePanels() const { return split ? 4 : 1; }
   int64_t tiles() const {
     return (weight.panels() + tilePanels() - 1) / tilePanels();

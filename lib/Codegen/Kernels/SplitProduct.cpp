@@ -159,7 +159,7 @@ SplitProduct::Values SplitProduct::copiesOf(Value copies) {
 
 /// Blocks of one size, and then of half of it. The last may begin among rows of
 /// the one before.
-Value SplitProduct::forEachBlock(
+void SplitProduct::forEachBlock(
     const Product::Chunk &chunk,
     const std::function<void(const Block &)> &body) {
   Value last = chunk.lastRow;
@@ -182,7 +182,6 @@ Value SplitProduct::forEachBlock(
   };
   forEach(large, kMostRows, k.cst(0), k.cst(0));
   forEach(small, kTileRows, largeRows, large);
-  return k.add(large, small);
 }
 
 void SplitProduct::finishRows(Value pair, Value firstRow, Value count,

@@ -47,9 +47,8 @@ private:
     mlir::Value slot;  ///< of the first of them, among the rows of all blocks
     mlir::Value index; ///< of the block
   };
-  /// Returns how many blocks there are.
-  mlir::Value forEachBlock(const Product::Chunk &chunk,
-                           const std::function<void(const Block &)> &body);
+  void forEachBlock(const Product::Chunk &chunk,
+                    const std::function<void(const Block &)> &body);
 
   /// A part of the inputs of two panels, and where it stands split.
   struct Weights {

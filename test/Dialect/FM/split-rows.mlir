@@ -14,4 +14,4 @@
 // No program of images, or a width that is no multiple of 32.
 // TEXT-NOT: bf16
 
-// TARGET: target x86-64-avx512-bf16 has no matrix unit for rows in parts of bf16; x86-64-amx has, others take f32 rows
+// TARGET: target x86-64-avx512-bf16 has no matrix unit of bf16 for rows in three parts; compile for x86-64-amx, or with --products fma

@@ -36,9 +36,9 @@ def SplitRows : Pass<"fm-split-rows", "::mlir::ModuleOp"> {
   let summary = "Multiply f32 values as sums of three bf16 ones";
   let description = [{
     Puts `fm.quantize_rows` to three parts of bf16 before each product with an f32
-    weight that has a multiple of 32 inputs, unless few rows were chosen before. For matrix units of bf16: six products for
-    one, and less time for all of them. The result is as exact as with f32
-    (docs/numerics.md), and differs in its last bits.
+    weight that has a multiple of 32 inputs, unless few rows were chosen before. For
+    matrix units of bf16: six products for one, and less time for all of them. The
+    result is as exact as with f32 (docs/numerics.md), and differs in its last bits.
 
     ```mlir
     %y = fm.linear %x, %w : tensor<?x64xf32>, !fm.weight<[32, 64], f32> -> tensor<?x32xf32>
