@@ -105,10 +105,8 @@ class Isthmus:
         for kind, profile in out["profile"].items():
             result[f"{kind}_roofline"] = profile["roofline"]
             products = [k for k in profile["kernels"] if "linear" in k["kernel"]]
-            rate = sum(k["ops"] for k in products) / sum(k["seconds"] for k in products)
-            kinds = {"int": "int8_ops_s", "bf16": "bf16_ops_s", "": "f32_ops_s"}
-            limit = out["limits"][next(v for k, v in kinds.items() if any(k in p["kernel"] for p in products))]
-            result[f"{kind}_products"] = rate / limit
+            seconds = sum(k["seconds"] for k in products)
+            result[f"{kind}_products"] = sum(k["roofline"] * k["seconds"] for k in products) / seconds
         return result
 
 

@@ -39,8 +39,8 @@ std::string describe(const PackedLayout &layout) {
 RowFormat rowFormatOf(Type activation) {
   if (isa<fm::QRowsType>(activation))
     return fm::hasOneScale(activation) ? RowFormat::Int8Row : RowFormat::Int8;
-  if (fm::isSplit(activation))
-    return RowFormat::BF16x3;
+  if (int64_t parts = fm::getParts(activation))
+    return parts == 1 ? RowFormat::BF16x1 : RowFormat::BF16x3;
   return cast<RankedTensorType>(activation).getElementType().isBF16()
              ? RowFormat::BF16
              : RowFormat::F32;
@@ -53,6 +53,8 @@ StringRef suffixOf(RowFormat rows) {
     return "";
   case RowFormat::BF16:
     return "_b";
+  case RowFormat::BF16x1:
+    return "_bx1";
   case RowFormat::BF16x3:
     return "_bx3";
   case RowFormat::Int8:
@@ -69,6 +71,8 @@ sched::Arithmetic arithmeticOf(RowFormat rows) {
     return sched::Arithmetic::F32;
   case RowFormat::BF16:
     return sched::Arithmetic::BF16;
+  case RowFormat::BF16x1:
+    return sched::Arithmetic::BF16x1;
   case RowFormat::BF16x3:
     return sched::Arithmetic::BF16x6;
   case RowFormat::Int8:
@@ -295,13 +299,13 @@ private:
   /// Rows with one scale go with weights with one scale an output.
   LogicalResult checkRows(Operation &op, Value rows,
                           const PackedLayout &weight) {
-    if (fm::isSplit(rows.getType())) {
+    if (fm::getParts(rows.getType())) {
       if (target.tileRegisters > 0)
         return success();
-      return op.emitError("target ") << target.name
-                                     << " has no matrix unit of bf16 for rows "
-                                        "in three parts; compile for "
-                                        "x86-64-amx, or with --products fma";
+      return op.emitError("target ")
+             << target.name
+             << " has no matrix unit of bf16 for rows in parts; compile for "
+                "x86-64-amx, or with --products vector";
     }
     if (rowFormatOf(rows.getType()) == rowFormatFor(weight))
       return success();
@@ -319,22 +323,26 @@ private:
     return success();
   }
 
-  Shape productShape(int64_t tiles, const PackedLayout &weight, bool split,
+  /// In the name of a product: which ones of a matrix unit stand for it.
+  static StringRef nameOfTiles(bool inTiles, const PackedLayout &weight) {
+    return !inTiles ? "" : partsOf(weight.format) == 1 ? "_bf16x1" : "_bf16x6";
+  }
+
+  Shape productShape(int64_t tiles, const PackedLayout &weight, bool inTiles,
                      sched::RowKind rows) {
     Shape shape{tiles, rows};
-    shape.rowsPerTile = productRowsPerTile(weight, split, target);
+    shape.rowsPerTile = productRowsPerTile(weight, inTiles, target);
     return shape;
   }
 
   LogicalResult convert(fm::LinearOp op) {
     LinearSpec spec{op.getWeight().getType().getPackedLayout(),
                     bool(op.getBias()), bool(op.getResidual()),
-                    fm::isSplit(op.getX().getType())};
+                    fm::getParts(op.getX().getType()) > 0};
     if (failed(checkRows(*op, op.getX(), spec.weight)))
       return failure();
     std::string name = "linear_" + describe(spec.weight);
-    if (spec.split)
-      name += "_bf16x6";
+    name += nameOfTiles(spec.inTiles, spec.weight);
     SmallVector<Value> operands{mapping.lookup(op.getX()),
                                 mapping.lookup(op.getWeight())};
     if (spec.bias) {
@@ -352,14 +360,14 @@ private:
               2 * spec.weight.outputs * spec.weight.inputs};
     cost.arithmetic = arithmeticOf(rowFormatOf(op.getX().getType()));
     launch(op.getLoc(), name, operands,
-           productShape(spec.tiles(), spec.weight, spec.split, rows), cost);
+           productShape(spec.tiles(), spec.weight, spec.inTiles, rows), cost);
     return success();
   }
 
   LogicalResult convert(fm::GatedLinearOp op) {
     GatedLinearSpec spec{
         op.getGate().getType().getPackedLayout(), rowFormatOf(op.getType()),
-        functionOf(op.getFunction()), fm::isSplit(op.getX().getType())};
+        functionOf(op.getFunction()), fm::getParts(op.getX().getType()) > 0};
     if (failed(checkRows(*op, op.getX(), spec.weight)))
       return failure();
     if (spec.result == RowFormat::Int8Row)
@@ -367,8 +375,7 @@ private:
           "writes tiles of a row, and cannot quantise it whole; "
           "fm.quantize_rows can");
     std::string name = "gated_linear_" + describe(spec.weight);
-    if (spec.split)
-      name += "_bf16x6";
+    name += nameOfTiles(spec.inTiles, spec.weight);
     if (spec.function != Function::Silu)
       name += "_" + fm::stringifyFunction(op.getFunction()).str();
     name += suffixOf(spec.result);
@@ -381,7 +388,7 @@ private:
            {mapping.lookup(op.getX()), mapping.lookup(op.getGate()),
             mapping.lookup(op.getUp()), resultBuffer(op, rows)},
            productShape(spec.weight.outputs / spec.tileOutputs(), spec.weight,
-                        spec.split, rows),
+                        spec.inTiles, rows),
            cost);
     return success();
   }

@@ -137,16 +137,18 @@ private:
       quantize.scales = rows ? "row" : "group";
       passes.addPass(fm::createQuantizeWeights(quantize));
     }
-    if (options.products == "bf16x6" && options.weights != "f32")
-      throw Error("products in bf16x6 (--products) are of f32 weights, not {}; "
-                  "add --weights f32",
+    const bool inMatrixUnit = options.products == "matrix";
+    const bool isF32 = options.weights == "f32";
+    if (inMatrixUnit && !isF32 && options.weights != "bf16")
+      throw Error("products in a matrix unit (--products matrix) are of f32 or "
+                  "bf16 weights, not {}, which choose it themselves; add "
+                  "--weights bf16, or leave --products out",
                   options.weights);
-    if (options.products == "bf16x6" ||
-        (options.products == "auto" && haveMatrixUnits())) {
+    if (inMatrixUnit || (options.products == "auto" && haveMatrixUnits())) {
       fm::SplitRowsOptions split;
-      // Weights are split once for a run of rows: measured, 50 of CLIP's are
-      // too few, and 197 of ViT-B/16 enough.
-      split.leastImageRows = options.products == "auto" ? 128 : 0;
+      // f32 weights are split once for a run of rows: measured, 50 of CLIP's
+      // are too few, and 197 of ViT-B/16 enough.
+      split.leastImageRows = isF32 && !inMatrixUnit ? 128 : 0;
       passes.addPass(fm::createSplitRows(split));
     }
     fm::SetKVFormatOptions kv;

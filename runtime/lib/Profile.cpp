@@ -45,8 +45,10 @@ MachineLimits::MachineLimits(const KernelLibrary &kernels, ThreadPool &pool)
                  {bundle::Cost::BF16, {kernels.lookup(kProbeBF16)}},
                  {bundle::Cost::INT8, {kernels.lookup(kProbeInt8)}}},
       pool(pool), scratch(size_t(kProbeScratchBytes) * pool.size()) {
-  if (Kernel probe = kernels.find(kProbeBF16x6))
-    arithmetic[bundle::Cost::BF16X6] = {probe};
+  for (auto [kind, name] : {std::pair(bundle::Cost::BF16X1, kProbeBF16x1),
+                            std::pair(bundle::Cost::BF16X6, kProbeBF16x6)})
+    if (Kernel probe = kernels.find(name))
+      arithmetic[kind] = {probe};
 }
 
 double MachineLimits::runTiles(Kernel kernel, const std::byte *operand,

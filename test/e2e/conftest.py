@@ -18,7 +18,7 @@ def cpu_flags():
     return next(line for line in open("/proc/cpuinfo") if line.startswith("flags")).split()
 
 
-needs_matrix_unit = pytest.mark.skipif("amx_bf16" not in cpu_flags(), reason="this processor has no AMX with bf16, which products in bf16x6 need")
+needs_matrix_unit = pytest.mark.skipif("amx_bf16" not in cpu_flags(), reason="this processor has no AMX with bf16, which --products matrix needs")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -119,7 +119,8 @@ def test_kernels_equal_the_interpreter(isthmus, encoders, encode, tmp_path, name
 
 
 @pytest.mark.parametrize("weights,options", [
-    ("f32", []), ("int8", []), pytest.param("f32", ["--products", "bf16x6"], marks=needs_matrix_unit)])
+    ("f32", []), ("int8", []),
+    *(pytest.param(w, ["--products", "matrix"], marks=needs_matrix_unit) for w in ("f32", "bf16"))])
 def test_results_do_not_depend_on_the_batch(isthmus, encoders, encode, weights, options):
     """Alone, among others, in steps of other sizes, and on one thread: the same bits."""
     pixels = tiny_encoders.pixel_values(5, 72)

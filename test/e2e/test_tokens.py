@@ -34,8 +34,8 @@ OTHERS = [model for model in REFERENCES if model not in ("llama", "qwen2")]
 
 @pytest.mark.parametrize("model,options", [(m, o) for m in ("llama", "qwen2") for o in OPTIONS] +
                          [(m, [f"--fm-quantize-weights=format={w}"] if w else []) for m in OTHERS for w in ("", "int4")] +
-                         [pytest.param(m, ["--fm-split-rows"], marks=needs_matrix_unit)
-                          for m in ("llama", "long")])
+                         [pytest.param(m, [*o, "--fm-split-rows"], marks=needs_matrix_unit)
+                          for m in ("llama", "long") for o in ([], ["--fm-quantize-weights=format=bf16"])])
 def test_kernels_equal_the_interpreter(isthmus, bundles, tmp_path, model, options):
     """The same passes through the kernels and through the interpreter."""
     text = " ".join(options)
@@ -43,11 +43,9 @@ def test_kernels_equal_the_interpreter(isthmus, bundles, tmp_path, model, option
     if "scales=row" in text:
         weights += "-row"
     kv = "f32" if "kv-format" not in text else text.partition("kv-format=format=")[2] or "f16"
-    compile_options = ["--kv", kv]
+    compile_options = ["--kv", kv, "--products", "matrix" if "split" in text else "vector"]
     if "prune" in text:
         compile_options += ["--prune", "unstructured" if "unstructured" in text else "2:4"]
-    if "split" in text:
-        compile_options += ["--products", "bf16x6"]
     if "budget" in text:
         compile_options += ["--kv-budget", text.split("budget=")[1].split()[0]]
     bundle = bundles(model, weights, *compile_options)

@@ -130,20 +130,19 @@ static int run(int argc, char **argv) {
                  "how kernels are cut: 'tuned' as 'isthmus tune' found for the "
                  "target, 'default', or a file that it made")
       ->capture_default_str();
-  app.add_option(
-         "--weights", options.weights,
-         "how weights are stored; int8-row: with a scale a row, not a "
-         "group of 64, faster for many rows and less exact; bf16x3: f32 "
-         "values as three of bf16, faster for many rows where a target "
-         "has a matrix unit (encoders get it there with f32)")
+  app.add_option("--weights", options.weights,
+                 "how weights are stored; int8-row: with a scale a row, not a "
+                 "group of 64, faster for many rows and less exact")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "int8", "int8-row", "int4"}))
       ->capture_default_str();
   app.add_option(
          "--products", options.products,
-         "how products with f32 weights are made; bf16x6: six of bf16 "
-         "in a matrix unit, as exact, and faster for many rows; auto: so "
-         "for images of 128 rows and more where all targets have one")
-      ->check(CLI::IsMember({"auto", "fma", "bf16x6"}))
+         "how products with f32 and bf16 weights are made; vector: with the "
+         "same bits on all targets; matrix: in a matrix unit, faster for many "
+         "rows (f32 as six products of bf16, as exact); auto: in a matrix "
+         "unit where all targets have one, of f32 for images of 128 rows and "
+         "more alone")
+      ->check(CLI::IsMember({"auto", "vector", "matrix"}))
       ->capture_default_str();
   app.add_option("--prune", options.prune, "set small weights to zero")
       ->check(CLI::IsMember({"2:4", "unstructured"}));

@@ -99,6 +99,9 @@ void run(const Options &o, rt::Bundle bundle, SessionOptions sessionOptions) {
         {"f32_ops_s", profiler->limits.opsPerSecond(bundle::Cost::F32)},
         {"bf16_ops_s", profiler->limits.opsPerSecond(bundle::Cost::BF16)},
         {"int8_ops_s", profiler->limits.opsPerSecond(bundle::Cost::INT8)}};
+    if (profiler->limits.measures(bundle::Cost::BF16X1))
+      out["limits"]["bf16_matrix_ops_s"] =
+          profiler->limits.opsPerSecond(bundle::Cost::BF16X1);
     out["profile"] = json::object();
     if (prefillProfile.steps())
       out["profile"]["prefill"] = toJson(prefillProfile);

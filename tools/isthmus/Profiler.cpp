@@ -89,9 +89,13 @@ void cli::printProfile(const std::string &title, const rt::Profile &profile) {
 
 void cli::printLimits(const rt::MachineLimits &limits) {
   fmt::print("limits: {:.1f} GB/s, {:.0f} Gop/s f32, {:.0f} bf16, {:.0f} "
-             "int8\n",
+             "int8",
              limits.bytesPerSecond() * 1e-9,
              limits.opsPerSecond(bundle::Cost::F32) * 1e-9,
              limits.opsPerSecond(bundle::Cost::BF16) * 1e-9,
              limits.opsPerSecond(bundle::Cost::INT8) * 1e-9);
+  if (limits.measures(bundle::Cost::BF16X1))
+    fmt::print(", {:.0f} bf16 in a matrix unit",
+               limits.opsPerSecond(bundle::Cost::BF16X1) * 1e-9);
+  fmt::print("\n");
 }

@@ -46,10 +46,18 @@ struct QRowsLayout {
 enum class RowFormat {
   F32,
   BF16,
-  BF16x3, ///< [features / 32][3][32]: f32 values as parts, then a line
+  BF16x1, ///< bf16 for a matrix unit: [features], then a line
+  BF16x3, ///< f32 as parts: [features / 32][3][32], then a line
   Int8,   ///< qrows in groups
   Int8Row ///< qrows with one scale
 };
+
+/// Parts of a value in rows for a matrix unit of floats; 0: other rows.
+constexpr int64_t partsOf(RowFormat format) {
+  return format == RowFormat::BF16x3   ? kFloatParts
+         : format == RowFormat::BF16x1 ? 1
+                                       : 0;
+}
 
 /// Bytes of one row of `features` values.
 constexpr int64_t rowBytes(RowFormat format, int64_t features) {
@@ -58,10 +66,11 @@ constexpr int64_t rowBytes(RowFormat format, int64_t features) {
     return floatRowBytes(features);
   case RowFormat::BF16:
     return roundUp(features * 2, 64);
+  case RowFormat::BF16x1:
   case RowFormat::BF16x3:
     // The line makes their number odd: rows of a tile lie in different sets of
     // the cache.
-    return features * kFloatParts * 2 + 64;
+    return roundUp(features * partsOf(format) * 2, 64) + 64;
   case RowFormat::Int8:
   case RowFormat::Int8Row:
     return QRowsLayout{features, format == RowFormat::Int8Row}.rowBytes();
@@ -69,8 +78,8 @@ constexpr int64_t rowBytes(RowFormat format, int64_t features) {
   return 0;
 }
 
-/// How rows are stored that are multiplied with a weight, unless they are split
-/// (RowFormat::BF16x3).
+/// How rows are stored that are multiplied with a weight, if not in a matrix
+/// unit of floats (tileRowsFor).
 constexpr RowFormat rowFormatFor(const PackedLayout &weight) {
   switch (weight.format) {
   case PackedFormat::F32:
@@ -85,28 +94,34 @@ constexpr RowFormat rowFormatFor(const PackedLayout &weight) {
   return RowFormat::F32;
 }
 
+/// How rows are stored that a matrix unit multiplies with a weight of floats
+/// (f32 or bf16).
+constexpr RowFormat tileRowsFor(const PackedLayout &weight) {
+  return partsOf(weight.format) == 1 ? RowFormat::BF16x1 : RowFormat::BF16x3;
+}
+
 /// Runs of rows are whole blocks of 8 and of 12 rows.
 inline constexpr int64_t kProductRowsMultiple = 24;
 /// The most rows of a run.
 inline constexpr int64_t kMostProductRows = 240;
 
-/// Products of split rows take so many inputs of a run's rows at once: equal
-/// parts, of which a second-level cache holds a run's.
-constexpr int64_t splitInputsAtOnce(int64_t inputs) {
-  constexpr int64_t kMost = 768;
-  const int64_t parts = (inputs + kMost - 1) / kMost;
-  return roundUp((inputs + parts - 1) / parts, kPartsGroup);
+/// A matrix unit takes so many inputs of a run's rows at once: equal shares, of
+/// which a second-level cache holds a run's.
+constexpr int64_t tileInputsAtOnce(const PackedLayout &weight) {
+  const int64_t most = 768 * kFloatParts / partsOf(weight.format);
+  const int64_t shares = (weight.inputs + most - 1) / most;
+  return roundUp((weight.inputs + shares - 1) / shares, kPartsGroup);
 }
 
 /// The most rows of activations that the tiles of a product share: as many as
 /// stay in a cache (KernelSchedule::tileBytes) while panels of weights pass by.
 /// There are as many runs of rows as if each had so many, about equal ones.
-inline int64_t productRowsPerTile(const PackedLayout &weight, bool split,
+inline int64_t productRowsPerTile(const PackedLayout &weight, bool inTiles,
                                   const TargetDescription &target) {
   constexpr int64_t kLeast = 48;
-  // (Split rows: as many as of the floats.)
-  const int64_t bytes = split ? floatRowBytes(splitInputsAtOnce(weight.inputs))
-                              : rowBytes(rowFormatFor(weight), weight.inputs);
+  // (In tiles: as many as of the values that they are parts of.)
+  const int64_t inputs = inTiles ? tileInputsAtOnce(weight) : weight.inputs;
+  const int64_t bytes = rowBytes(rowFormatFor(weight), inputs);
   return std::clamp(target.schedule.tileBytes / bytes / kProductRowsMultiple *
                         kProductRowsMultiple,
                     kLeast, kMostProductRows);
@@ -118,9 +133,9 @@ inline int64_t productRowsPerTile(const PackedLayout &weight, bool split,
 struct LinearSpec {
   PackedLayout weight;
   bool bias = false, residual = false;
-  bool split = false; ///< x has rows of BF16x3, the weight f32 values
-  /// Split rows of many inputs pass by in parts, once for the panels of a tile.
-  int64_t tilePanels() const { return split ? 4 : 1; }
+  bool inTiles = false; ///< of a matrix unit of floats: x has such rows
+  /// Rows of many inputs pass by in shares, once for the panels of a tile.
+  int64_t tilePanels() const { return inTiles ? 4 : 1; }
   int64_t tiles() const {
     return (weight.panels() + tilePanels() - 1) / tilePanels();
   }
@@ -138,7 +153,7 @@ struct GatedLinearSpec {
   PackedLayout weight;
   RowFormat result = RowFormat::F32;
   Function function = Function::Silu;
-  bool split = false; ///< as of LinearSpec
+  bool inTiles = false; ///< as of LinearSpec
   int64_t tileOutputs() const { return int8GroupOf(weight.outputs); }
 };
 void emitGatedLinear(KernelBuilder &k, const GatedLinearSpec &spec);

@@ -22,7 +22,7 @@ enum class DotProduct {
   AvxVnni,    ///< vpdpbusd of 256 bits, unsigned weights with a correction
   Avx512Vnni, ///< the same of 512 bits
   Amx,        ///< tdpbssd for many rows of int8, else as Avx512Vnni; and
-              ///< tdpbf16ps for bf16x6
+              ///< tdpbf16ps for floats (--products)
   NeonDot,    ///< sdot
   NeonMatrix, ///< smmla, two rows by two outputs
 };

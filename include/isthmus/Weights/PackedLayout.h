@@ -33,6 +33,12 @@ enum class PackedFormat : uint8_t { F32, F16, BF16, Int8, Int4 };
 /// bf16 cannot hold is lost). Parts of so many neighbours stand together in a
 /// row.
 inline constexpr int64_t kFloatParts = 3, kPartsGroup = 32;
+/// As how many parts of bf16 a matrix unit takes a value: 0 if it does not.
+constexpr int64_t partsOf(PackedFormat format) {
+  return format == PackedFormat::F32    ? kFloatParts
+         : format == PackedFormat::BF16 ? 1
+                                        : 0;
+}
 
 /// The most int8 values, weights or activations, that share a scale, unless a
 /// whole row does.

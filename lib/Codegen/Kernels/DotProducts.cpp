@@ -273,14 +273,14 @@ public:
 
   /// Of int8.
   Tiles(KernelBuilder &k, const Values &rows)
-      : Tiles(k, /*split=*/false, k.distance(rows[0], rows[1]),
+      : Tiles(k, /*parts=*/0, k.distance(rows[0], rows[1]),
               int64_t(rows.size())) {
     for (int64_t r = 0; r < storedRows; r += kRows)
       add(rows[size_t(r)], i16(std::min(kRows, storedRows - r)));
   }
 
-  Tiles(KernelBuilder &k, const SplitRows &rows)
-      : Tiles(k, /*split=*/true, k.cst(rows.stride), rows.count) {
+  Tiles(KernelBuilder &k, const TileRows &rows)
+      : Tiles(k, rows.parts, k.cst(rows.stride), rows.count) {
     for (int64_t r = 0; r < storedRows; r += kRows)
       add(k.ptr(rows.first, r * rows.stride),
           rows.fewer ? rows.fewer : i16(kRows));
@@ -310,7 +310,7 @@ public:
   Values addParts(ValueRange sums, Value at, const Values &panels) {
     Values out(sums), values(counts.size()), factors(panels.size());
     std::pair<int64_t, int64_t> held = {-1, -1};
-    for (auto [row, weight] : kProducts) {
+    for (auto [row, weight] : products()) {
       if (row != held.first)
         for (size_t tile = 0; tile < counts.size(); ++tile)
           values[tile] = loadRow(tile, at, row, kRowBytes);
@@ -331,7 +331,7 @@ public:
   Values repeatStep(ValueRange sums, const Values &values,
                     const Values &factors) {
     Values out(sums);
-    for (size_t i = 0; i < (split ? kProducts.size() : 1); ++i)
+    for (size_t i = 0; i < (parts ? products().size() : 1); ++i)
       out = multiplyAdd(out, values, factors, kRowBytes);
     return out;
   }
@@ -344,15 +344,14 @@ public:
     return out;
   }
   Value loadRow(size_t tile, Value at, int64_t part, int64_t bytes) {
-    Value offset = k.mul(at, split ? kFloatParts * 2 : 1);
+    Value offset = k.mul(at, valueBytes());
     return load(counts[tile], bytes,
                 k.ptr(k.ptr(firsts[tile], offset), part * kRowBytes), stride);
   }
 
   /// As many of 16 outputs.
   Value loadWeights(Value panel, Value at, int64_t part, int64_t bytes) {
-    Value offset =
-        k.mul(at, PackedLayout::kPanel * (split ? kFloatParts * 2 : 1));
+    Value offset = k.mul(at, PackedLayout::kPanel * valueBytes());
     return load(i16(bytes / 4), kRowBytes,
                 k.ptr(k.ptr(panel, offset), part * kRows * kRowBytes),
                 k.cst(kRowBytes));
@@ -392,16 +391,24 @@ private:
   /// register to spare, finds all of them one.
   static constexpr std::array<std::pair<int64_t, int64_t>, 6> kProducts = {
       {{1, 1}, {1, 0}, {2, 0}, {0, 0}, {0, 1}, {0, 2}}};
+  static constexpr std::array<std::pair<int64_t, int64_t>, 1> kOneProduct = {
+      {{0, 0}}};
+  ArrayRef<std::pair<int64_t, int64_t>> products() const {
+    if (parts == 1)
+      return kOneProduct;
+    return kProducts;
+  }
+  int64_t valueBytes() const { return parts ? parts * 2 : 1; }
 
   KernelBuilder &k;
-  const bool split; ///< values are three of bf16
+  const int64_t parts; ///< of bf16, that values are; 0: int8
   Type type;
   Value stride;
   const int64_t storedRows;
   Values firsts, counts; ///< of each tile: its first row, and how many
 
-  Tiles(KernelBuilder &k, bool split, Value stride, int64_t storedRows)
-      : k(k), split(split), type(LLVM::LLVMX86AMXType::get(k.b.getContext())),
+  Tiles(KernelBuilder &k, int64_t parts, Value stride, int64_t storedRows)
+      : k(k), parts(parts), type(LLVM::LLVMX86AMXType::get(k.b.getContext())),
         stride(stride), storedRows(storedRows) {}
 
   void add(Value first, Value count) {
@@ -432,7 +439,7 @@ private:
   Value multiplyAdd(Value sum, size_t tile, Value values, Value factors,
                     int64_t bytes) {
     return k.intrinsic(
-        split ? "llvm.x86.tdpbf16ps.internal" : "llvm.x86.tdpbssd.internal",
+        parts ? "llvm.x86.tdpbf16ps.internal" : "llvm.x86.tdpbssd.internal",
         type, {counts[tile], i16(kRowBytes), i16(bytes), sum, values, factors});
   }
 };
@@ -568,7 +575,7 @@ void isthmus::emitLongTiles(KernelBuilder &k, int64_t inputs,
 void isthmus::emitSplitInputs(KernelBuilder &k, Value from, Value input,
                               int64_t inputs, Value copy) {
   constexpr int64_t kVectorBytes = kLanes * 4;
-  constexpr int64_t kGroupBytes = splitPanelBytes(kPartsGroup);
+  constexpr int64_t kGroupBytes = tilePanelBytes(kFloatParts, kPartsGroup);
   VectorType ints = k.vec(kLanes, k.i32()), floats = k.vec(kLanes, k.f32());
   Value upper = k.cst(ints, -65536), half = k.cst(ints, 16);
   Value group = k.mul(k.div(input, kPartsGroup), kGroupBytes);
@@ -590,7 +597,7 @@ void isthmus::emitSplitInputs(KernelBuilder &k, Value from, Value input,
   }
 }
 
-void isthmus::emitSplitTiles(KernelBuilder &k, const SplitRows &rows,
+void isthmus::emitFloatTiles(KernelBuilder &k, const TileRows &rows,
                              const Values &panels, Value inputs, Value sums,
                              bool fromZero, const EachStep &eachStep) {
   Tiles tiles(k, rows);
@@ -605,14 +612,14 @@ void isthmus::emitSplitTiles(KernelBuilder &k, const SplitRows &rows,
   tiles.store(held, sums);
 }
 
-void isthmus::emitRepeatedTiles(KernelBuilder &k, bool split, Value data,
+void isthmus::emitRepeatedTiles(KernelBuilder &k, int64_t parts, Value data,
                                 Value times) {
   constexpr size_t kPanels = 2;
   constexpr int64_t kRows = 2 * Tiles::kRows;
   Values rows, factors;
   for (int64_t r = 0; r < kRows; ++r)
     rows.push_back(k.ptr(data, r * Tiles::kRowBytes));
-  Tiles tiles = split ? Tiles(k, SplitRows{data, Tiles::kRowBytes, kRows})
+  Tiles tiles = parts ? Tiles(k, TileRows{data, parts, Tiles::kRowBytes, kRows})
                       : Tiles(k, rows);
   Value first = k.cst(0);
   Values values = tiles.loadRows(first, 0, Tiles::kRowBytes);

@@ -62,9 +62,10 @@ void emitLongTiles(KernelBuilder &k, int64_t inputs,
                    const KernelBuilder::Values &rows, mlir::Value to,
                    const EachStep &eachStep, const Meanwhile &meanwhile);
 
-/// Rows of RowFormat::BF16x3 in tiles.
-struct SplitRows {
+/// Rows of RowFormat::BF16x1 or BF16x3 in tiles.
+struct TileRows {
   mlir::Value first;
+  int64_t parts;  ///< of a value
   int64_t stride; ///< bytes from one to the next
   int64_t count;  ///< kTileRows or twice as many,
   /// or so many, i16, of kTileRows at most. A function has no other tiles then:
@@ -72,32 +73,33 @@ struct SplitRows {
   mlir::Value fewer = {};
 };
 
-/// Panels of an f32 weight in parts: [inputs / 32][3][16][16][2], pairs of
-/// inputs side by side, as tiles want them.
-constexpr int64_t splitPanelBytes(int64_t inputs) {
-  return inputs * PackedLayout::kPanel * kFloatParts * 2;
+/// Panels of a weight in parts: [inputs / 32][parts][16][16][2], pairs of
+/// inputs side by side, as tiles want them. With one part, bf16 panels as they
+/// are.
+constexpr int64_t tilePanelBytes(int64_t parts, int64_t inputs) {
+  return inputs * PackedLayout::kPanel * parts * 2;
 }
-/// Writes the parts of `inputs` inputs of a panel, f32 [input][16] at `from`,
-/// to where they are of a copy from `input` on: a multiple of `inputs`, and
-/// those an even divisor of kPartsGroup.
+/// Writes the parts of `inputs` inputs of a panel of f32, [input][16] at
+/// `from`, to where they are of a copy from `input` on: a multiple of `inputs`,
+/// and those an even divisor of kPartsGroup.
 void emitSplitInputs(KernelBuilder &k, mlir::Value from, mlir::Value input,
                      int64_t inputs, mlir::Value copy);
 
 /// Adds the products of `inputs` inputs, a multiple of kPartsGroup, of rows
 /// with panels in parts, at most two, to the sums in memory, f32
 /// [panel][rows.count][16]; or to zero.
-void emitSplitTiles(KernelBuilder &k, const SplitRows &rows,
+void emitFloatTiles(KernelBuilder &k, const TileRows &rows,
                     const KernelBuilder::Values &panels, mlir::Value inputs,
                     mlir::Value sums, bool fromZero, const EachStep &eachStep);
 
-/// Repeats the products of a step of emitLongTiles or emitSplitTiles, 32 rows
-/// with two panels, of operands that it loads once from `data` and writes sums
-/// to.
-constexpr int64_t repeatedTilesMultiplyAdds(bool split) {
-  return 32 * 2 * 16 * (split ? 32 : 64);
+/// Repeats the products of a step of emitLongTiles (no parts) or
+/// emitFloatTiles, 32 rows with two panels, of operands that it loads once from
+/// `data` and writes sums to.
+constexpr int64_t repeatedTilesMultiplyAdds(int64_t parts) {
+  return 32 * 2 * 16 * (parts ? 32 : 64);
 }
 constexpr int64_t kRepeatedTilesBytes = 32 * 2 * 16 * 4;
-void emitRepeatedTiles(KernelBuilder &k, bool split, mlir::Value data,
+void emitRepeatedTiles(KernelBuilder &k, int64_t parts, mlir::Value data,
                        mlir::Value times);
 
 /// Writes the nibbles of a block of an int4 weight as bytes: as a block of

@@ -7,7 +7,7 @@
 //===----------------------------------------------------------------------===//
 #include "Functions.h"
 #include "RowWise.h"
-#include "SplitProduct.h"
+#include "TileProduct.h"
 
 using namespace mlir;
 using namespace isthmus;
@@ -57,12 +57,12 @@ public:
   }
 
   /// A pair is a panel of each weight.
-  void emitSplitRows(bool few) {
-    SplitProduct split(k, layout, /*ahead=*/1, few);
-    split.forEachChunk(
+  void emitInTiles(bool few) {
+    TileProduct tiles(k, layout, /*ahead=*/1, few);
+    tiles.forEachChunk(
         layout.outputs / spec.tileOutputs(), [&](const Product::Chunk &chunk) {
           Value first = k.mul(chunk.begin, tilePanels);
-          split.multiply(
+          tiles.multiply(
               chunk, x, k.mul(k.sub(chunk.end, chunk.begin), tilePanels),
               [&](Value pair) {
                 Value at = k.mul(k.add(first, pair), layout.panelBytes());
@@ -95,13 +95,14 @@ private:
     return k.ptr(weight, k.mul(index, layout.panelBytes()));
   }
 
-  /// A panel of the outputs of one row, as f32 or its parts.
+  /// A panel of the outputs of one row, not quantised.
   void storePanel(Value panel, Value row, Value gated) {
     Value out =
         k.ptr(y, k.mul(row, isthmus::rowBytes(spec.result, layout.outputs)));
     if (spec.result == RowFormat::F32)
       return void(k.store(gated, k.ptr(out, k.mul(panel, kLanes * 4))));
-    assert(spec.result == RowFormat::BF16x3);
+    if (spec.result != RowFormat::BF16x3)
+      return k.storeBF16(gated, k.ptr(out, k.mul(panel, kLanes * 2)));
     constexpr int64_t kPanels = kPartsGroup / kLanes;
     Value group = k.mul(k.div(panel, kPanels), kPartsGroup * kFloatParts * 2);
     storeSplit(
@@ -112,22 +113,12 @@ private:
   /// Panel `p` of the outputs of one row, the last of `gated`; a group is
   /// quantised when it is whole.
   void store(Value tile, int64_t p, Value row, const Values &gated) {
+    if (spec.result != RowFormat::Int8)
+      return storePanel(k.add(k.mul(tile, tilePanels), p), row, gated.back());
     Value out =
         k.ptr(y, k.mul(row, isthmus::rowBytes(spec.result, layout.outputs)));
-    if (spec.result == RowFormat::Int8) {
-      if (p + 1 == tilePanels)
-        storeQuantizedGroup(k, out, tile, {layout.outputs}, gated);
-      return;
-    }
-    if (spec.result == RowFormat::BF16x3)
-      return storePanel(k.add(k.mul(tile, tilePanels), p), row, gated.back());
-    const bool bf16 = spec.result == RowFormat::BF16;
-    const int64_t panelBytes = kLanes * (bf16 ? 2 : 4);
-    out = k.ptr(out, k.mul(tile, tilePanels * panelBytes));
-    if (bf16)
-      k.storeBF16(gated.back(), out, p * panelBytes);
-    else
-      k.store(gated.back(), out, p * panelBytes);
+    if (p + 1 == tilePanels)
+      storeQuantizedGroup(k, out, tile, {layout.outputs}, gated);
   }
 
   void multiplyTogether(Value tile, const Product::Chunk &chunk) {

@@ -7,7 +7,7 @@
 // on its company (Product.h).
 //
 //===----------------------------------------------------------------------===//
-#include "SplitProduct.h"
+#include "TileProduct.h"
 
 using namespace mlir;
 using namespace isthmus;
@@ -52,9 +52,9 @@ public:
     });
   }
 
-  void emitSplitRows(bool few) {
-    SplitProduct split(k, layout, /*ahead=*/2, few);
-    split.forEachChunk(spec.tiles(), [&](const Product::Chunk &chunk) {
+  void emitInTiles(bool few) {
+    TileProduct tiles(k, layout, /*ahead=*/2, few);
+    tiles.forEachChunk(spec.tiles(), [&](const Product::Chunk &chunk) {
       Value first = k.mul(chunk.begin, spec.tilePanels());
       Value end =
           k.min(k.mul(chunk.end, spec.tilePanels()), k.cst(layout.panels()));
@@ -65,7 +65,7 @@ public:
         Value panel = k.min(k.add(first, k.mul(pair, 2)), last);
         return Values{panel, k.min(k.add(panel, 1), k.add(end, -1))};
       };
-      split.multiply(
+      tiles.multiply(
           chunk, x, k.div(k.add(k.sub(end, first), 1), 2),
           [&](Value pair) {
             Values panels = panelsOf(pair);

@@ -111,22 +111,23 @@ void emitProbeGroups(KernelBuilder &k) {
 }
 
 /// What a matrix unit can do: registers alone.
-void emitProbeTiles(KernelBuilder &k, bool split) {
+void emitProbeTiles(KernelBuilder &k, int64_t parts) {
   Value some = k.load(k.vec(kLanes, k.i32()), k.scratch);
   Value data = k.stackBuffer(kRepeatedTilesBytes);
   k.loop(k.cst(0), k.cst(kRepeatedTilesBytes), 64,
          [&](Value at) { k.store(some, k.ptr(data, at)); });
   emitRepeatedTiles(
-      k, split, data,
+      k, parts, data,
       k.mul(k.sub(k.end, k.begin),
-            rt::kProbeMultiplyAdds / repeatedTilesMultiplyAdds(split)));
+            rt::kProbeMultiplyAdds / repeatedTilesMultiplyAdds(parts)));
 }
 
-void emitProbeBF16x6(KernelBuilder &k) { emitProbeTiles(k, /*split=*/true); }
+void emitProbeBF16x1(KernelBuilder &k) { emitProbeTiles(k, 1); }
+void emitProbeBF16x6(KernelBuilder &k) { emitProbeTiles(k, kFloatParts); }
 
 void emitProbeInt8(KernelBuilder &k) {
   if (usesTiles(k.target, PackedFormat::Int8, k.target.schedule.wholeRows))
-    emitProbeTiles(k, /*split=*/false);
+    emitProbeTiles(k, /*parts=*/0);
   else
     emitProbeGroups(k);
 }
@@ -143,6 +144,8 @@ void isthmus::emitProbes(ModuleOp kernels, const TargetDescription &target,
   add(rt::kProbeF32, emitProbeF32);
   add(rt::kProbeBF16, emitProbeBF16);
   add(rt::kProbeInt8, emitProbeInt8);
-  if (target.tileRegisters > 0)
-    add(rt::kProbeBF16x6, emitProbeBF16x6);
+  if (target.tileRegisters == 0)
+    return;
+  add(rt::kProbeBF16x1, emitProbeBF16x1);
+  add(rt::kProbeBF16x6, emitProbeBF16x6);
 }

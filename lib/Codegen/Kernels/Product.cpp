@@ -42,7 +42,7 @@ int64_t Product::panelsAtOnce() const {
 void Product::forEachChunk(int64_t outputTiles,
                            const std::function<void(const Chunk &)> &body) {
   forEachChunk(k, outputTiles,
-               productRowsPerTile(layout, /*split=*/false, k.target), body);
+               productRowsPerTile(layout, /*inTiles=*/false, k.target), body);
 }
 
 void Product::forEachChunk(KernelBuilder &k, int64_t outputTiles,

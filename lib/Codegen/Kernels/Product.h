@@ -147,21 +147,21 @@ private:
 };
 
 /// Emits `Emitter(k, spec).emitOneRow()`, and emitManyRows() as a function of
-/// its own: a single row sets up neither its registers nor a matrix unit. With
-/// split rows emitSplitRows(few) stands for both, as two functions.
+/// its own: a single row sets up neither its registers nor a matrix unit. For
+/// floats in tiles emitInTiles(few) stands for both, as two functions.
 template <typename Emitter, typename Spec>
 void emitByRows(KernelBuilder &k, const Spec &spec) {
   auto outline = [&](const char *suffix, auto emit) {
     k.outline(suffix, [&](KernelBuilder &own) { emit(Emitter(own, spec)); });
   };
-  if (spec.split)
+  if (spec.inTiles)
     return k.ifElse(
         k.lessThan(k.rowCount(), k.cst(kTileRows)),
         [&] {
-          outline("_few", [](auto emitter) { emitter.emitSplitRows(true); });
+          outline("_few", [](auto emitter) { emitter.emitInTiles(true); });
         },
         [&] {
-          outline("_rows", [](auto emitter) { emitter.emitSplitRows(false); });
+          outline("_rows", [](auto emitter) { emitter.emitInTiles(false); });
         });
   k.ifElse(
       k.equal(k.rowCount(), k.cst(1)), [&] { Emitter(k, spec).emitOneRow(); },

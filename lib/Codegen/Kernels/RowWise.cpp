@@ -144,7 +144,7 @@ static void writeRow(KernelBuilder &k, Value y, Value row, int64_t features,
   }
   if (format != RowFormat::Int8) {
     k.loop(k.cst(0), k.cst(features * 4), kLanes * 4, [&](Value offset) {
-      if (format == RowFormat::BF16)
+      if (format == RowFormat::BF16 || format == RowFormat::BF16x1)
         k.storeBF16(compute(offset), k.ptr(out, k.div(offset, 2)));
       else
         k.store(compute(offset), k.ptr(out, offset));

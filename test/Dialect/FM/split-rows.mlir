@@ -14,4 +14,11 @@
 // No program of images, or a width that is no multiple of 32.
 // TEXT-NOT: bf16
 
-// TARGET: target x86-64-avx512-bf16 has no matrix unit of bf16 for rows in three parts; compile for x86-64-amx, or with --products fma
+// Rows that were rounded for bf16 weights have one part.
+// RUN: isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=bf16 --fm-split-rows --canonicalize | FileCheck %s --check-prefix=BF16
+// BF16: fm.rms_norm {{.*}} -> tensor<?x1x32xbf16>
+// BF16: fm.linear {{.*}} : tensor<?x1x32xbf16>, <[32, 32], bf16> -> tensor<?x32xf32>
+// BF16: fm.block @head
+// BF16: fm.linear {{.*}} : tensor<?x32xbf16>
+
+// TARGET: target x86-64-avx512-bf16 has no matrix unit of bf16 for rows in parts; compile for x86-64-amx, or with --products vector

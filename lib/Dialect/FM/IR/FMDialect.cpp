@@ -69,7 +69,7 @@ int64_t isthmus::fm::getFeatures(Type activation) {
   return cast<RankedTensorType>(activation).getShape().back();
 }
 
-bool isthmus::fm::isSplit(Type activation) {
+int64_t isthmus::fm::getParts(Type activation) {
   auto rows = dyn_cast<RankedTensorType>(activation);
-  return rows && rows.getRank() == 3;
+  return rows && rows.getRank() == 3 ? rows.getDimSize(1) : 0;
 }

@@ -262,11 +262,14 @@ static LogicalResult verifyProduct(Operation *op, Type x, WeightType weight,
            << getFeatures(result) << " features, the weight gives " << outputs;
   auto qrows = dyn_cast<QRowsType>(x);
   auto floats = dyn_cast<RankedTensorType>(x);
-  const bool split = isSplit(x);
-  bool bf16 = floats && !split && floats.getElementType().isBF16();
-  if (bool(qrows) != weight.isQuantized() ||
-      bf16 != (weight.getFormat() == WeightFormat::BF16) ||
-      (split && weight.getFormat() != WeightFormat::F32))
+  const bool bf16 = floats && floats.getElementType().isBF16();
+  const WeightFormat format = weight.getFormat();
+  const bool fits = getParts(x) == isthmus::kFloatParts
+                        ? format == WeightFormat::F32
+                        : getParts(x) <= 1 &&
+                              bool(qrows) == weight.isQuantized() &&
+                              bf16 == (format == WeightFormat::BF16);
+  if (!fits)
     return op->emitOpError(
         "quantised weights go with !fm.qrows inputs, bf16 weights with bf16 "
         "inputs, others with f32; inputs of three parts with f32 weights");
@@ -351,10 +354,9 @@ LogicalResult ClassTokenOp::verify() {
 LogicalResult QuantizeRowsOp::verify() {
   if (failed(verifyKeepsFeatures(*this)))
     return failure();
-  if (isSplit(getResult().getType()) &&
-      cast<RankedTensorType>(getResult().getType()).getDimSize(1) !=
-          isthmus::kFloatParts)
-    return emitOpError("splits features into three parts");
+  const int64_t parts = getParts(getResult().getType());
+  if (parts > 1 && parts != isthmus::kFloatParts)
+    return emitOpError("splits features into three parts, or into one");
   auto type = dyn_cast<QRowsType>(getResult().getType());
   if (!type)
     return success();

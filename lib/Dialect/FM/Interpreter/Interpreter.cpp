@@ -117,7 +117,7 @@ private:
   /// What storing activations as `type` does to them.
   static void roundRows(Matrix &m, Type type) {
     if (auto floats = dyn_cast<RankedTensorType>(type);
-        floats && floats.getElementType().isBF16() && !isSplit(type))
+        floats && floats.getElementType().isBF16() && getParts(type) <= 1)
       roundToBF16(m);
     auto qrows = dyn_cast<QRowsType>(type);
     if (!qrows)

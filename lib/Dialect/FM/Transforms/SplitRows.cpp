@@ -46,23 +46,32 @@ private:
         weight = linear.getWeight().getType();
       else if (auto gated = dyn_cast<GatedLinearOp>(op))
         weight = gated.getGate().getType();
-      if (!weight || weight.getFormat() != WeightFormat::F32 ||
-          weight.getShape()[1] % kPartsGroup != 0 ||
-          isSplit(op.getOperand(0).getType()))
+      if (!weight || weight.isQuantized())
+        continue;
+      const PackedLayout layout = weight.getPackedLayout();
+      if (partsOf(layout.format) == 0 || layout.inputs % kPartsGroup != 0)
         continue;
       // x is the first operand of both kinds of product.
-      Value &rows = known[op.getOperand(0)];
+      Value x = unrounded(op.getOperand(0));
+      if (!isa<Float32Type>(getElementTypeOrSelf(x)))
+        continue;
+      Value &rows = known[x];
       if (!rows) {
         OpBuilder builder(&op);
         auto type = RankedTensorType::get(
-            {ShapedType::kDynamic, kFloatParts, weight.getShape()[1]},
+            {ShapedType::kDynamic, partsOf(layout.format), layout.inputs},
             builder.getBF16Type());
-        rows = QuantizeRowsOp::create(builder, op.getLoc(), type,
-                                      op.getOperand(0));
+        rows = QuantizeRowsOp::create(builder, op.getLoc(), type, x);
         ++numSplit;
       }
       op.setOperand(0, rows);
     }
+  }
+
+  /// What was rounded to bf16: a matrix unit's rows are, too.
+  static Value unrounded(Value rows) {
+    auto rounding = rows.getDefiningOp<QuantizeRowsOp>();
+    return rounding ? rounding.getX() : rows;
   }
 };
 } // namespace

@@ -103,7 +103,9 @@ inline constexpr const char *kProbeRead = "probe_read";
 inline constexpr const char *kProbeF32 = "probe_f32";
 inline constexpr const char *kProbeBF16 = "probe_bf16";
 inline constexpr const char *kProbeInt8 = "probe_int8";
-/// Where a target has such products (six of bf16 for one).
+/// Where a target has a matrix unit of bf16; of bf16x6 six products count as
+/// one.
+inline constexpr const char *kProbeBF16x1 = "probe_bf16x1";
 inline constexpr const char *kProbeBF16x6 = "probe_bf16x6";
 inline constexpr int64_t kProbeReadBytes = 16384;
 inline constexpr int64_t kProbeMultiplyAdds = 1 << 20;

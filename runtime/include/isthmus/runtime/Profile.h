@@ -34,6 +34,10 @@ public:
     return (it != arithmetic.end() ? it : arithmetic.find(bundle::Cost::F32))
         ->second.rate;
   }
+  /// Whether the kernels have a probe of it.
+  bool measures(bundle::Cost::Arithmetic kind) const {
+    return arithmetic.contains(kind);
+  }
   /// Seconds that `cost` takes at the limits.
   double secondsFor(const LaunchCost &cost,
                     bundle::Cost::Arithmetic kind) const;

@@ -36,8 +36,9 @@ bool isKVFormat(WeightFormat format);
 /// groups.
 bool hasOneScale(mlir::Type activation);
 
-/// True for rows whose features are three of bf16 each.
-bool isSplit(mlir::Type activation);
+/// Of how many parts of bf16 a feature of rows for a matrix unit is; 0: other
+/// rows.
+int64_t getParts(mlir::Type activation);
 
 /// Returns the number of features of rows of activations, floats or quantised.
 int64_t getFeatures(mlir::Type activation);

@@ -251,6 +251,7 @@ def FM_LinearOp : FM_Op<"linear", [Pure, AttrSizedOperandSegments]> {
     second is added before the first, fused (the order of x86's VDPBF16PS).
     With rows in three parts, `tensor<?x3xNxbf16>`, an f32 weight is split too, and of
     the nine products of parts the six largest are summed (bf16x6, docs/numerics.md).
+    With rows in one part, `tensor<?x1xNxbf16>`, a matrix unit multiplies a bf16 weight.
   }];
   let arguments = (ins FM_Activation:$x, FM_WeightType:$weight,
                        Optional<FM_WeightType>:$bias, Optional<FM_Float>:$residual);
@@ -297,7 +298,7 @@ def FM_LayerNormOp : FM_Op<"layer_norm", [Pure]> {
 def FM_QuantizeRowsOp : FM_Op<"quantize_rows", [Pure]> {
   let summary = "rounds each row to bf16 or to int8 in groups, or splits it";
   let description = [{
-    bf16: to nearest even. Three parts of bf16: a value's upper, middle and last eight
+    bf16 (also as the one part that a matrix unit takes): to nearest even. Three parts of bf16: a value's upper, middle and last eight
     bits of significance, whose sum it is. int8: scale = max|x| / 127 over the group, q = round-half-even(x * (127 / max|x|)); a
     group of zeros (max|x| at most 1e-30) gets q = 0. Folds into the producer where
     that can write the rounded rows.

@@ -33,18 +33,25 @@ def QuantizeWeights : Pass<"fm-quantize-weights", "::mlir::ModuleOp"> {
 }
 
 def SplitRows : Pass<"fm-split-rows", "::mlir::ModuleOp"> {
-  let summary = "Multiply f32 values as sums of three bf16 ones";
+  let summary = "Multiply floats in a matrix unit of bf16";
   let description = [{
     Puts `fm.quantize_rows` to three parts of bf16 before each product with an f32
-    weight that has a multiple of 32 inputs, unless few rows were chosen before. For
-    matrix units of bf16: six products for one, and less time for all of them. The
-    result is as exact as with f32 (docs/numerics.md), and differs in its last bits.
+    weight that has a multiple of 32 inputs, unless few rows were chosen before: six
+    products for one, and less time for all of them. The result is as exact as with
+    f32 (docs/numerics.md), and differs in its last bits. Before one with a bf16 weight
+    rows are rounded to one part.
 
     ```mlir
     %y = fm.linear %x, %w : tensor<?x64xf32>, !fm.weight<[32, 64], f32> -> tensor<?x32xf32>
     // becomes
     %p = fm.quantize_rows %x : tensor<?x64xf32> -> tensor<?x3x64xbf16>
     %y = fm.linear %p, %w : tensor<?x3x64xbf16>, !fm.weight<[32, 64], f32> -> tensor<?x32xf32>
+
+    %p = fm.quantize_rows %x : tensor<?x64xf32> -> tensor<?x64xbf16>
+    %y = fm.linear %p, %w : tensor<?x64xbf16>, !fm.weight<[32, 64], bf16> -> tensor<?x32xf32>
+    // becomes
+    %p = fm.quantize_rows %x : tensor<?x64xf32> -> tensor<?x1x64xbf16>
+    %y = fm.linear %p, %w : tensor<?x1x64xbf16>, !fm.weight<[32, 64], bf16> -> tensor<?x32xf32>
     ```
   }];
   let options = [

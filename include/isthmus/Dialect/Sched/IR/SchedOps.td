@@ -39,7 +39,8 @@ def Sched_Steps : I32EnumAttr<"Steps", "which steps a launch belongs to",
 
 def Sched_Arithmetic : I32EnumAttr<"Arithmetic", "what most of a kernel's operations work on",
     [I32EnumAttrCase<"F32", 0, "f32">, I32EnumAttrCase<"Int8", 1, "int8">,
-     I32EnumAttrCase<"BF16", 2, "bf16">, I32EnumAttrCase<"BF16x6", 3, "bf16x6">]> {
+     I32EnumAttrCase<"BF16", 2, "bf16">, I32EnumAttrCase<"BF16x6", 3, "bf16x6">,
+     I32EnumAttrCase<"BF16x1", 4, "bf16x1">]> {
   let cppNamespace = "::isthmus::sched";
 }
 

@@ -1,5 +1,5 @@
-//===- SplitProduct.cpp - products of f32 values as bf16 ones -------------===//
-#include "SplitProduct.h"
+//===- TileProduct.cpp - products of floats in a matrix unit -------------===//
+#include "TileProduct.h"
 
 #include "DotProducts.h"
 
@@ -18,7 +18,7 @@ static constexpr int64_t kRowsOfPair = kMostProductRows + kMostRows;
 static constexpr int64_t kPairsOfGroup = 8;
 
 /// What passes by together.
-struct SplitProduct::Group {
+struct TileProduct::Group {
   const Product::Chunk &chunk;
   Value x, from, to; ///< pairs [from, to)
   Value sums;        ///< [pair][block][2][row][16]; of a block if not in parts
@@ -27,51 +27,55 @@ struct SplitProduct::Group {
   const Finish &finish;
 };
 
-SplitProduct::SplitProduct(KernelBuilder &k, const PackedLayout &weight,
-                           int64_t ahead, bool fewRows)
-    : k(k), layout(weight), aheadBytes(ahead * weight.panelBytes()),
-      rowBytes(isthmus::rowBytes(RowFormat::BF16x3, weight.inputs)),
-      inputsAtOnce(splitInputsAtOnce(weight.inputs)) {
+TileProduct::TileProduct(KernelBuilder &k, const PackedLayout &weight,
+                         int64_t ahead, bool fewRows)
+    : k(k), layout(weight), parts(partsOf(weight.format)),
+      aheadBytes(ahead * weight.panelBytes()),
+      rowBytes(isthmus::rowBytes(tileRowsFor(weight), weight.inputs)),
+      inputsAtOnce(tileInputsAtOnce(weight)) {
   if (fewRows)
     few = arith::TruncIOp::create(k.b, k.loc, k.i16(), k.rowCount());
 }
 
-void SplitProduct::forEachChunk(
+void TileProduct::forEachChunk(
     int64_t outputTiles,
     const std::function<void(const Product::Chunk &)> &body) {
   Product::forEachChunk(k, outputTiles,
-                        productRowsPerTile(layout, /*split=*/true, k.target),
+                        productRowsPerTile(layout, /*inTiles=*/true, k.target),
                         body);
 }
 
-void SplitProduct::multiply(const Product::Chunk &chunk, Value x, Value pairs,
-                            const PairOf &pairOf, const Finish &finish) {
+void TileProduct::multiply(const Product::Chunk &chunk, Value x, Value pairs,
+                           const PairOf &pairOf, const Finish &finish) {
   if (few)
     return multiplyFew(x, pairs, pairOf, finish);
   Value sums =
-      k.stackBuffer(inParts() ? kPairsOfGroup * kRowsOfPair * kPairBytes
-                              : kMostRows * kPairBytes);
-  Value copies = k.stackBuffer(2 * splitPanelBytes(inputsAtOnce));
+      k.stackBuffer(inShares() ? kPairsOfGroup * kRowsOfPair * kPairBytes
+                               : kMostRows * kPairBytes);
+  Value copies = copiesBuffer();
   k.loop(k.cst(0), pairs, kPairsOfGroup, [&](Value from) {
     Value to = k.min(k.add(from, kPairsOfGroup), pairs);
     multiplyGroup({chunk, x, from, to, sums, copies, pairOf, finish});
   });
 }
 
-void SplitProduct::multiplyFew(Value x, Value pairs, const PairOf &pairOf,
-                               const Finish &finish) {
+void TileProduct::multiplyFew(Value x, Value pairs, const PairOf &pairOf,
+                              const Finish &finish) {
   Value sums = k.stackBuffer(kTileRows * kPairBytes);
-  Value copies = k.stackBuffer(2 * splitPanelBytes(inputsAtOnce));
+  Value copies = copiesBuffer();
   k.loop(k.cst(0), pairs, 1, [&](Value pair) {
     Values panels = pairOf(pair);
     auto addInputs = [&](Value begin, Value count, bool isFirst) {
-      split({panels, begin, copies}, count);
-      Value rows = k.ptr(x, k.mul(begin, kFloatParts * 2));
-      emitSplitTiles(k, {rows, rowBytes, kTileRows, few}, copiesOf(copies),
-                     count, sums, isFirst, [](Value, int64_t) {});
+      Values own = inParts({panels, begin, copies}, count);
+      Value rows = k.ptr(x, k.mul(begin, parts * 2));
+      emitFloatTiles(k, {rows, parts, rowBytes, kTileRows, few}, own, count,
+                     sums, isFirst, [&](Value input, int64_t) {
+                       if (!splits())
+                         prefetchNext(own, input);
+                     });
     };
     addInputs(k.cst(0), k.cst(inputsAtOnce), true);
-    if (inParts())
+    if (inShares())
       k.loop(k.cst(inputsAtOnce), k.cst(layout.inputs), inputsAtOnce,
              [&](Value begin) {
                Value left = k.sub(k.cst(layout.inputs), begin);
@@ -81,10 +85,10 @@ void SplitProduct::multiplyFew(Value x, Value pairs, const PairOf &pairOf,
   });
 }
 
-/// Inputs come in parts whose rows stay in a cache while the pairs of a group
+/// Inputs come in shares whose rows stay in a cache while the pairs of a group
 /// pass by; sums wait in memory. (They are added in the same order as without.)
-void SplitProduct::multiplyGroup(const Group &group) {
-  if (!inParts())
+void TileProduct::multiplyGroup(const Group &group) {
+  if (!inShares())
     return multiplyInputs(group, k.cst(0), true, true);
   const int64_t last = (layout.inputs - 1) / inputsAtOnce * inputsAtOnce;
   multiplyInputs(group, k.cst(0), true, false);
@@ -94,23 +98,22 @@ void SplitProduct::multiplyGroup(const Group &group) {
   multiplyInputs(group, k.cst(last), false, true);
 }
 
-void SplitProduct::multiplyInputs(const Group &group, Value begin, bool isFirst,
-                                  bool isLast) {
+void TileProduct::multiplyInputs(const Group &group, Value begin, bool isFirst,
+                                 bool isLast) {
   Value count =
       isLast ? k.sub(k.cst(layout.inputs), begin) : k.cst(inputsAtOnce);
   k.loop(group.from, group.to, 1, [&](Value pair) {
     Value index = k.sub(pair, group.from);
-    Value own = inParts()
+    Value own = inShares()
                     ? k.ptr(group.sums, k.mul(index, kRowsOfPair * kPairBytes))
                     : group.sums;
     const Weights weights{group.pairOf(pair), begin, group.copies};
-    split(weights, count);
-    const Values panels = copiesOf(group.copies);
+    const Values panels = inParts(weights, count);
     forEachBlock(group.chunk, [&](const Block &block) {
-      Value at = inParts() ? k.ptr(own, k.mul(block.slot, kPairBytes)) : own;
+      Value at = inShares() ? k.ptr(own, k.mul(block.slot, kPairBytes)) : own;
       Value rows = k.ptr(k.ptr(group.x, k.mul(block.firstRow, rowBytes)),
-                         k.mul(begin, kFloatParts * 2));
-      emitSplitTiles(k, {rows, rowBytes, block.rows}, panels, count, at,
+                         k.mul(begin, parts * 2));
+      emitFloatTiles(k, {rows, parts, rowBytes, block.rows}, panels, count, at,
                      isFirst, [&](Value input, int64_t) {
                        prefetchShare(weights, count, input, block);
                      });
@@ -125,43 +128,63 @@ void SplitProduct::multiplyInputs(const Group &group, Value begin, bool isFirst,
 /// inputs. (Not faster: what waits for memory keeps tiles from the second-level
 /// cache. And blocks after them touch what was just split: a branch would spill
 /// tiles.)
-void SplitProduct::prefetchShare(const Weights &weights, Value count,
-                                 Value input, const Block &block) {
-  constexpr int64_t kShares = 4, kInputBytes = kLanes * 4;
+void TileProduct::prefetchShare(const Weights &weights, Value count,
+                                Value input, const Block &block) {
+  constexpr int64_t kShares = 4;
   Value share =
-      k.mul(k.add(k.mul(block.index, count), input), kInputBytes / kShares);
+      k.mul(k.add(k.mul(block.index, count), input), inputBytes() / kShares);
   Value next = k.add(share, aheadBytes);
   Value from = k.add(
-      k.mul(weights.firstInput, kInputBytes),
+      k.mul(weights.firstInput, inputBytes()),
       arith::SelectOp::create(
           k.b, k.loc, k.lessThan(block.index, k.cst(kShares)), next, k.cst(0)));
   for (Value panel : weights.panels)
-    k.prefetch(k.ptr(panel, from), kPartsGroup * kInputBytes / kShares);
+    k.prefetch(k.ptr(panel, from), kPartsGroup * inputBytes() / kShares);
 }
 
-void SplitProduct::split(const Weights &weights, Value count) {
-  constexpr int64_t kInputs = 8, kInputBytes = kLanes * 4;
-  constexpr int64_t kAheadBytes = 4096;
+void TileProduct::prefetchNext(const Values &panels, Value input) {
+  for (Value panel : panels)
+    k.prefetch(k.ptr(k.ptr(panel, k.mul(input, inputBytes())), aheadBytes),
+               kPartsGroup * inputBytes());
+}
+
+TileProduct::Values TileProduct::inParts(const Weights &weights, Value count) {
+  if (splits()) {
+    split(weights, count);
+    return copiesOf(weights.copies);
+  }
+  Values shares;
+  for (Value panel : weights.panels)
+    shares.push_back(k.ptr(panel, k.mul(weights.firstInput, inputBytes())));
+  return shares;
+}
+
+Value TileProduct::copiesBuffer() {
+  return splits() ? k.stackBuffer(2 * tilePanelBytes(parts, inputsAtOnce))
+                  : Value();
+}
+
+void TileProduct::split(const Weights &weights, Value count) {
+  constexpr int64_t kInputs = 8, kAheadBytes = 4096;
   k.loop(k.cst(0), count, kInputs, [&](Value input) {
-    Value offset = k.mul(k.add(weights.firstInput, input), kInputBytes);
+    Value offset = k.mul(k.add(weights.firstInput, input), inputBytes());
     for (auto [panel, copy] :
          llvm::zip_equal(weights.panels, copiesOf(weights.copies))) {
       Value from = k.ptr(panel, offset);
-      k.prefetch(k.ptr(from, kAheadBytes), kInputs * kInputBytes);
+      k.prefetch(k.ptr(from, kAheadBytes), kInputs * inputBytes());
       emitSplitInputs(k, from, input, kInputs, copy);
     }
   });
 }
 
-SplitProduct::Values SplitProduct::copiesOf(Value copies) {
-  return {copies, k.ptr(copies, splitPanelBytes(inputsAtOnce))};
+TileProduct::Values TileProduct::copiesOf(Value copies) {
+  return {copies, k.ptr(copies, tilePanelBytes(parts, inputsAtOnce))};
 }
 
 /// Blocks of one size, and then of half of it. The last may begin among rows of
 /// the one before.
-void SplitProduct::forEachBlock(
-    const Product::Chunk &chunk,
-    const std::function<void(const Block &)> &body) {
+void TileProduct::forEachBlock(const Product::Chunk &chunk,
+                               const std::function<void(const Block &)> &body) {
   Value last = chunk.lastRow;
   // A tile that the last rows of a step do not fill begins among those before.
   Value first = k.max(k.min(chunk.firstRow, k.add(last, -kTileRows)), k.cst(0));
@@ -184,9 +207,9 @@ void SplitProduct::forEachBlock(
   forEach(small, kTileRows, largeRows, large);
 }
 
-void SplitProduct::finishRows(Value pair, Value firstRow, Value count,
-                              int64_t blockRows, Value sums,
-                              const Finish &finish) {
+void TileProduct::finishRows(Value pair, Value firstRow, Value count,
+                             int64_t blockRows, Value sums,
+                             const Finish &finish) {
   VectorType lanes = k.vec(kLanes, k.f32());
   k.loop(k.cst(0), count, 1, [&](Value r) {
     Value at = k.ptr(sums, k.mul(r, kPairBytes / 2));

@@ -1,4 +1,5 @@
-// Rows in three parts of bf16 in a matrix unit: 24 products of tiles a step for 14 loads, and no tile spilled.
+// Floats in a matrix unit. f32 as three parts of bf16: 24 products of tiles a step for 14 loads; bf16: 4 for 4 loads, twice.
+// No tile is spilled.
 // RUN: isthmus-opt %s --convert-fm-to-sched=target=x86-64-amx -o %t.mlir
 // RUN: isthmus-translate --kernels-to-asm %t.mlir -o %t.s
 // RUN: FileCheck %s < %t.s
@@ -39,6 +40,8 @@
 // LOOPS: linear_f32_64x768_bf16x6_few: {{.*}} 12 dots
 // LOOPS: linear_f32_64x768_bf16x6: {{.*}} 24 dots, 0 fmas, 16 prefetches
 // LOOPS: linear_f32_64x1632_bf16x6: {{.*}} 24 dots, 0 fmas, 16 prefetches
+// LOOPS: linear_bf16_64x768_bf16x1_few: {{.*}} 2 dots, 0 fmas, 32 prefetches, 0 spills
+// LOOPS: linear_bf16_64x768_bf16x1: {{.*}} 8 dots, 0 fmas, 16 prefetches
 
 fm.block @short(%x: tensor<?x768xf32>, %w: !fm.weight<[64, 768], f32>) -> tensor<?x64xf32> {
   %0 = fm.quantize_rows %x : tensor<?x768xf32> -> tensor<?x3x768xbf16>
@@ -48,5 +51,10 @@ fm.block @short(%x: tensor<?x768xf32>, %w: !fm.weight<[64, 768], f32>) -> tensor
 fm.block @long(%x: tensor<?x1632xf32>, %w: !fm.weight<[64, 1632], f32>) -> tensor<?x64xf32> {
   %0 = fm.quantize_rows %x : tensor<?x1632xf32> -> tensor<?x3x1632xbf16>
   %1 = fm.linear %0, %w : tensor<?x3x1632xbf16>, !fm.weight<[64, 1632], f32> -> tensor<?x64xf32>
+  fm.return %1 : tensor<?x64xf32>
+}
+fm.block @bf16(%x: tensor<?x768xf32>, %w: !fm.weight<[64, 768], bf16>) -> tensor<?x64xf32> {
+  %0 = fm.quantize_rows %x : tensor<?x768xf32> -> tensor<?x1x768xbf16>
+  %1 = fm.linear %0, %w : tensor<?x1x768xbf16>, !fm.weight<[64, 768], bf16> -> tensor<?x64xf32>
   fm.return %1 : tensor<?x64xf32>
 }

@@ -1,10 +1,10 @@
-//===- SplitProduct.h - products of f32 values as bf16 ones -----*- C++ -*-===//
+//===- TileProduct.h - products of floats in a matrix unit -----*- C++ -*-===//
 //
-// An f32 value is the sum of three of bf16, which a matrix unit multiplies: six
+// A matrix unit multiplies bf16. An f32 value is the sum of three of bf16: six
 // products for one, in less time than one takes (bf16x6, docs/numerics.md).
-// Rows come in parts (RowFormat::BF16x3); panels of weights are split for a run
-// of them when they are needed. (Beside the products of the panels before it
-// takes longer.) However many rows there are, each gets the same sums.
+// Rows come in parts (RowFormat::BF16x3); panels of f32 weights are split for a
+// run of them when they are needed. (Beside the products of the panels before
+// it takes longer.) However many rows there are, each gets the same sums.
 //
 //===----------------------------------------------------------------------===//
 #pragma once
@@ -13,15 +13,15 @@
 
 namespace isthmus {
 
-class SplitProduct {
+class TileProduct {
 public:
   using Values = KernelBuilder::Values;
 
   /// \param ahead   panels from those of a pair to those of the next.
   /// \param fewRows the step has fewer than kTileRows rows; else it has as many
   ///                or more. Each takes a function of its own.
-  SplitProduct(KernelBuilder &k, const PackedLayout &weight, int64_t ahead,
-               bool fewRows);
+  TileProduct(KernelBuilder &k, const PackedLayout &weight, int64_t ahead,
+              bool fewRows);
 
   /// As Product::forEachChunk.
   void forEachChunk(int64_t outputTiles,
@@ -50,12 +50,17 @@ private:
   void forEachBlock(const Product::Chunk &chunk,
                     const std::function<void(const Block &)> &body);
 
-  /// A part of the inputs of two panels, and where it stands split.
+  /// A share of the inputs of two panels, and where it is to stand split.
   struct Weights {
     Values panels;
     mlir::Value firstInput, copies;
   };
+  /// The shares as tiles want them.
+  Values inParts(const Weights &weights, mlir::Value count);
   void split(const Weights &weights, mlir::Value count);
+  mlir::Value copiesBuffer();
+  /// As many panels on as to the next pair, of one row's weights.
+  void prefetchNext(const Values &panels, mlir::Value input);
   void prefetchShare(const Weights &weights, mlir::Value count,
                      mlir::Value input, const Block &block);
   Values copiesOf(mlir::Value copies);
@@ -70,10 +75,14 @@ private:
   void finishRows(mlir::Value pair, mlir::Value firstRow, mlir::Value count,
                   int64_t blockRows, mlir::Value sums, const Finish &finish);
 
-  bool inParts() const { return inputsAtOnce < layout.inputs; }
+  bool inShares() const { return inputsAtOnce < layout.inputs; }
+  bool splits() const { return parts > 1; }
+  /// Of an input in a panel as it is stored.
+  int64_t inputBytes() const { return layout.panelBytes() / layout.inputs; }
 
   KernelBuilder &k;
   const PackedLayout layout;
+  const int64_t parts; ///< of a value
   const int64_t aheadBytes, rowBytes, inputsAtOnce;
   mlir::Value few; ///< i16: how many rows the step has, if few
 };
