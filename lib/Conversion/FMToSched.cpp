@@ -296,17 +296,20 @@ private:
         });
   }
 
+  LogicalResult checkMatrixUnit(Operation &op) {
+    if (target.tileRegisters > 0)
+      return success();
+    return op.emitError("target ")
+           << target.name
+           << " has no matrix unit of bf16; compile for x86-64-amx, or with "
+              "--products vector";
+  }
+
   /// Rows with one scale go with weights with one scale an output.
   LogicalResult checkRows(Operation &op, Value rows,
                           const PackedLayout &weight) {
-    if (fm::getParts(rows.getType())) {
-      if (target.tileRegisters > 0)
-        return success();
-      return op.emitError("target ")
-             << target.name
-             << " has no matrix unit of bf16 for rows in parts; compile for "
-                "x86-64-amx, or with --products vector";
-    }
+    if (fm::getParts(rows.getType()))
+      return checkMatrixUnit(op);
     if (rowFormatOf(rows.getType()) == rowFormatFor(weight))
       return success();
     return op.emitError("kernels take scales of groups on both sides, or of "
@@ -573,8 +576,13 @@ private:
                        op.getSinks(),
                        op.getWindow(),
                        op.getBidirectional(),
-                       partitions};
-    while (spec.rowsAtOnce < AttentionSpec::kRowsPerTile &&
+                       partitions,
+                       op.getInTiles()};
+    if (spec.inTiles && failed(checkMatrixUnit(*op)))
+      return failure();
+    if (spec.inTiles)
+      spec.rowsAtOnce = spec.rowsPerTile();
+    while (!spec.inTiles && spec.rowsAtOnce < spec.rowsPerTile() &&
            2 * spec.rowsAtOnce * spec.group() <=
                target.schedule.attentionQueries)
       spec.rowsAtOnce *= 2;
@@ -602,18 +610,21 @@ private:
       shape += "_both";
     if (spec.window)
       shape += llvm::formatv("_s{0}_w{1}", *spec.sinks, *spec.window);
+    if (spec.inTiles)
+      shape += "_tiles";
     Cost cost;
     cost.positionBytes = spec.positionBytes();
     cost.positionOps = 4 * spec.heads * spec.headDim;
     cost.bidirectional = spec.bidirectional;
     if (spec.format == PackedFormat::BF16)
-      cost.arithmetic = sched::Arithmetic::BF16;
+      cost.arithmetic =
+          spec.inTiles ? sched::Arithmetic::BF16x1 : sched::Arithmetic::BF16;
     Value y = resultBuffer(op, sched::RowKind::Tokens);
     std::string whole = "attention_" + shape;
     kernel(whole, op.getLoc(), [&](auto &k) { emitAttention(k, spec); });
     launch(op.getLoc(), whole, {q, state, y},
            {spec.kvHeads, sched::RowKind::Tokens, spec.scratchBytes(), false,
-            sched::Steps::Large, AttentionSpec::kRowsPerTile},
+            sched::Steps::Large, spec.rowsPerTile()},
            cost);
     // Few rows have too few heads for the threads: partitions are shared out.
     std::string parts = "attention_partitions_" + shape +

@@ -137,18 +137,17 @@ private:
       quantize.scales = rows ? "row" : "group";
       passes.addPass(fm::createQuantizeWeights(quantize));
     }
-    const bool inMatrixUnit = options.products == "matrix";
-    const bool isF32 = options.weights == "f32";
-    if (inMatrixUnit && !isF32 && options.weights != "bf16")
-      throw Error("products in a matrix unit (--products matrix) are of f32 or "
-                  "bf16 weights, not {}, which choose it themselves; add "
-                  "--weights bf16, or leave --products out",
-                  options.weights);
-    if (inMatrixUnit || (options.products == "auto" && haveMatrixUnits())) {
+    const bool isAsked = options.products == "matrix";
+    const bool inMatrixUnit =
+        isAsked || (options.products == "auto" && haveMatrixUnits());
+    if (isAsked && options.weights == "f16")
+      throw Error("no matrix unit multiplies f16 weights (--products matrix); "
+                  "add --weights bf16, or leave --products out");
+    if (inMatrixUnit) {
       fm::SplitRowsOptions split;
       // f32 weights are split once for a run of rows: measured, 50 of CLIP's
       // are too few, and 197 of ViT-B/16 enough.
-      split.leastImageRows = isF32 && !inMatrixUnit ? 128 : 0;
+      split.leastImageRows = options.weights == "f32" && !isAsked ? 128 : 0;
       passes.addPass(fm::createSplitRows(split));
     }
     fm::SetKVFormatOptions kv;
@@ -160,6 +159,8 @@ private:
     if (options.kv.empty() && StringRef(options.weights).starts_with("int"))
       kv.encoders = "int8";
     passes.addPass(fm::createSetKVFormat(kv));
+    if (inMatrixUnit)
+      passes.addPass(fm::createTileAttention());
     if (options.kvBudget > 0) {
       fm::LimitKVOptions limit;
       limit.budget = options.kvBudget;

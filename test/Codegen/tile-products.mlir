@@ -43,6 +43,13 @@
 // LOOPS: linear_bf16_64x768_bf16x1_few: {{.*}} 2 dots, 0 fmas, 32 prefetches, 0 spills
 // LOOPS: linear_bf16_64x768_bf16x1: {{.*}} 8 dots, 0 fmas, 16 prefetches
 
+// Scores of 48 queries with a page, and outputs of 32 queries and 32 features.
+// LOOPS: attention_9_3_64_bf16_tiles: {{.*}} 12 dots, 0 fmas, 128 prefetches
+// LOOPS: attention_9_3_64_bf16_tiles: {{.*}} 8 dots, 0 fmas, 0 prefetches
+// LOOPS: attention_9_3_64_bf16_tiles_row: {{.*}} 4 dots, 0 fmas, 128 prefetches
+// LOOPS: attention_9_3_64_bf16_tiles_row: {{.*}} 8 dots
+// LOOPS: attention_partitions_9_3_64_bf16_tiles_p1: {{.*}} 8 dots
+
 fm.block @short(%x: tensor<?x768xf32>, %w: !fm.weight<[64, 768], f32>) -> tensor<?x64xf32> {
   %0 = fm.quantize_rows %x : tensor<?x768xf32> -> tensor<?x3x768xbf16>
   %1 = fm.linear %0, %w : tensor<?x3x768xbf16>, !fm.weight<[64, 768], f32> -> tensor<?x64xf32>
@@ -57,4 +64,8 @@ fm.block @bf16(%x: tensor<?x768xf32>, %w: !fm.weight<[64, 768], bf16>) -> tensor
   %0 = fm.quantize_rows %x : tensor<?x768xf32> -> tensor<?x1x768xbf16>
   %1 = fm.linear %0, %w : tensor<?x1x768xbf16>, !fm.weight<[64, 768], bf16> -> tensor<?x64xf32>
   fm.return %1 : tensor<?x64xf32>
+}
+fm.block @attention(%q: tensor<?x576xf32>, %k: tensor<?x192xf32>, %rows: !fm.rows, %state: !fm.state) -> tensor<?x576xf32> {
+  %0 = fm.attention %q, %k, %k, %rows, %state kv bf16 in_tiles {heads = 9 : i64, kv_heads = 3 : i64, scale = 0.125 : f64} : tensor<?x576xf32>, tensor<?x192xf32> -> tensor<?x576xf32>
+  fm.return %0 : tensor<?x576xf32>
 }

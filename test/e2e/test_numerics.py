@@ -9,8 +9,11 @@ from conftest import cpu_flags, needs_matrix_unit
 
 PROMPT = [(11 * i + 4) % 500 for i in range(75)]
 FORMATS = ["f32", "f16", "bf16", "int8", "int8-row", "int4"]
-IN_TILES = [pytest.param(weights, ["--products", "matrix"], marks=needs_matrix_unit) for weights in ("f32", "bf16")]
-INT8_CACHE = ("int4", ["--kv", "int8"])
+VECTOR = ["--products", "vector"]
+# Products of f32 and bf16 weights, and attention beside all but f32 ones.
+IN_TILES = [pytest.param(weights, ["--products", "matrix"], marks=needs_matrix_unit)
+            for weights in ("f32", "bf16", "int4")]
+INT8_CACHE = ("int4", [*VECTOR, "--kv", "int8"])
 
 
 def ask(port, prompt, count):
@@ -20,7 +23,7 @@ def ask(port, prompt, count):
     return json.load(urllib.request.urlopen(request, timeout=60))["choices"][0]["text"]
 
 
-@pytest.mark.parametrize("weights,options", [(weights, []) for weights in FORMATS] + IN_TILES)
+@pytest.mark.parametrize("weights,options", [(weights, VECTOR) for weights in FORMATS] + IN_TILES)
 def test_threads_and_split(isthmus, bundles, tmp_path, weights, options):
     plain = bundles("llama", weights, *options)
     split = bundles("llama", weights, *options, split=True)
@@ -36,9 +39,10 @@ def test_threads_and_split(isthmus, bundles, tmp_path, weights, options):
 
 
 @pytest.mark.parametrize("model,weights,options", [
-    ("llama", weights, options) for weights in FORMATS for options in ([], ["--kv-budget", "300"])] + [
-        ("llama", *INT8_CACHE)] + [pytest.param(model, *own.values, marks=needs_matrix_unit)
-                                   for model in ("llama", "long") for own in IN_TILES])
+    ("llama", weights, VECTOR + budget) for weights in FORMATS for budget in ([], ["--kv-budget", "300"])] + [
+        ("llama", *INT8_CACHE)] + [pytest.param(model, own.values[0], own.values[1] + more, marks=needs_matrix_unit)
+                                   for model, more in (("llama", []), ("long", []), ("gemma3", []),
+                                                       ("llama3", ["--kv-budget", "300"])) for own in IN_TILES])
 def test_rows_of_a_step(isthmus, bundles, tmp_path, model, weights, options):
     """However a text is cut into steps, small and large ones, the logits are the same bits."""
     bundle = bundles(model, weights, *options)
@@ -50,7 +54,7 @@ def test_rows_of_a_step(isthmus, bundles, tmp_path, model, weights, options):
 
 
 @pytest.mark.parametrize("count", [8, 32])
-@pytest.mark.parametrize("weights,options", [("f32", []), ("int8", []), ("int4", []), *IN_TILES])
+@pytest.mark.parametrize("weights,options", [("f32", VECTOR), ("int8", VECTOR), ("int4", VECTOR), *IN_TILES])
 def test_in_a_batch(bundles, start, weights, options, count):
     server = start("serve", bundles("llama", weights, *options), "--port", 0, "--context", 8192)
     port = int(server.line.rsplit(":", 1)[1])
@@ -62,10 +66,9 @@ def test_in_a_batch(bundles, start, weights, options, count):
     assert [ask(port, p, 40) for p in others] == together[1:]
 
 
-@pytest.mark.parametrize("weights,options", [(weights, []) for weights in FORMATS] + [INT8_CACHE])
+@pytest.mark.parametrize("weights,options", [(weights, VECTOR) for weights in FORMATS] + [INT8_CACHE])
 def test_targets_agree(isthmus, bundles, tmp_path, weights, options):
     """Every x86-64 target that this machine can run gives the same bits, but in a matrix unit of floats."""
-    options = [*options, "--products", "vector"]
     flags = cpu_flags()
     targets = [t for t, flag in (("x86-64-avx2", "avx2"), ("x86-64-avx-vnni", "avx_vnni"),
                                  ("x86-64-avx512-vnni", "avx512_vnni"), ("x86-64-avx512-bf16", "avx512_bf16"),

@@ -35,15 +35,19 @@ OTHERS = [model for model in REFERENCES if model not in ("llama", "qwen2")]
 @pytest.mark.parametrize("model,options", [(m, o) for m in ("llama", "qwen2") for o in OPTIONS] +
                          [(m, [f"--fm-quantize-weights=format={w}"] if w else []) for m in OTHERS for w in ("", "int4")] +
                          [pytest.param(m, [*o, "--fm-split-rows"], marks=needs_matrix_unit)
-                          for m in ("llama", "long") for o in ([], ["--fm-quantize-weights=format=bf16"])])
+                          for m in ("llama", "long") for o in ([], ["--fm-quantize-weights=format=bf16"])] +
+                         [pytest.param(m, ["--fm-set-kv-format=format=bf16", "--fm-tile-attention", *o],
+                                       marks=needs_matrix_unit)
+                          for m, o in (("llama", []), ("gemma3", []), ("wide", []), ("qwen3", []),
+                                       ("llama", ["--fm-limit-kv=budget=40"]))])
 def test_kernels_equal_the_interpreter(isthmus, bundles, tmp_path, model, options):
     """The same passes through the kernels and through the interpreter."""
     text = " ".join(options)
     weights = next((w for w in ("f16", "bf16", "int8", "int4") if f"weights=format={w}" in text), "f32")
     if "scales=row" in text:
         weights += "-row"
-    kv = "f32" if "kv-format" not in text else text.partition("kv-format=format=")[2] or "f16"
-    compile_options = ["--kv", kv, "--products", "matrix" if "split" in text else "vector"]
+    kv = "f32" if "kv-format" not in text else text.partition("kv-format=format=")[2].split(" ")[0] or "f16"
+    compile_options = ["--kv", kv, "--products", "matrix" if "split" in text or "tile" in text else "vector"]
     if "prune" in text:
         compile_options += ["--prune", "unstructured" if "unstructured" in text else "2:4"]
     if "budget" in text:

@@ -231,10 +231,12 @@ struct AttentionSpec : KVLayout {
   std::optional<int64_t> sinks, window;
   bool bidirectional = false; ///< rows see their whole sequence
   int64_t partitions = 1;     ///< of the longest sequence the model takes
+  /// In a matrix unit (canUseTiles): of bf16, and of all targets.
+  bool inTiles = false;
   /// Rows of a tile of emitAttention: the same on every target, since all share
   /// one schedule.
-  static constexpr int64_t kRowsPerTile = 4;
-  /// Rows that share loads if they belong together; divides kRowsPerTile.
+  int64_t rowsPerTile() const { return inTiles ? kTileRows : 4; }
+  /// Rows that share loads if they belong together; divides rowsPerTile().
   int64_t rowsAtOnce = 1;
 
   int64_t group() const { return heads / kvHeads; }
@@ -247,7 +249,7 @@ struct AttentionSpec : KVLayout {
 };
 /// Operands: k, v, state. One tile a row and key/value head.
 void emitAppendKV(KernelBuilder &k, const AttentionSpec &spec);
-/// Operands: q, state, y. One tile a key/value head and kRowsPerTile rows.
+/// Operands: q, state, y. One tile a key/value head and rowsPerTile() rows.
 void emitAttention(KernelBuilder &k, const AttentionSpec &spec);
 /// Operands: q, state, partial results. One tile a row, key/value head and
 /// partition of the step's longest sequence.

@@ -9,6 +9,7 @@
 //
 //===----------------------------------------------------------------------===//
 #include "CacheProducts.h"
+#include "CacheTiles.h"
 #include "RowWise.h"
 #include "isthmus/runtime/KernelABI.h"
 
@@ -28,8 +29,9 @@ static constexpr double kMasked = -1e30;
 
 int64_t AttentionSpec::scratchBytes() const {
   // For each query probabilities, running outputs, the query as factors, and
-  // eight vectors of state.
-  return kRowsPerTile * group() * (kPartition + 2 * headDim + 8 * kLanes) * 4;
+  // eight vectors of state; in tiles, the values of a page too.
+  return rowsPerTile() * group() * (kPartition + 2 * headDim + 8 * kLanes) * 4 +
+         (inTiles ? valuesOffset() : 0);
 }
 
 int64_t AttentionSpec::partialBytes() const {
@@ -80,7 +82,7 @@ Factors mergePartition(KernelBuilder &k, const AttentionSpec &spec,
 class AttentionEmitter {
 public:
   AttentionEmitter(KernelBuilder &k, const AttentionSpec &spec)
-      : k(k), spec(spec), group(spec.group()), products(k, spec),
+      : k(k), spec(spec), group(spec.group()), products(k, spec, spec.inTiles),
         lanes(k.vec(kLanes, k.f32())) {
     q = k.operand(0);
     state = k.operand(1);
@@ -95,18 +97,13 @@ public:
     softmax = k.ptr(running, spec.rowsAtOnce * group * spec.headDim * 4);
     rounded =
         k.ptr(softmax, spec.rowsAtOnce * group * kSoftmaxVectors * kLanes * 4);
+    lastValues = k.ptr(rounded, spec.rowsAtOnce * group * spec.headDim * 4);
   }
 
-  /// One tile a key/value head and kRowsPerTile rows: all partitions in
+  /// One tile a key/value head and rowsPerTile() rows: all partitions in
   /// ascending order. Rows that belong together share what they load.
   void emitWhole() {
-    Value rowCount = k.rowCount();
-    k.loop(k.begin, k.end, 1, [&](Value tile) {
-      Value head = k.rem(tile, spec.kvHeads);
-      Value tileRow =
-          k.mul(k.div(tile, spec.kvHeads), AttentionSpec::kRowsPerTile);
-      Value tileEnd =
-          k.min(k.add(tileRow, AttentionSpec::kRowsPerTile), rowCount);
+    forEachTile([&](Value head, Value tileRow, Value tileEnd) {
       k.loop(tileRow, tileEnd, spec.rowsAtOnce, [&](Value first) {
         Value last = k.min(k.add(first, spec.rowsAtOnce), tileEnd);
         auto oneByOne = [&] {
@@ -117,6 +114,43 @@ public:
         k.ifElse(
             areSuccessive(first, last),
             [&] { emitRows(first, head, spec.rowsAtOnce); }, oneByOne);
+      });
+    });
+  }
+
+  /// emitWhole in a matrix unit, whose tiles have one height in a function:
+  /// blocks of rowsPerTile() rows, or rows one by one where a run of rows that
+  /// belong together is too short. A block may take in rows of other tiles, and
+  /// gives those the same results again.
+  void emitWholeInTiles(bool inBlocks) {
+    const int64_t most = spec.rowsPerTile();
+    Value rowCount = k.rowCount(), next = k.stackBuffer(8);
+    forEachTile([&](Value head, Value tileRow, Value tileEnd) {
+      k.store(tileRow, next);
+      k.loop(tileRow, tileEnd, 1, [&](Value row) {
+        k.ifElse(k.equal(row, k.load(k.i64(), next)), [&] {
+          Value last = runEnd(row, tileEnd);
+          k.store(last, next);
+          Value fromLast = k.max(k.add(last, -most), k.cst(0));
+          Value fromRow = k.min(k.add(row, most), rowCount);
+          Value endsThere =
+              k.equal(k.sub(runEnd(fromLast, last), fromLast), k.cst(most));
+          Value beginsHere =
+              k.equal(k.sub(runEnd(row, fromRow), row), k.cst(most));
+          Value isLong =
+              arith::OrIOp::create(k.b, k.loc, endsThere, beginsHere);
+          if (inBlocks)
+            return k.ifElse(isLong, [&] {
+              Value first =
+                  arith::SelectOp::create(k.b, k.loc, endsThere, fromLast, row);
+              emitRows(first, head, most);
+            });
+          k.ifElse(
+              isLong, [] {},
+              [&] {
+                k.loop(row, last, 1, [&](Value r) { emitRows(r, head, 1); });
+              });
+        });
       });
     });
   }
@@ -167,6 +201,7 @@ private:
   Value q, state, y, positions, sequence, pageTables, pageStride, lengths;
   Value running, softmax; ///< per query, in scratch
   Value rounded;          ///< queries as factors, in scratch
+  Value lastValues;       ///< in tiles: of a page that is not full, in scratch
   // Of the rows at hand: their number, how many positions the last one sees,
   // and position, places of queries and outputs of the first.
   int64_t rows = 1;
@@ -178,6 +213,38 @@ private:
     Value pages, kvOffset, first, last;
   };
   std::optional<Ahead> ahead;
+
+  /// Gives `body` the key/value head and the rows of each tile.
+  void forEachTile(const std::function<void(Value, Value, Value)> &body) {
+    Value rowCount = k.rowCount();
+    k.loop(k.begin, k.end, 1, [&](Value tile) {
+      Value first = k.mul(k.div(tile, spec.kvHeads), spec.rowsPerTile());
+      body(k.rem(tile, spec.kvHeads), first,
+           k.min(k.add(first, spec.rowsPerTile()), rowCount));
+    });
+  }
+
+  /// Where the rows from `first` on, before `end`, stop to be of one sequence,
+  /// each a position after the one before.
+  Value runEnd(Value first, Value end) {
+    auto entry = [&](Value array, Value row) {
+      return k.toI64(k.load(k.i32(), k.ptr(array, k.mul(row, 4))));
+    };
+    return k.loop(k.add(first, 1), end, 1, {k.add(first, 1)},
+                  [&](Value row, ValueRange reached) -> Values {
+                    Value before = k.add(row, -1);
+                    Value same =
+                        k.equal(entry(sequence, row), entry(sequence, before));
+                    Value follows = k.equal(entry(positions, row),
+                                            k.add(entry(positions, before), 1));
+                    Value isNext = k.equal(row, reached[0]);
+                    for (Value condition : {same, follows})
+                      isNext =
+                          arith::AndIOp::create(k.b, k.loc, isNext, condition);
+                    return {arith::SelectOp::create(k.b, k.loc, isNext,
+                                                    k.add(row, 1), reached[0])};
+                  })[0];
+  }
 
   struct PartitionTile {
     Value row, head, partition;
@@ -213,6 +280,13 @@ private:
   /// Offset of query `i` in rows of queries or outputs.
   int64_t inRows(int64_t i) const {
     return i / group * rowBytes() + i % group * spec.headDim * 4;
+  }
+  Value inRows(Value query) {
+    return k.add(k.mul(k.div(query, group), rowBytes()),
+                 k.mul(k.rem(query, group), spec.headDim * 4));
+  }
+  Value runningOf(Value query) {
+    return k.ptr(running, k.mul(query, spec.headDim * 4));
   }
   /// Value `d` of a partial result: outputs, then maximum, then sum.
   int64_t partialAt(int64_t g, int64_t d) const {
@@ -277,8 +351,7 @@ private:
 
   void roundQueries() {
     forEachQuery([&](Value query) {
-      Value from = k.ptr(k.ptr(queries, k.mul(k.div(query, group), rowBytes())),
-                         k.mul(k.rem(query, group), spec.headDim * 4));
+      Value from = k.ptr(queries, inRows(query));
       Value to = k.ptr(rounded, k.mul(query, inQueries(1)));
       Values features;
       for (int64_t d = 0; d < spec.headDim; d += kLanes)
@@ -311,12 +384,12 @@ private:
       Value inside = k.min(k.sub(end, first), k.cst(kPartition));
       ifVisible(first, inside, [&] { emitAndMerge(first, inside); });
     });
-    for (int64_t i = 0; i < rows * group; ++i) {
-      Value sum = k.load(lanes, softmaxOf(k.cst(i)), vectorAt(kRunningSum));
+    forEachQuery([&](Value query) {
+      Value sum = k.load(lanes, softmaxOf(query), vectorAt(kRunningSum));
+      Value from = runningOf(query), to = k.ptr(out, inRows(query));
       for (int64_t d = 0; d < spec.headDim; d += kLanes)
-        k.store(k.fdiv(k.load(lanes, running, (i * spec.headDim + d) * 4), sum),
-                out, inRows(i) + d * 4);
-    }
+        k.store(k.fdiv(k.load(lanes, from, d * 4), sum), to, d * 4);
+    });
   }
 
   void forEachQuery(const std::function<void(Value)> &body) {
@@ -365,13 +438,12 @@ private:
       k.store(factors.old, own, vectorAt(kOldFactor));
       k.store(factors.added, own, vectorAt(kAddedFactor));
     });
-    emitOutputs(first, inside, [&](int64_t i, int64_t d, Value sum) {
-      Value own = softmaxOf(k.cst(i));
-      int64_t at = (i * spec.headDim + d) * 4;
-      Value old = k.fmul(k.load(lanes, running, at),
+    emitOutputs(first, inside, [&](Value query, int64_t d, Value sum) {
+      Value own = softmaxOf(query), outputs = runningOf(query);
+      Value old = k.fmul(k.load(lanes, outputs, d * 4),
                          k.load(lanes, own, vectorAt(kOldFactor)));
       Value factor = k.load(lanes, own, vectorAt(kAddedFactor));
-      k.store(k.fma(sum, factor, old), running, at);
+      k.store(k.fma(sum, factor, old), outputs, d * 4);
     });
   }
 
@@ -381,8 +453,8 @@ private:
       for (auto [i, which] : llvm::enumerate(std::array{kMaximum, kSum}))
         k.store(k.load(lanes, softmaxOf(k.cst(g)), vectorAt(which)), partial,
                 partialAt(g, spec.headDim + int64_t(i) * kLanes));
-    emitOutputs(first, inside, [&](int64_t g, int64_t d, Value sum) {
-      k.store(sum, partial, partialAt(g, d));
+    emitOutputs(first, inside, [&](Value query, int64_t d, Value sum) {
+      k.store(sum, k.ptr(partial, k.mul(query, partialAt(1, 0))), d * 4);
     });
   }
 
@@ -405,11 +477,28 @@ private:
       Value lastPage = k.div(k.add(end, -1), kPage);
       Value next = pagePtr(k.min(k.add(k.add(firstPage, p), 1), lastPage));
       Value far = pageAhead(p);
+      if (spec.inTiles) {
+        prefetchPages(k.ptr(keys, spec.valuesOffset()), next, far);
+        CacheTiles(k, spec, rows * group)
+            .emitScores(keys, queries, k.ptr(k.scratch, k.mul(p, kPage * 4)),
+                        kPartition * 4);
+        return;
+      }
       forEachGroup([&](int64_t query, int64_t count) {
         emitScores(keys, next, far, k.mul(p, kPage * 4), query, count);
       });
     });
     emitSoftmax(first, k.mul(pageCount, kPage * 4));
+  }
+
+  /// What emitScores fetches, for tiles.
+  void prefetchPages(Value values, Value keys, Value far) {
+    constexpr int64_t kBytes = 512;
+    k.loop(k.cst(0), k.cst(spec.valuesOffset()), kBytes, [&](Value at) {
+      for (Value page : {values, keys, far})
+        if (page)
+          k.prefetch(k.ptr(page, at), kBytes);
+    });
   }
 
   /// scores[query][page positions] = scale * q . k, features ascending. Pages
@@ -486,6 +575,14 @@ private:
     return result;
   }
 
+  /// (Tiles' sums are stored as they are.)
+  Value loadScore(Value at) {
+    Value score = k.load(lanes, at);
+    if (!spec.inTiles)
+      return score;
+    return k.fmul(score, k.fcst(lanes, spec.scale * scoreUnit(spec)));
+  }
+
   void emitSoftmax(Value first, Value bytes) {
     auto select = [&](Value mask, Value yes, Value no) -> Value {
       return arith::SelectOp::create(k.b, k.loc, mask, yes, no);
@@ -515,7 +612,7 @@ private:
       Value largest = overScores(
           {k.fcst(lanes, kMasked)},
           [&](Value offset, ValueRange sofar, bool masked) -> Values {
-            Value score = k.load(lanes, k.ptr(scores, offset));
+            Value score = loadScore(k.ptr(scores, offset));
             if (masked)
               score = select(visible(offset, first, seen), score,
                              k.fcst(lanes, kMasked));
@@ -531,7 +628,7 @@ private:
           {k.zeros(kLanes), k.zeros(kLanes)},
           [&](Value offset, ValueRange sofar, bool masked) -> Values {
             Value at = k.ptr(scores, offset);
-            Value score = k.fsub(k.load(lanes, at), maximum);
+            Value score = k.fsub(loadScore(at), maximum);
             Value e =
                 products.roundsFactors() ? k.exp2ForBF16(score) : k.exp(score);
             auto hide = [&](Value v) {
@@ -586,9 +683,11 @@ private:
   /// Gives `use` the sums of probabilities * values, positions ascending, 16
   /// features of a query at a time.
   void emitOutputs(Value first, Value inside,
-                   const std::function<void(int64_t, int64_t, Value)> &use) {
+                   const std::function<void(Value, int64_t, Value)> &use) {
     Value firstPage = k.div(first, kPage);
     Value pageCount = k.div(k.add(inside, kPage - 1), kPage);
+    if (spec.inTiles)
+      return emitOutputsInTiles(firstPage, pageCount, inside, use);
     const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
     forEachGroup([&](int64_t query, int64_t count) {
       // Vectors at once: as many sums as the scores had.
@@ -634,16 +733,41 @@ private:
             });
         for (int64_t n = 0; n < count; ++n)
           for (int64_t i = 0; i < width; ++i)
-            use(query + n, d + i * kLanes,
+            use(k.cst(query + n), d + i * kLanes,
                 sumOfValues(query + n, acc[n * width + i]));
       }
     });
+  }
+
+  void
+  emitOutputsInTiles(Value firstPage, Value pageCount, Value inside,
+                     const std::function<void(Value, int64_t, Value)> &use) {
+    CacheTiles tiles(k, spec, rows * group);
+    auto valuesIn = [&](Value p) {
+      return k.ptr(pagePtr(k.add(firstPage, p)), spec.valuesOffset());
+    };
+    Value last = k.add(pageCount, -1);
+    Value written = k.sub(inside, k.mul(last, kPage));
+    Value isCut = k.lessThan(written, k.cst(kPage));
+    k.ifElse(isCut,
+             [&] { tiles.copyValues(valuesIn(last), written, lastValues); });
+    Value copied = arith::SelectOp::create(k.b, k.loc, isCut, last, k.cst(-1));
+    auto valuesOf = [&](Value p) -> Value {
+      return arith::SelectOp::create(k.b, k.loc, k.equal(p, copied), lastValues,
+                                     valuesIn(p));
+    };
+    tiles.emitOutputs(pageCount, k.scratch, kPartition * 4, valuesOf, use);
   }
 };
 } // namespace
 
 void isthmus::emitAttention(KernelBuilder &k, const AttentionSpec &spec) {
-  AttentionEmitter(k, spec).emitWhole();
+  if (!spec.inTiles)
+    return AttentionEmitter(k, spec).emitWhole();
+  for (bool inBlocks : {true, false})
+    k.outline(inBlocks ? "_rows" : "_row", [&](KernelBuilder &own) {
+      AttentionEmitter(own, spec).emitWholeInTiles(inBlocks);
+    });
 }
 
 void isthmus::emitAttentionPartitions(KernelBuilder &k,

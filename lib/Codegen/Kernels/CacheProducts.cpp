@@ -9,7 +9,7 @@ using namespace mlir;
 using namespace isthmus;
 
 bool CacheProducts::unpacksPairs() const {
-  return layout.format == PackedFormat::BF16 &&
+  return layout.format == PackedFormat::BF16 && !inTiles &&
          k.target.pairDot == PairDot::TwoFmas;
 }
 

@@ -16,8 +16,9 @@ class CacheProducts {
 public:
   using Values = KernelBuilder::Values;
 
-  CacheProducts(KernelBuilder &k, const KVLayout &layout)
-      : k(k), layout(layout) {}
+  /// \param inTiles factors are for a matrix unit (CacheTiles.h).
+  CacheProducts(KernelBuilder &k, const KVLayout &layout, bool inTiles = false)
+      : k(k), layout(layout), inTiles(inTiles) {}
 
   /// Whether factors are rounded: to bf16, or to int16 with a scale. Then two
   /// are multiplied and summed at once.
@@ -49,6 +50,7 @@ private:
 
   KernelBuilder &k;
   const KVLayout layout;
+  const bool inTiles;
 };
 
 } // namespace isthmus

@@ -21,4 +21,4 @@
 // BF16: fm.block @head
 // BF16: fm.linear {{.*}} : tensor<?x32xbf16>
 
-// TARGET: target x86-64-avx512-bf16 has no matrix unit of bf16 for rows in parts; compile for x86-64-amx, or with --products vector
+// TARGET: target x86-64-avx512-bf16 has no matrix unit of bf16; compile for x86-64-amx, or with --products vector

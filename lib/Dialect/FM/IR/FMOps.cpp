@@ -414,7 +414,21 @@ LogicalResult AttentionOp::verify() {
   if (getWindow() && getBidirectional())
     return emitOpError("a bidirectional row sees its whole sequence; it has no "
                        "window");
+  if (getInTiles() && !fitsTiles())
+    return emitOpError("in tiles takes a bf16 cache, heads of a multiple of 32 "
+                       "features, and at most 16 of them for a key/value head");
   return success();
+}
+
+int64_t AttentionOp::getHeadFeatures() {
+  return getFeatures(getQ().getType()) / int64_t(getHeads());
+}
+
+bool AttentionOp::fitsTiles() {
+  constexpr int64_t kQueries = 16, kFactors = 32; // of a tile
+  return getKvFormat() == WeightFormat::BF16 &&
+         getHeadFeatures() % kFactors == 0 &&
+         int64_t(getHeads() / getKvHeads()) <= kQueries;
 }
 
 //===----------------------------------------------------------------------===//

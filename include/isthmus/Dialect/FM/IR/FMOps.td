@@ -341,15 +341,22 @@ def FM_AttentionOp : FM_Op<"attention", [AllTypesMatch<["k", "v"]>, MemoryEffect
     sees all positions of its sequence, which is whole in the step: the state then
     means nothing between calls, and all of them may share one. The cache stores keys and values as `kv_format`: f32, f16, bf16, or int8 with a scale for each key and
     each value of a head, rounded to nearest even. With bf16 queries and probabilities are rounded to bf16 too, the latter relative to the
-    largest of their partition (docs/numerics.md).
+    largest of their partition (docs/numerics.md); such products may be made in the tiles of a matrix unit.
   }];
   let arguments = (ins FM_Float:$q, FM_Float:$k, FM_Float:$v, FM_RowsType:$rows,
                        FM_StateType:$state, I64Attr:$heads, I64Attr:$kv_heads,
                        F64Attr:$scale, OptionalAttr<I64Attr>:$sinks,
                        OptionalAttr<I64Attr>:$window, UnitAttr:$bidirectional,
-                       DefaultValuedAttr<FM_WeightFormat, "::isthmus::fm::WeightFormat::F32">:$kv_format);
+                       DefaultValuedAttr<FM_WeightFormat, "::isthmus::fm::WeightFormat::F32">:$kv_format,
+                       UnitAttr:$in_tiles);
   let results = (outs FM_Float:$result);
-  let assemblyFormat = "$q `,` $k `,` $v `,` $rows `,` $state (`bidirectional` $bidirectional^)? (`kv` $kv_format^)? attr-dict `:` type($q) `,` type($k) `->` type($result)";
+  let extraClassDeclaration = [{
+    /// Features of a head.
+    int64_t getHeadFeatures();
+    /// Whether a matrix unit of bf16 can make the products.
+    bool fitsTiles();
+  }];
+  let assemblyFormat = "$q `,` $k `,` $v `,` $rows `,` $state (`bidirectional` $bidirectional^)? (`kv` $kv_format^)? (`in_tiles` $in_tiles^)? attr-dict `:` type($q) `,` type($k) `->` type($result)";
   let hasVerifier = 1;
 }
 

@@ -92,6 +92,15 @@ def SetKVFormat : Pass<"fm-set-kv-format", "::mlir::ModuleOp"> {
   ];
 }
 
+def TileAttention : Pass<"fm-tile-attention", "::mlir::ModuleOp"> {
+  let summary = "Attend in a matrix unit of bf16";
+  let description = [{
+    Marks every `fm.attention` with a bf16 cache whose heads fit tiles as `in_tiles`. The
+    result is as exact, and differs in its last bits (docs/numerics.md).
+  }];
+  let statistics = [Statistic<"numTiled", "tiled", "attentions in tiles">];
+}
+
 def LimitKV : Pass<"fm-limit-kv", "::mlir::ModuleOp"> {
   let summary = "Attend to the first positions and a window only";
   let description = [{
