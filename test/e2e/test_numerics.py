@@ -3,8 +3,10 @@ import concurrent.futures
 import json
 import urllib.request
 
+import numpy as np
 import pytest
 
+import tiny
 from conftest import cpu_flags, needs_matrix_unit
 
 PROMPT = [(11 * i + 4) % 500 for i in range(75)]
@@ -64,6 +66,25 @@ def test_in_a_batch(bundles, start, weights, options, count):
         together = list(pool.map(lambda p: ask(port, p, 40), [PROMPT] + others))
     assert together[0] == alone
     assert [ask(port, p, 40) for p in others] == together[1:]
+
+
+@pytest.mark.parametrize("kv", ["f32", "bf16", "int8"])
+@pytest.mark.parametrize("products", ["vector", pytest.param("matrix", marks=needs_matrix_unit)])
+def test_what_others_left_in_the_cache(isthmus, start, tmp_path, products, kv):
+    """Pages that held no numbers: what is not written again counts for nothing."""
+    tensors = tiny.weights("long")
+    tensors["model.embed_tokens.weight"][7] = np.nan
+    folder = tiny.write_folder(tmp_path / "m", "long", tensors)
+    bundle = tmp_path / "m.isth"
+    isthmus("compile", folder, "--weights", "f32", "--kv", kv, "--products", products, "-o", bundle)
+    server = start("serve", bundle, "--port", 0, "--context", 256)
+    port = int(server.line.rsplit(":", 1)[1])
+    prompts = [[11 * i % 7 + 8 for i in range(count)] for count in (3, 33, 50)]
+    expected = [ask(port, prompt, 20) for prompt in prompts]
+    assert all(expected)
+    for prompt, answer in zip(prompts, expected):
+        ask(port, [7] * 200, 20)
+        assert ask(port, prompt, 20) == answer
 
 
 @pytest.mark.parametrize("weights,options", [(weights, VECTOR) for weights in FORMATS] + [INT8_CACHE])
