@@ -137,11 +137,11 @@ static int run(int argc, char **argv) {
       ->capture_default_str();
   app.add_option(
          "--products", options.products,
-         "how products with f32 and bf16 weights are made; vector: with the "
-         "same bits on all targets; matrix: in a matrix unit, faster for many "
-         "rows (f32 as six products of bf16, as exact); auto: in a matrix "
-         "unit where all targets have one, of f32 for images of 128 rows and "
-         "more alone")
+         "how products with f32 and bf16 weights and a bf16 cache are made; "
+         "vector: with the same bits on all targets; matrix: in a matrix unit, "
+         "faster for many rows (f32 as six products of bf16, as exact); auto: "
+         "in a matrix unit where all targets have one, with f32 weights for "
+         "images of 128 rows and more alone")
       ->check(CLI::IsMember({"auto", "vector", "matrix"}))
       ->capture_default_str();
   app.add_option("--prune", options.prune, "set small weights to zero")

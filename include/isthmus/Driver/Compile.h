@@ -16,10 +16,10 @@ namespace isthmus {
 struct CompileOptions {
   /// f32, f16, bf16, int8, int8-row (a scale a row, not a group) or int4
   std::string weights = "int4";
-  /// How products with f32 and bf16 weights are made: "vector", which gives the
-  /// same bits on every target; "matrix", in a matrix unit (fm-split-rows);
-  /// "auto", the latter where all targets have one, of f32 for images of 128
-  /// rows and more alone.
+  /// How products of f32 and bf16 values are made: "vector", which gives the
+  /// same bits on every target; "matrix", in a matrix unit (fm-split-rows,
+  /// fm-tile-attention); "auto", the latter where all targets have one, with
+  /// f32 weights for images of 128 rows and more alone.
   std::string products = "auto";
   std::string prune; ///< "", "2:4" or "unstructured"
   double sparsity = 0.5;

@@ -8,6 +8,8 @@
 // the same operations that large steps use.
 //
 //===----------------------------------------------------------------------===//
+#include "Partitions.h"
+
 #include "CacheProducts.h"
 #include "CacheTiles.h"
 #include "RowWise.h"
@@ -24,8 +26,6 @@ using namespace isthmus;
 
 static constexpr int64_t kPage = rt::kPagePositions;
 static constexpr int64_t kPartition = rt::kPartitionPositions;
-/// Stands for minus infinity without its NaNs.
-static constexpr double kMasked = -1e30;
 
 int64_t AttentionSpec::scratchBytes() const {
   // For each query probabilities, running outputs, the query as factors, and
@@ -44,37 +44,6 @@ int64_t AttentionSpec::partialRowBytes() const {
 
 namespace {
 using Values = KernelBuilder::Values;
-
-/// Softmax over partitions that come one after another: the largest score so
-/// far, and the sum of exponentials relative to it, the same in all lanes.
-struct Running {
-  Value maximum, sum;
-};
-/// What the outputs so far, and those of the new partition, are multiplied by.
-struct Factors {
-  Value old, added;
-};
-
-/// Scores are kept in what the exponential takes: binary logarithms where
-/// probabilities are rounded.
-double scoreUnit(const AttentionSpec &spec) {
-  return spec.valuesAtOnce() == 2 ? 1.44269504088896341 : 1.0;
-}
-
-Factors mergePartition(KernelBuilder &k, const AttentionSpec &spec,
-                       Running &running, Value maximum, Value sum) {
-  Value largest = k.fmax(running.maximum, maximum);
-  auto weight = [&](Value score) {
-    Value difference = k.fsub(score, largest);
-    if (double unit = scoreUnit(spec); unit != 1.0)
-      difference = k.fmul(difference, k.fcst(difference.getType(), 1.0 / unit));
-    return k.exp(difference);
-  };
-  Factors factors{weight(running.maximum), weight(maximum)};
-  running.sum = k.fma(sum, factors.added, k.fmul(running.sum, factors.old));
-  running.maximum = largest;
-  return factors;
-}
 
 /// Attention of one key/value head with the queries of one row, or of several
 /// rows at successive positions of a sequence. A query is a row and one of the
@@ -177,7 +146,7 @@ public:
       auto nothing = [&] {
         for (int64_t g = 0; g < group; ++g)
           for (int64_t d = 0; d < spec.headDim + 2 * kLanes; d += kLanes)
-            k.store(d == spec.headDim ? k.fcst(lanes, kMasked)
+            k.store(d == spec.headDim ? k.fcst(lanes, kMaskedScore)
                                       : k.zeros(kLanes),
                     partial, partialAt(g, d));
       };
@@ -375,7 +344,7 @@ private:
     openRows(row, head, count);
     forEachQuery([&](Value query) {
       Value own = softmaxOf(query);
-      k.store(k.fcst(lanes, kMasked), own, vectorAt(kRunningMaximum));
+      k.store(k.fcst(lanes, kMaskedScore), own, vectorAt(kRunningMaximum));
       k.store(k.zeros(kLanes), own, vectorAt(kRunningSum));
     });
     k.loop(k.cst(0), k.cst(rows * group * spec.headDim * 4), kLanes * 4,
@@ -428,9 +397,9 @@ private:
     emitProbabilities(first, inside);
     forEachQuery([&](Value query) {
       Value own = softmaxOf(query);
-      Running state{k.load(lanes, own, vectorAt(kRunningMaximum)),
-                    k.load(lanes, own, vectorAt(kRunningSum))};
-      Factors factors =
+      RunningSoftmax state{k.load(lanes, own, vectorAt(kRunningMaximum)),
+                           k.load(lanes, own, vectorAt(kRunningSum))};
+      MergeFactors factors =
           mergePartition(k, spec, state, k.load(lanes, own, vectorAt(kMaximum)),
                          k.load(lanes, own, vectorAt(kSum)));
       k.store(state.maximum, own, vectorAt(kRunningMaximum));
@@ -610,12 +579,12 @@ private:
             return state;
           };
       Value largest = overScores(
-          {k.fcst(lanes, kMasked)},
+          {k.fcst(lanes, kMaskedScore)},
           [&](Value offset, ValueRange sofar, bool masked) -> Values {
             Value score = loadScore(k.ptr(scores, offset));
             if (masked)
               score = select(visible(offset, first, seen), score,
-                             k.fcst(lanes, kMasked));
+                             k.fcst(lanes, kMaskedScore));
             return {k.fmax(sofar[0], score)};
           })[0];
       Value maximum = k.splat(k.reduceMax(largest), kLanes);
@@ -773,53 +742,4 @@ void isthmus::emitAttention(KernelBuilder &k, const AttentionSpec &spec) {
 void isthmus::emitAttentionPartitions(KernelBuilder &k,
                                       const AttentionSpec &spec) {
   AttentionEmitter(k, spec).emitPartitions();
-}
-
-void isthmus::emitAttentionMerge(KernelBuilder &k, const AttentionSpec &spec) {
-  Value partials = k.operand(0), y = k.operand(1);
-  // The last position that each row sees.
-  Value array = k.stepField(
-      spec.bidirectional ? rt::kStepSequence : rt::kStepPositions, true);
-  Value lengths;
-  if (spec.bidirectional)
-    lengths = k.stepField(rt::kStepLengths, true);
-  auto entry = [&](Value array, Value index) {
-    return k.toI64(k.load(k.i32(), k.ptr(array, k.mul(index, 4))));
-  };
-  VectorType lanes = k.vec(kLanes, k.f32());
-  const int64_t vectors = spec.headDim / kLanes;
-  const int64_t headBytes = (spec.headDim + 2 * kLanes) * 4;
-  k.loop(k.begin, k.end, 1, [&](Value row) {
-    Value last = entry(array, row);
-    if (lengths)
-      last = k.add(entry(lengths, last), -1);
-    Value count = k.add(k.div(last, kPartition), 1);
-    Value from = k.ptr(partials, k.mul(row, spec.partialRowBytes()));
-    Value out = k.ptr(y, k.mul(row, floatRowBytes(spec.heads * spec.headDim)));
-    k.loop(k.cst(0), k.cst(spec.heads), 1, [&](Value head) {
-      Value kvHead = k.div(head, spec.group());
-      Value own = k.ptr(
-          k.ptr(from, k.mul(kvHead, spec.partitions * spec.partialBytes())),
-          k.mul(k.rem(head, spec.group()), headBytes));
-      Values inits{k.fcst(lanes, kMasked), k.zeros(kLanes)};
-      inits.append(vectors, k.zeros(kLanes));
-      auto result = k.loop(
-          k.cst(0), count, 1, inits, [&](Value partition, ValueRange in) {
-            Value partial = k.ptr(own, k.mul(partition, spec.partialBytes()));
-            Running running{in[0], in[1]};
-            Factors factors = mergePartition(
-                k, spec, running, k.load(lanes, partial, spec.headDim * 4),
-                k.load(lanes, partial, (spec.headDim + kLanes) * 4));
-            Values next{running.maximum, running.sum};
-            for (int64_t i = 0; i < vectors; ++i)
-              next.push_back(k.fma(k.load(lanes, partial, i * kLanes * 4),
-                                   factors.added,
-                                   k.fmul(in[2 + i], factors.old)));
-            return next;
-          });
-      for (int64_t i = 0; i < vectors; ++i)
-        k.store(k.fdiv(result[2 + i], result[1]),
-                k.ptr(out, k.mul(head, spec.headDim * 4)), i * kLanes * 4);
-    });
-  });
 }

@@ -340,8 +340,9 @@ def FM_AttentionOp : FM_Op<"attention", [AllTypesMatch<["k", "v"]>, MemoryEffect
     (arXiv:2309.17453); without, all positions up to its own. A `bidirectional` row
     sees all positions of its sequence, which is whole in the step: the state then
     means nothing between calls, and all of them may share one. The cache stores keys and values as `kv_format`: f32, f16, bf16, or int8 with a scale for each key and
-    each value of a head, rounded to nearest even. With bf16 queries and probabilities are rounded to bf16 too, the latter relative to the
-    largest of their partition (docs/numerics.md); such products may be made in the tiles of a matrix unit.
+    each value of a head, rounded to nearest even. With bf16 queries and probabilities
+    are rounded to bf16 too, the latter relative to the largest of their partition
+    (docs/numerics.md); `in_tiles` such products are made in a matrix unit.
   }];
   let arguments = (ins FM_Float:$q, FM_Float:$k, FM_Float:$v, FM_RowsType:$rows,
                        FM_StateType:$state, I64Attr:$heads, I64Attr:$kv_heads,
