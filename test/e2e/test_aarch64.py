@@ -9,7 +9,7 @@ from PIL import Image
 
 import tiny_encoders
 from conftest import ROOT, Isthmus
-from test_numerics import FORMATS, INT8_CACHE
+from test_numerics import FORMATS, INT8_CACHE, VECTOR
 from test_tokens import REFERENCES
 
 PROMPT = [3, 200, 17, 42, 9]
@@ -25,7 +25,7 @@ def emulated():
 
 
 @pytest.mark.parametrize("target", ["aarch64", "aarch64-dotprod", "aarch64-i8mm"])
-@pytest.mark.parametrize("weights,options", [(weights, []) for weights in FORMATS] + [INT8_CACHE])
+@pytest.mark.parametrize("weights,options", [(weights, VECTOR) for weights in FORMATS] + [INT8_CACHE])
 def test_same_tokens_and_logits(isthmus, bundles, emulated, tmp_path, weights, options, target):
     arm = Isthmus(emulated)
     bundle = bundles("llama", weights, *options, "--target", target)
