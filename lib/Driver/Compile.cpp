@@ -122,6 +122,20 @@ private:
                         });
   }
 
+  /// Whether a product of floats is made in one.
+  bool usesMatrixUnit() {
+    return module
+        ->walk([](Operation *op) {
+          auto attention = dyn_cast<fm::AttentionOp>(op);
+          const bool uses = (attention && attention.getInTiles()) ||
+                            llvm::any_of(op->getOperandTypes(), [](Type type) {
+                              return fm::getParts(type) > 0;
+                            });
+          return uses ? WalkResult::interrupt() : WalkResult::advance();
+        })
+        .wasInterrupted();
+  }
+
   void runPasses() {
     PassManager passes(&context);
     if (!options.prune.empty()) {
@@ -140,9 +154,6 @@ private:
     const bool isAsked = options.products == "matrix";
     const bool inMatrixUnit =
         isAsked || (options.products == "auto" && haveMatrixUnits());
-    if (isAsked && options.weights == "f16")
-      throw Error("no matrix unit multiplies f16 weights (--products matrix); "
-                  "add --weights bf16, or leave --products out");
     if (inMatrixUnit) {
       fm::SplitRowsOptions split;
       // f32 weights are split once for a run of rows: measured, 50 of CLIP's
@@ -173,6 +184,11 @@ private:
     passes.addPass(dist::createSplitStages());
     if (failed(passes.run(*module)))
       fail("a pass");
+    if (isAsked && !usesMatrixUnit())
+      throw Error("nothing of this model goes in a matrix unit of floats "
+                  "(--products matrix): neither {} weights nor its cache; add "
+                  "--weights bf16 or --kv bf16, or leave --products out",
+                  options.weights);
     if (!options.dumpIR.empty()) {
       std::error_code error;
       llvm::raw_fd_ostream file(options.dumpIR, error);

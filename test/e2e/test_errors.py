@@ -129,6 +129,7 @@ def test_int8_cache_of_large_heads(isthmus, tmp_path):
 
 @pytest.mark.parametrize("options,words", [
     (["--weights", "f16"], "add --weights bf16"),
+    (["--weights", "int4", "--kv", "int8"], "or --kv bf16"),
     (["--weights", "f32", "--target", "x86-64-avx2"], "has no matrix unit of bf16")])
 def test_products_in_a_matrix_unit(isthmus, tmp_path, options, words):
     """Asked for, they are not left out silently."""

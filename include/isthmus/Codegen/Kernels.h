@@ -231,7 +231,7 @@ struct AttentionSpec : KVLayout {
   std::optional<int64_t> sinks, window;
   bool bidirectional = false; ///< rows see their whole sequence
   int64_t partitions = 1;     ///< of the longest sequence the model takes
-  /// In a matrix unit (canUseTiles): of bf16, and of all targets.
+  /// In a matrix unit (fm::AttentionOp::fitsTiles): of all targets.
   bool inTiles = false;
   /// Rows of a tile of emitAttention: the same on every target, since all share
   /// one schedule.

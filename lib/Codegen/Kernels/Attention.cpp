@@ -16,7 +16,6 @@
 #include "isthmus/runtime/KernelABI.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 #include <array>
@@ -262,29 +261,11 @@ private:
     return (g * (spec.headDim + 2 * kLanes) + d) * 4;
   }
 
-  /// True if there are `rowsAtOnce` rows, of one sequence, each a position
-  /// after the one before.
+  /// True if there are `rowsAtOnce` rows that belong together.
   Value areSuccessive(Value first, Value last) {
-    auto entry = [&](Value array, int64_t offset) {
-      Value at = k.ptr(array, k.mul(k.add(first, offset), 4));
-      return k.toI64(k.load(k.i32(), at));
-    };
     Value full = k.equal(k.sub(last, first), k.cst(spec.rowsAtOnce));
-    auto op = scf::IfOp::create(k.b, k.loc, k.b.getI1Type(), full, true);
-    OpBuilder saved = k.b;
-    k.b = op.getThenBodyBuilder();
-    Value all = k.equal(k.cst(0), k.cst(0));
-    for (int64_t r = 1; r < spec.rowsAtOnce; ++r) {
-      Value same = k.equal(entry(sequence, r), entry(sequence, 0));
-      Value next = k.equal(entry(positions, r), k.add(entry(positions, 0), r));
-      all = arith::AndIOp::create(k.b, k.loc, all, same);
-      all = arith::AndIOp::create(k.b, k.loc, all, next);
-    }
-    scf::YieldOp::create(k.b, k.loc, all);
-    k.b = op.getElseBodyBuilder();
-    scf::YieldOp::create(k.b, k.loc, full);
-    k.b = saved;
-    return op.getResult(0);
+    return arith::AndIOp::create(k.b, k.loc, full,
+                                 k.equal(runEnd(first, last), last));
   }
 
   Value positionOf(Value row) {

@@ -21,7 +21,7 @@ static constexpr int64_t kPairsOfGroup = 8;
 struct TileProduct::Group {
   const Product::Chunk &chunk;
   Value x, from, to; ///< pairs [from, to)
-  Value sums;        ///< [pair][block][2][row][16]; of a block if not in parts
+  Value sums;        ///< [pair][block][2][row][16]; of a block if not in shares
   Value copies;      ///< of a pair's inputs
   const PairOf &pairOf;
   const Finish &finish;
