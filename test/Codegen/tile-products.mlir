@@ -48,7 +48,8 @@
 // LOOPS: attention_9_3_64_bf16_tiles: {{.*}} 8 dots, 0 fmas, 0 prefetches
 // LOOPS: attention_9_3_64_bf16_tiles_row: {{.*}} 4 dots, 0 fmas, 128 prefetches
 // LOOPS: attention_9_3_64_bf16_tiles_row: {{.*}} 8 dots
-// LOOPS: attention_partitions_9_3_64_bf16_tiles_p1: {{.*}} 8 dots
+// What the thread reads next is fetched beside the products: here values, a quarter beside each of four.
+// LOOPS: attention_partitions_9_3_64_bf16_tiles_p1: {{.*}} 4 dots, 0 fmas, 64 prefetches
 
 fm.block @short(%x: tensor<?x768xf32>, %w: !fm.weight<[64, 768], f32>) -> tensor<?x64xf32> {
   %0 = fm.quantize_rows %x : tensor<?x768xf32> -> tensor<?x3x768xbf16>

@@ -131,11 +131,12 @@ public:
       PartitionTile own = splitTile(tile, count);
       openRows(own.row, own.head, 1);
       // What this thread reads after it comes from memory meanwhile.
-      PartitionTile next =
-          splitTile(k.min(k.add(tile, 1), k.add(k.end, -1)), count);
+      Value last = k.add(k.mul(k.mul(k.rowCount(), spec.kvHeads), count), -1);
+      PartitionTile next = splitTile(k.min(k.add(tile, 1), last), count);
       ahead = Ahead{pagesOf(next.row), k.mul(next.head, spec.headBytes()),
                     k.mul(next.partition, kPartition / kPage),
-                    k.div(k.add(seenBy(next.row), -1), kPage)};
+                    k.div(k.add(seenBy(next.row), -1), kPage),
+                    k.equal(tile, k.begin)};
       Value partial =
           k.ptr(k.ptr(y, k.mul(own.row, spec.partialRowBytes())),
                 k.mul(k.add(k.mul(own.head, spec.partitions), own.partition),
@@ -179,6 +180,7 @@ private:
   /// fetched while page p of the present partition is read.
   struct Ahead {
     Value pages, kvOffset, first, last;
+    Value isFirst; ///< of the tiles at hand, for which nobody fetched
   };
   std::optional<Ahead> ahead;
 
@@ -428,10 +430,16 @@ private:
       Value next = pagePtr(k.min(k.add(k.add(firstPage, p), 1), lastPage));
       Value far = pageAhead(p);
       if (spec.inTiles) {
-        prefetchPages(k.ptr(keys, spec.valuesOffset()), next, far);
+        auto prefetchOwn = [&] {
+          prefetchPages(k.ptr(keys, spec.valuesOffset()), next);
+        };
+        if (ahead)
+          k.ifElse(ahead->isFirst, prefetchOwn);
+        else
+          prefetchOwn();
         CacheTiles(k, spec, rows * group)
             .emitScores(keys, queries, k.ptr(k.scratch, k.mul(p, kPage * 4)),
-                        kPartition * 4);
+                        kPartition * 4, p, shareOfPageAhead(0));
         return;
       }
       forEachGroup([&](int64_t query, int64_t count) {
@@ -441,14 +449,24 @@ private:
     emitSoftmax(first, k.mul(pageCount, kPage * 4));
   }
 
-  /// What emitScores fetches, for tiles.
-  void prefetchPages(Value values, Value keys, Value far) {
+  /// What emitScores fetches of this page and the next one, for tiles.
+  void prefetchPages(Value values, Value keys) {
     constexpr int64_t kBytes = 512;
     k.loop(k.cst(0), k.cst(spec.valuesOffset()), kBytes, [&](Value at) {
-      for (Value page : {values, keys, far})
-        if (page)
-          k.prefetch(k.ptr(page, at), kBytes);
+      for (Value page : {values, keys})
+        k.prefetch(k.ptr(page, at), kBytes);
     });
+  }
+
+  /// Fetches keys of the page ahead, or values, which stand `offset` bytes
+  /// behind them, beside the products of tiles with the same of a page: all at
+  /// once they would hold up what comes after them.
+  CacheTiles::EachShare shareOfPageAhead(int64_t offset) {
+    return [=, this](Value page, int64_t share, int64_t count) {
+      const int64_t bytes = spec.valuesOffset() / count;
+      if (Value far = pageAhead(page))
+        k.prefetch(k.ptr(far, offset + share * bytes), bytes);
+    };
   }
 
   /// scores[query][page positions] = scale * q . k, features ascending. Pages
@@ -706,7 +724,8 @@ private:
       return arith::SelectOp::create(k.b, k.loc, k.equal(p, copied), lastValues,
                                      valuesIn(p));
     };
-    tiles.emitOutputs(pageCount, k.scratch, kPartition * 4, valuesOf, use);
+    tiles.emitOutputs(pageCount, k.scratch, kPartition * 4, valuesOf,
+                      shareOfPageAhead(spec.valuesOffset()), use);
   }
 };
 } // namespace

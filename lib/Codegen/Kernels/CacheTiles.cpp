@@ -19,8 +19,11 @@ CacheTiles::CacheTiles(KernelBuilder &k, const KVLayout &layout,
       type(LLVM::LLVMX86AMXType::get(k.b.getContext())) {}
 
 void CacheTiles::emitScores(Value keys, Value queries, Value scores,
-                            int64_t stride) {
+                            int64_t stride, Value page,
+                            const EachShare &eachShare) {
   const int64_t queryBytes = layout.headDim * 2;
+  const int64_t shares = kPage / kLanes * (layout.headDim / kFactors);
+  int64_t share = 0;
   for (int64_t first = 0; first < tiles; first += kMostSums) {
     const int64_t count = std::min(kMostSums, tiles - first);
     for (int64_t position = 0; position < kPage; position += kLanes) {
@@ -37,6 +40,8 @@ void CacheTiles::emitScores(Value keys, Value queries, Value scores,
               k.ptr(queries, query * queryBytes + d * 2), queryBytes);
           sums[size_t(t)] = multiplyAdd(sums[size_t(t)], factors, cached);
         }
+        if (first == 0)
+          eachShare(page, share++, shares);
       }
       for (int64_t t = 0; t < count; ++t)
         store(
@@ -49,7 +54,7 @@ void CacheTiles::emitScores(Value keys, Value queries, Value scores,
 
 void CacheTiles::emitOutputs(
     Value pages, Value factors, int64_t stride,
-    const std::function<Value(Value)> &valuesOf,
+    const std::function<Value(Value)> &valuesOf, const EachShare &eachShare,
     const std::function<void(Value, int64_t, Value)> &use) {
   const int64_t sumBytes = queriesOfTile * kLine;
   Value stored = k.stackBuffer(kMostSums * sumBytes);
@@ -76,6 +81,8 @@ void CacheTiles::emitOutputs(
             Value &sum = next[size_t(t * width + i)];
             sum = multiplyAdd(sum, own[size_t(t)], cached);
           }
+          if (first == 0)
+            eachShare(p, d / kLanes + i, layout.headDim / kLanes);
         }
         return next;
       });
