@@ -180,7 +180,7 @@ private:
   /// fetched while page p of the present partition is read.
   struct Ahead {
     Value pages, kvOffset, first, last;
-    Value isFirst; ///< of the tiles at hand, for which nobody fetched
+    Value isFirst; ///< of a piece: perhaps nobody fetched for it
   };
   std::optional<Ahead> ahead;
 

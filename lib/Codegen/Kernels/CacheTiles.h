@@ -38,7 +38,7 @@ public:
   /// Factors with the values of some pages, positions ascending.
   ///
   /// \param factors  bf16 [position], strided as scores are.
-  /// \param valuesOf gives the values of a page, and what is done beside them.
+  /// \param valuesOf gives the values of a page.
   /// \param use      takes a query and 16 of its sums, from a feature on.
   void emitOutputs(mlir::Value pages, mlir::Value factors, int64_t stride,
                    const std::function<mlir::Value(mlir::Value)> &valuesOf,
