@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Divergence of quantised bundles from the f32 model, beside llama.cpp's Q4_0.
 
-    PEERS=DIR benchmarks/kl.py [--model qwen] [--weights int4,int8] [--chunks 8] --text FILE
+    PEERS=DIR benchmarks/kl.py [--model qwen] [--weights int4,int4-row,int8] [--chunks 8] --text FILE
 
 Mean of KL(f32 || quantised) over the second half of chunks of 512 tokens, each model against its
 own runtime's unquantised one (`llama-perplexity --kl-divergence`, same text and chunks).
@@ -44,7 +44,7 @@ def llama(model, text, chunks, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="qwen")
-    parser.add_argument("--weights", default="int4,int8")
+    parser.add_argument("--weights", default="int4,int4-row,int8")
     parser.add_argument("--chunks", type=int, default=8)
     parser.add_argument("--text", required=True)
     args = parser.parse_args()

@@ -158,13 +158,14 @@ def ort(kind):
     return Script(f"onnxruntime-genai {kind}", "venv-ort", ORT, str(PEERS / "model" / "ort" / kind))
 
 
-LLAMA = {"int4": ["Q4_0"], "int8": ["Q8_0"], "int8-row": ["Q8_0"], "bf16": ["BF16", "F16"], "f16": ["F16", "BF16"], "f32": ["F32"]}
+LLAMA = {"int4": ["Q4_0"], "int4-row": ["Q4_0"], "int8": ["Q8_0"], "int8-row": ["Q8_0"], "bf16": ["BF16", "F16"],
+         "f16": ["F16", "BF16"], "f32": ["F32"]}
 
 
 def peers_of(model, kind, weights, kv):
     peers = [LlamaCpp(model, k, kv=kv) for k in LLAMA[weights]]
-    if model == "smollm2" and weights in ("int4", "int8", "int8-row", "f32"):
-        peers.append(ort({"f32": "fp32", "int8-row": "int8"}.get(weights, weights)))
+    if model == "smollm2" and weights not in ("bf16", "f16"):
+        peers.append(ort("fp32" if weights == "f32" else weights.removesuffix("-row")))
     # OpenVINO leads in prefill; in decode it is the slowest of them.
     if model in ("smollm2", "qwen") and kind == "prefill" and weights != "f32":
         # It reads no BF16; what it makes of F16 it decides itself.
@@ -174,20 +175,21 @@ def peers_of(model, kind, weights, kv):
 
 
 def cases(model, only):
-    for weights in ("int4", "int8", "int8-row", "bf16", "f16", "f32"):
-        # One scale a row is for prompts.
+    for weights in LLAMA:
+        # int8 has as many bytes with one scale a row, which is for prompts.
         if "decode" in only and weights != "int8-row":
             for depth in (128, 512, 2048) if model == "smollm2" else (128, 2048):
                 yield "decode", weights, dict(prompt=0, depth=depth, count=128, threads=2, batch=1)
             yield "decode", weights, dict(prompt=0, depth=128, count=128, threads=1, batch=1)
         if "prefill" in only:
             yield "prefill", weights, dict(prompt=512, depth=0, count=0, threads=2, batch=1)
-    if "batch" in only:
-        for batch in (8, 32):
-            yield "decode", "int4", dict(prompt=0, depth=128, count=64, threads=2, batch=batch)
-    if "depth" in only:
-        yield "decode", "int4", dict(prompt=0, depth=7680, count=64, threads=2, batch=1)
-        yield "prefill", "int4", dict(prompt=512, depth=7680, count=0, threads=2, batch=1)
+    for weights in ("int4", "int4-row"):
+        if "batch" in only:
+            for batch in (8, 32):
+                yield "decode", weights, dict(prompt=0, depth=128, count=64, threads=2, batch=batch)
+        if "depth" in only:
+            yield "decode", weights, dict(prompt=0, depth=7680, count=64, threads=2, batch=1)
+            yield "prefill", weights, dict(prompt=512, depth=7680, count=0, threads=2, batch=1)
 
 
 def main():
@@ -195,7 +197,7 @@ def main():
     parser.add_argument("--model", default="smollm2", choices=[*FETCHED, "llama-3.2-1b", "llama-3.2-3b"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="decode,prefill,batch,depth")
-    parser.add_argument("--weights", default="int4,int8,int8-row,bf16,f16,f32")
+    parser.add_argument("--weights", default=",".join(LLAMA))
     parser.add_argument("--avx2", action="store_true", help="AVX2 alone on both sides (setup_peers.sh avx2)")
     parser.add_argument("--kv", choices=["int8"], help="the cache of isthmus and llama.cpp (default: their own)")
     parser.add_argument("--json", help="write all samples to this file")

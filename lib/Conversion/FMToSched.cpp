@@ -33,7 +33,7 @@ std::string describe(const PackedLayout &layout) {
   return llvm::formatv(
       "{0}{1}_{2}x{3}",
       fm::stringifyWeightFormat(static_cast<fm::WeightFormat>(layout.format)),
-      layout.int8Rows ? "rows" : "", layout.outputs, layout.inputs);
+      layout.oneScale ? "rows" : "", layout.outputs, layout.inputs);
 }
 
 RowFormat rowFormatOf(Type activation) {
@@ -154,9 +154,9 @@ private:
       mapping[argument] = body.addArgument(mapped, argument.getLoc());
       if (auto weight = dyn_cast<fm::WeightType>(type))
         if (weight.isQuantized() &&
-            weight.getGroup() != weight.getPackedLayout().group())
+            weight.getGroup() != weight.getPackedLayout().scaleGroup())
           return block.emitError("kernels take groups of ")
-                 << weight.getPackedLayout().group() << " inputs, '"
+                 << weight.getPackedLayout().scaleGroup() << " inputs, '"
                  << block.getSymName() << "' has " << weight.getGroup()
                  << "; fm-quantize-weights chooses them";
     }

@@ -146,9 +146,9 @@ private:
     }
     if (options.weights != "f32") {
       fm::QuantizeWeightsOptions quantize;
-      const bool rows = options.weights == "int8-row";
-      quantize.format = rows ? "int8" : options.weights;
-      quantize.scales = rows ? "row" : "group";
+      StringRef format = options.weights;
+      quantize.scales = format.consume_back("-row") ? "row" : "group";
+      quantize.format = format.str();
       passes.addPass(fm::createQuantizeWeights(quantize));
     }
     const bool isAsked = options.products == "matrix";

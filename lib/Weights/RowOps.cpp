@@ -163,6 +163,75 @@ static void roundGroup(const float *x, float scale, float offset, uint8_t *q) {
         std::max(roundNearest((x[i] - offset) * inverse), 0.0f), 15.0f));
 }
 
+/// Rounds a group to multiples of `scale`: 16 of them, `step` apart. `start`
+/// is where the first of them should be. Returns the sum of squared errors.
+ISTHMUS_CLONES
+static float roundToSteps(const float *x, float scale, float step, float start,
+                          Int4SteppedRow::Group &group) {
+  const float width = scale * step, inverse = 1.0f / width;
+  auto rounded = [&](int i, float first) {
+    return std::min(std::max(roundNearest((x[i] - first) * inverse), 0.0f),
+                    15.0f);
+  };
+  // The best first value, for what is rounded from the wanted one.
+  float rest = 0;
+  for (int i = 0; i < kGroup; ++i)
+    rest += x[i] - width * rounded(i, start);
+  const float offset =
+      std::min(std::max(roundNearest(rest / (kGroup * scale)), -128.0f),
+               127.0f - 15.0f * step);
+  const float first = scale * offset;
+  float error = 0;
+  for (int i = 0; i < kGroup; ++i) {
+    const float q = rounded(i, first);
+    const float difference = x[i] - (first + width * q);
+    error += difference * difference;
+    group.q[i] = uint8_t(q);
+  }
+  group.step = int8_t(step);
+  group.offset = int8_t(offset + 8.0f * step);
+  return error;
+}
+
+Int4SteppedRow weights::quantizeInt4Stepped(std::span<const float> row,
+                                            bool onGrid) {
+  constexpr float kMostStep = 17; // 15 of them are within int8
+  const size_t count = row.size() / kGroup;
+  std::vector<Fit> fits(count);
+  float largest = 0;
+  for (size_t g = 0; g < count; ++g) {
+    Fit &fit = fits[g];
+    if (!onGrid || !findGrid(&row[g * kGroup], fit))
+      fitGroup(&row[g * kGroup], fit);
+    largest = std::max({largest, std::fabs(fit.offset),
+                        std::fabs(fit.offset + 15.0f * fit.scale)});
+  }
+  Int4SteppedRow result{largest / 127.0f,
+                        std::vector<Int4SteppedRow::Group>(count)};
+  if (!(result.scale > 1e-30f)) {
+    result.scale = 0;
+    return result;
+  }
+  for (size_t g = 0; g < count; ++g) {
+    const Fit &fit = fits[g];
+    const float below = std::floor(fit.scale / result.scale);
+    float least = INFINITY;
+    for (float step : {below, below + 1}) {
+      step = std::min(std::max(step, 1.0f), kMostStep);
+      // About the middle of what was fitted.
+      const float start = fit.offset + 7.5f * (fit.scale - step * result.scale);
+      Int4SteppedRow::Group group;
+      const float error =
+          roundToSteps(&row[g * kGroup], result.scale, step, start, group);
+      if (error < least) {
+        least = error;
+        result.groups[g] = group;
+      }
+    }
+  }
+  return result;
+}
+
 _Float16 weights::quantizeInt8(std::span<const float> values, int8_t *q) {
   return int8Group(values.data(), values.size(), q);
 }
@@ -226,11 +295,20 @@ static void packInt8(const PackedLayout &layout,
         out + layout.valuesOffset() + int64_t(g) * layout.valueBytes();
     for (size_t o = 0; o < rows.size(); ++o) {
       const _Float16 scale = quantizeInt8({rows[o] + g * size, size}, q.data());
-      std::memcpy(scales + 2 * o, &scale, 2);
+      if (const auto wide = float(scale); layout.oneScale)
+        std::memcpy(scales + 4 * o, &wide, 4);
+      else
+        std::memcpy(scales + 2 * o, &scale, 2);
       for (size_t i = 0; i < size; ++i)
         values[i / 4 * 64 + o * 4 + i % 4] = uint8_t(q[i]);
     }
   }
+}
+
+/// Of output `o` of a group.
+static void packNibbles(const uint8_t *q, size_t o, uint8_t *values) {
+  for (size_t i = 0; i < kGroup / 2; ++i)
+    values[i / 4 * 64 + o * 4 + i % 4] = uint8_t(q[i] | q[kGroup / 2 + i] << 4);
 }
 
 static void packInt4(const PackedLayout &layout,
@@ -245,9 +323,26 @@ static void packInt4(const PackedLayout &layout,
     for (const Int4Row::Group &group : row.groups) {
       factors[o] = group.scale;
       factors[kPanel + o] = uint8_t(group.offset);
-      for (size_t i = 0; i < kGroup / 2; ++i)
-        values[i / 4 * 64 + o * 4 + i % 4] =
-            uint8_t(group.q[i] | group.q[kGroup / 2 + i] << 4);
+      packNibbles(group.q, o, values);
+      factors += layout.factorBytes();
+      values += layout.valueBytes();
+    }
+  }
+}
+
+static void packInt4Stepped(const PackedLayout &layout,
+                            std::span<const float *const> rows, uint8_t *out,
+                            bool onGrid) {
+  for (size_t o = 0; o < rows.size(); ++o) {
+    Int4SteppedRow row =
+        quantizeInt4Stepped({rows[o], size_t(layout.inputs)}, onGrid);
+    std::memcpy(out + 4 * o, &row.scale, 4);
+    uint8_t *factors = out + layout.factorsOffset();
+    uint8_t *values = out + layout.valuesOffset();
+    for (const Int4SteppedRow::Group &group : row.groups) {
+      factors[2 * o] = uint8_t(group.step);
+      factors[2 * o + 1] = uint8_t(group.offset);
+      packNibbles(group.q, o, values);
       factors += layout.factorBytes();
       values += layout.valueBytes();
     }
@@ -268,6 +363,7 @@ void weights::packPanel(const PackedLayout &layout,
   case PackedFormat::Int8:
     return packInt8(layout, rows, bytes);
   case PackedFormat::Int4:
-    return packInt4(layout, rows, bytes, onGrid);
+    return layout.oneScale ? packInt4Stepped(layout, rows, bytes, onGrid)
+                           : packInt4(layout, rows, bytes, onGrid);
   }
 }

@@ -85,12 +85,12 @@ def test_two_towers_equal_transformers(isthmus, encoders, tmp_path):
         near(np.array([m["logits"][0] for m in out["matches"]], np.float32), scores)
 
 
-@pytest.mark.parametrize("weights", ["f32", "bf16", "int8", "int8-row", "int4"])
+@pytest.mark.parametrize("weights", ["f32", "bf16", "int8", "int8-row", "int4", "int4-row"])
 @pytest.mark.parametrize("name,program", [("sentence", "text"), ("vit", "image"), ("clip", "image"), ("clip", "text")])
 def test_kernels_equal_the_interpreter(isthmus, encoders, encode, tmp_path, name, program, weights):
     bundle = encoders(name, weights)
     kv = "f32" if weights == "f32" else "bf16"
-    quantize = weights.replace("int8-row", "int8 scales=row")
+    quantize = weights.replace("-row", " scales=row")
     options = [] if weights == "f32" else [f"--fm-quantize-weights=format={quantize}"]
     module = subprocess.run([BIN / "isthmus-translate", "--import-model", f"--model={bundle.parent / name}",
                              "/dev/null"], check=True, capture_output=True).stdout

@@ -10,7 +10,7 @@ import tiny
 from conftest import cpu_flags, needs_matrix_unit
 
 PROMPT = [(11 * i + 4) % 500 for i in range(75)]
-FORMATS = ["f32", "f16", "bf16", "int8", "int8-row", "int4"]
+FORMATS = ["f32", "f16", "bf16", "int8", "int8-row", "int4", "int4-row"]
 VECTOR = ["--products", "vector"]
 # Products of f32 and bf16 weights, and attention beside all but f32 ones.
 IN_TILES = [pytest.param(weights, ["--products", "matrix"], marks=needs_matrix_unit)

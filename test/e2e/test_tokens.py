@@ -26,7 +26,7 @@ OPTIONS = [
     [], ["--fm-quantize-weights=format=f16"], ["--fm-quantize-weights=format=int8"],
     ["--fm-quantize-weights=format=int8 scales=row"],
     ["--fm-quantize-weights=format=bf16"], ["--fm-set-kv-format=format=bf16"], ["--fm-set-kv-format=format=int8"],
-    ["--fm-quantize-weights=format=int4"], ["--fm-prune-weights"], ["--fm-limit-kv=budget=24"], ["--fm-set-kv-format"],
+    ["--fm-quantize-weights=format=int4"], ["--fm-quantize-weights=format=int4 scales=row"], ["--fm-prune-weights"], ["--fm-limit-kv=budget=24"], ["--fm-set-kv-format"],
     ["--fm-prune-weights=pattern=unstructured", "--fm-quantize-weights=format=int4", "--fm-limit-kv=budget=40"]]
 # The other architectures: what they have of their own, in floats and in integers.
 OTHERS = [model for model in REFERENCES if model not in ("llama", "qwen2")]

@@ -14,7 +14,7 @@ def target_of(isthmus, bundle):
 
 
 def test_schedules_change_no_bit(isthmus, bundles, tmp_path):
-    for weights in ("f32", "bf16", "int8", "int8-row", "int4"):
+    for weights in ("f32", "bf16", "int8", "int8-row", "int4", "int4-row"):
         plain = bundles("llama", weights)
         target = target_of(isthmus, plain)["target"]
         stored = tmp_path / "schedule.json"

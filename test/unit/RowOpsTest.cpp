@@ -109,6 +109,42 @@ TEST(RowOps, Int4BeatsSymmetricRoundingOnShiftedValues) {
   EXPECT_LT(error, symmetric);
 }
 
+/// The mean squared error of a quantised row.
+template <typename Row>
+static double errorOf(const Row &quantized, const std::vector<float> &row) {
+  double error = 0;
+  for (size_t i = 0; i < row.size(); ++i)
+    error += std::pow(quantized.value(i) - row[i], 2);
+  return error / double(row.size());
+}
+
+TEST(RowOps, SteppedInt4StaysWithinBytes) {
+  for (float shift : {0.0f, 0.7f, -30.0f}) {
+    std::vector<float> row = randomRow(1024, shift);
+    row[77] = 40; // an outlier, and groups that are small beside it
+    std::fill(row.begin() + 128, row.begin() + 160, 0.25f);
+    std::fill(row.begin() + 160, row.begin() + 192, 0.0f);
+    for (const auto &group : quantizeInt4Stepped(row).groups) {
+      EXPECT_GE(group.step, 1);
+      EXPECT_LE(group.step, 17);
+      EXPECT_GE(group.offset - 8 * group.step, -128);
+      EXPECT_LE(group.offset + 7 * group.step, 127);
+    }
+  }
+}
+
+TEST(RowOps, SteppedInt4IsNearlyAsExactAsWithScalesOfGroups) {
+  std::vector<float> row = randomRow(2048, 0.2f);
+  EXPECT_LT(errorOf(quantizeInt4Stepped(row), row),
+            1.1 * errorOf(quantizeInt4(row), row));
+}
+
+TEST(RowOps, SteppedInt4OfZerosAndOfTinyValues) {
+  std::vector<float> zeros(64, 0.0f), tiny(64, 1e-38f);
+  for (const auto &row : {zeros, tiny})
+    EXPECT_EQ(quantizeInt4Stepped(row).value(33), 0.0f);
+}
+
 TEST(RowOps, PackedInt8LiesAsDocumented) {
   PackedLayout layout{PackedFormat::Int8, 17, 128};
   std::vector<float> row = randomRow(128);
@@ -125,7 +161,7 @@ TEST(RowOps, PackedInt8LiesAsDocumented) {
 }
 
 TEST(RowOps, PackedInt8RowsLieAsDocumented) {
-  PackedLayout layout{PackedFormat::Int8, 17, 128, /*int8Rows=*/true};
+  PackedLayout layout{PackedFormat::Int8, 17, 128, /*oneScale=*/true};
   std::vector<float> row = randomRow(128);
   const float *rows[1] = {row.data()};
   std::vector<std::byte> panel(size_t(layout.panelBytes()));
@@ -135,9 +171,30 @@ TEST(RowOps, PackedInt8RowsLieAsDocumented) {
   const _Float16 scale = quantizeInt8(row, q.data());
   const auto *values = reinterpret_cast<const int8_t *>(panel.data()) + 64;
   EXPECT_EQ(values[(64 / 4 + 3) * 64 + 0 * 4 + 2], q[64 + 14]);
-  _Float16 stored;
+  float stored;
   std::memcpy(&stored, panel.data(), sizeof(stored));
-  EXPECT_EQ(float(stored), float(scale));
+  EXPECT_EQ(stored, float(scale));
+}
+
+TEST(RowOps, PackedSteppedInt4LiesAsDocumented) {
+  PackedLayout layout{PackedFormat::Int4, 17, 128, /*oneScale=*/true};
+  std::vector<float> first = randomRow(128, 1), row = randomRow(128);
+  const float *rows[2] = {first.data(), row.data()};
+  std::vector<std::byte> panel(size_t(layout.panelBytes()));
+  EXPECT_EQ(panel.size(), 64 + 4 * 32 + 16u * 64);
+  packPanel(layout, rows, panel.data());
+  const Int4SteppedRow quantized = quantizeInt4Stepped(row);
+  float scale;
+  std::memcpy(&scale, panel.data() + 4, sizeof(scale));
+  EXPECT_EQ(scale, quantized.scale);
+  const auto *factors = reinterpret_cast<const int8_t *>(panel.data()) + 64;
+  EXPECT_EQ(factors[2 * 32 + 2], quantized.groups[2].step);
+  EXPECT_EQ(factors[2 * 32 + 3], quantized.groups[2].offset);
+  const auto *values =
+      reinterpret_cast<const uint8_t *>(panel.data()) + 64 + 4 * 32;
+  const uint8_t both = values[2 * 256 + 3 * 64 + 1 * 4 + 2];
+  EXPECT_EQ(both & 15, quantized.groups[2].q[14]);
+  EXPECT_EQ(both >> 4, quantized.groups[2].q[16 + 14]);
 }
 
 TEST(RowOps, BF16RoundsToNearestEven) {

@@ -131,9 +131,10 @@ static int run(int argc, char **argv) {
                  "target, 'default', or a file that it made")
       ->capture_default_str();
   app.add_option("--weights", options.weights,
-                 "how weights are stored; int8-row: with a scale a row, not a "
-                 "group of 64, faster for many rows and less exact")
-      ->check(CLI::IsMember({"f32", "f16", "bf16", "int8", "int8-row", "int4"}))
+                 "how weights are stored; int8-row, int4-row: with a scale a "
+                 "row, not a group, faster for many rows and less exact")
+      ->check(CLI::IsMember(
+          {"f32", "f16", "bf16", "int8", "int8-row", "int4", "int4-row"}))
       ->capture_default_str();
   app.add_option(
          "--products", options.products,

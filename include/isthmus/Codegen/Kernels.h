@@ -23,9 +23,10 @@ constexpr int64_t floatRowBytes(int64_t features) {
 
 /// One row of quantised activations: int8 [features], f32 scale [groups], and
 /// what products need beside them: int32 -128 * sum [groups], for instructions
-/// that take int8 weights with 128 added, and f32 scale * sum [features / 32],
-/// which the offsets of int4 weights multiply. A group is int8GroupOf(features)
-/// values, or all; no int4 weight takes such a row, and it has no last table.
+/// that take int8 weights with 128 added, and the sums of 32 values that the
+/// offsets of int4 weights multiply: f32 scale * sum [features / 32], or int16
+/// sum where all values have one scale (`whole`). A group is
+/// int8GroupOf(features) values, or all.
 struct QRowsLayout {
   int64_t features;
   bool whole = false;
@@ -33,12 +34,11 @@ struct QRowsLayout {
   int64_t groups() const { return features / group(); }
   int64_t scaleOffset() const { return features; }
   int64_t correctionOffset() const { return scaleOffset() + 4 * groups(); }
-  int64_t scaledSumOffset() const { return correctionOffset() + 4 * groups(); }
-  int64_t scaledSums() const {
-    return whole ? 0 : features / PackedLayout::kInt4Group;
-  }
+  int64_t sumsOffset() const { return correctionOffset() + 4 * groups(); }
+  int64_t sums() const { return features / PackedLayout::kInt4Group; }
+  int64_t sumBytes() const { return whole ? 2 : 4; }
   int64_t rowBytes() const {
-    return roundUp(scaledSumOffset() + 4 * scaledSums(), 64);
+    return roundUp(sumsOffset() + sumBytes() * sums(), 64);
   }
 };
 
@@ -89,7 +89,7 @@ constexpr RowFormat rowFormatFor(const PackedLayout &weight) {
     return RowFormat::BF16;
   case PackedFormat::Int8:
   case PackedFormat::Int4:
-    return weight.int8Rows ? RowFormat::Int8Row : RowFormat::Int8;
+    return weight.oneScale ? RowFormat::Int8Row : RowFormat::Int8;
   }
   return RowFormat::F32;
 }

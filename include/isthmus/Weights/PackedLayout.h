@@ -8,12 +8,18 @@
 //   int8       panel: f16 scale [inputs / 64][16], then int8
 //              [inputs / 64][16][16][4]: value [g][c][o][i] is input
 //              64g + 4c + i of output o; groups of 32 inputs where 64 does not
-//              divide them (int8GroupOf); or one of all inputs (int8Rows)
+//              divide them (int8GroupOf)
+//   int8 with one scale (oneScale): f32 scale [16], then values as above, one
+//              group of all inputs
 //   int4       panel: f32 rowScale [16], f32 rowOffset [16], then
 //              [inputs / 32] { uint8 scale [16], int8 offset [16] }, then uint8
 //              [inputs / 32][4][16][4]: the low nibble q of byte [g][c][o][i]
 //              is input 32g + 4c + i, the high nibble input 32g + 16 + 4c + i;
 //              value = rowScale * scale * q + rowOffset * offset
+//   int4 with one scale: f32 scale [16], then
+//              [inputs / 32][16] { int8 step, int8 offset }, then nibbles as
+//              above: value = scale * (step * (q - 8) + offset), where the
+//              integer in brackets is within int8 and step at most 17
 //
 // Integers begin at a multiple of 64 bytes: registers and tiles that are loaded
 // from elsewhere come from two lines of the cache each. Outputs beyond the last
@@ -60,26 +66,34 @@ struct PackedLayout {
   PackedFormat format;
   int64_t outputs;
   int64_t inputs; ///< 0 for a vector
-  /// Of int8: an output has one scale, not one for each group of inputs.
-  bool int8Rows = false;
+  /// Of integers: an output has one scale, not one for each group of inputs.
+  bool oneScale = false;
 
   int64_t panels() const { return (outputs + kPanel - 1) / kPanel; }
-  /// Inputs of an integer format that share a scale.
+  /// Inputs of an integer format that share factors.
   int64_t group() const {
     if (format == PackedFormat::Int4)
       return kInt4Group;
-    return int8Rows ? inputs : int8GroupOf(inputs);
+    return oneScale ? inputs : int8GroupOf(inputs);
   }
   int64_t groups() const { return inputs / group(); }
+  /// Those that share a scale of their own.
+  int64_t scaleGroup() const { return oneScale ? inputs : group(); }
   /// Bytes of the values of a group in a panel, and of its factors: the scales,
-  /// or scales and offsets.
+  /// or scales (steps) and offsets.
   int64_t valueBytes() const {
     return kPanel * group() / (format == PackedFormat::Int4 ? 2 : 1);
   }
-  static constexpr int64_t factorBytes() { return kPanel * 2; }
+  int64_t factorBytes() const {
+    return kPanel * (format == PackedFormat::Int8 && oneScale ? 4 : 2);
+  }
   /// Where they begin in a panel.
   int64_t factorsOffset() const {
-    return format == PackedFormat::Int4 ? 2 * kPanel * 4 : 0;
+    return format == PackedFormat::Int4 ? (oneScale ? 1 : 2) * kPanel * 4 : 0;
+  }
+  /// Of int4 with one scale: as int8 holds the same values.
+  PackedLayout inBytes() const {
+    return {PackedFormat::Int8, outputs, inputs, /*oneScale=*/true};
   }
   int64_t valuesOffset() const {
     return roundUp(factorsOffset() + groups() * factorBytes(), 64);

@@ -63,6 +63,27 @@ struct Int4Row {
 /// 15 equal steps wide keeps its steps.
 Int4Row quantizeInt4(std::span<const float> row, bool onGrid = false);
 
+/// A row in int4 with one scale: value = scale * (step * (q - 8) + offset),
+/// with step and offset for each group of 32 and q in 0..15. What is in
+/// brackets is within int8, and a step at most 17.
+struct Int4SteppedRow {
+  struct Group {
+    uint8_t q[PackedLayout::kInt4Group];
+    int8_t step, offset;
+  };
+  float scale;
+  std::vector<Group> groups;
+  float value(size_t index) const {
+    const Group &g = groups[index / PackedLayout::kInt4Group];
+    const int q = g.q[index % PackedLayout::kInt4Group];
+    return scale * float(g.step * (q - 8) + g.offset);
+  }
+};
+/// Fits groups as quantizeInt4 does; the widest of them sets the scale. Of the
+/// two steps next to the fitted one the better stays.
+Int4SteppedRow quantizeInt4Stepped(std::span<const float> row,
+                                   bool onGrid = false);
+
 /// Packs one panel: `rows[i]` is output i of the panel (up to 16 rows of
 /// `layout.inputs` values), `out` has `layout.panelBytes()` bytes.
 void packPanel(const PackedLayout &layout, std::span<const float *const> rows,

@@ -669,13 +669,94 @@ Values isthmus::emitLongDot(KernelBuilder &k, const PackedLayout &weight,
   return whole < inputs ? step(k.cst(whole), inputs - whole, out) : out;
 }
 
+/// Whether pairs of int16 have a dot product of their own.
+static bool hasWordDot(const TargetDescription &target) {
+  switch (target.dot) {
+  case DotProduct::Avx512Vnni:
+  case DotProduct::Amx:
+  case DotProduct::AvxVnni:
+  case DotProduct::Avx2Madd:
+    return true;
+  case DotProduct::NeonDot:
+  case DotProduct::NeonMatrix:
+  case DotProduct::Portable:
+    return false;
+  }
+  llvm_unreachable("unknown dot product");
+}
+
 void isthmus::emitUnpack(KernelBuilder &k, const PackedLayout &weight,
-                         Value block, Value to) {
+                         Value block, Value factors, Value to) {
   constexpr int64_t kBytes = 4 * kLanes; // of four inputs
+  VectorType bytes = k.vec(kBytes, k.i8()), words = k.vec(kBytes / 2, k.i16());
+  Value steps, firsts; // of the values of an output, four times each
+  if (weight.oneScale) {
+    VectorType ints = k.vec(kLanes, k.i32());
+    Value pairs = emitSteppedFactors(k, factors);
+    auto low = [&](Value v, int64_t bits) -> Value {
+      return arith::AndIOp::create(k.b, k.loc, v,
+                                   k.cst(ints, (int64_t(1) << bits) - 1));
+    };
+    auto times = [&](Value v, int64_t factor) -> Value {
+      return arith::MulIOp::create(k.b, k.loc, v, k.cst(ints, factor));
+    };
+    Value step = low(pairs, 16);
+    Value offset = arith::ShRUIOp::create(k.b, k.loc, pairs, k.cst(ints, 16));
+    steps = k.bitcast(words, times(step, 0x10001));
+    firsts = k.bitcast(
+        bytes, times(low(k.add(offset, times(step, -8)), 8), 0x1010101));
+  }
   forEachPiece(k, {weight, weight.group(), block}, kBytes,
-               [&](int64_t, Value bytes, int64_t quad) {
-                 k.store(bytes, to, quad * kBytes);
+               [&](int64_t, Value values, int64_t quad) {
+                 if (steps) {
+                   // (15 steps of 17 do not reach the upper byte of a word.)
+                   Value product = arith::MulIOp::create(
+                       k.b, k.loc, k.bitcast(words, values), steps);
+                   values = k.add(k.bitcast(bytes, product), firsts);
+                 }
+                 k.store(values, to, quad * kBytes);
                });
+}
+
+Value isthmus::emitSteppedFactors(KernelBuilder &k, Value factors) {
+  Value bytes = k.load(k.vec(2 * kLanes, k.i8()), factors);
+  return k.bitcast(
+      k.vec(kLanes, k.i32()),
+      arith::ExtSIOp::create(k.b, k.loc, k.vec(2 * kLanes, k.i16()), bytes));
+}
+
+/// The second of each pair of int16.
+static Value secondWord(KernelBuilder &k, Value pairs) {
+  return arith::ShRSIOp::create(k.b, k.loc, pairs, k.cst(pairs.getType(), 16));
+}
+
+Value isthmus::emitSteppedStart(KernelBuilder &k, Value sums) {
+  Type type = sums.getType();
+  if (hasWordDot(k.target))
+    return emitWordDot(k, sums, k.cst(type, 0xfff8), k.cst(type, 0));
+  return arith::MulIOp::create(k.b, k.loc, secondWord(k, sums),
+                               k.cst(type, -8));
+}
+
+Value isthmus::emitSteppedSum(KernelBuilder &k, Value dot, Value sums,
+                              Value factors, Value total) {
+  if (hasWordDot(k.target)) {
+    VectorType words = k.vec(2 * kLanes, k.i16());
+    SmallVector<int64_t> inTurn;
+    for (int64_t i = 0; i < 2 * kLanes; ++i)
+      inTurn.push_back(i % 2 ? 2 * kLanes + i : i);
+    Value pairs = vector::ShuffleOp::create(k.b, k.loc, k.bitcast(words, dot),
+                                            k.bitcast(words, sums), inTurn);
+    return emitWordDot(k, k.bitcast(dot.getType(), pairs), factors, total);
+  }
+  auto times = [&](Value a, Value b) -> Value {
+    return arith::MulIOp::create(k.b, k.loc, a, b);
+  };
+  Value steps =
+      secondWord(k, arith::ShLIOp::create(k.b, k.loc, factors,
+                                          k.cst(factors.getType(), 16)));
+  total = k.add(total, times(dot, steps));
+  return k.add(total, times(secondWord(k, sums), secondWord(k, factors)));
 }
 
 Value isthmus::emitDotStart(KernelBuilder &k, const PackedLayout &weight,

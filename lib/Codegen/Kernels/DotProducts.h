@@ -103,9 +103,20 @@ void emitRepeatedTiles(KernelBuilder &k, int64_t parts, mlir::Value data,
                        mlir::Value times);
 
 /// Writes the nibbles of a block of an int4 weight as bytes: as a block of
-/// int8.
+/// int8. With one scale the bytes are the values in units of it, of the block's
+/// `factors`.
 void emitUnpack(KernelBuilder &k, const PackedLayout &weight, mlir::Value block,
-                mlir::Value to);
+                mlir::Value factors, mlir::Value to);
+
+/// Of a block of an int4 weight with one scale: its steps and offsets, read
+/// from `factors`, vector<16xi32> of int16 pairs.
+mlir::Value emitSteppedFactors(KernelBuilder &k, mlir::Value factors);
+/// What its dot products start from, that nibbles count from -8 and sums fit
+/// int16; `sums`, of the block's inputs, is vector<16xi32> of that int16 twice.
+mlir::Value emitSteppedStart(KernelBuilder &k, mlir::Value sums);
+/// Lane by lane: total + step * dot + offset * sum, exact in int32.
+mlir::Value emitSteppedSum(KernelBuilder &k, mlir::Value dot, mlir::Value sums,
+                           mlir::Value factors, mlir::Value total);
 
 /// What the dot products of a block with so many rows start from:
 /// `correction()`, i32 -128 * the sum of the row's values, for instructions

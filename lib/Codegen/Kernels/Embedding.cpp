@@ -42,6 +42,9 @@ static Value loadEntry(KernelBuilder &k, const PackedLayout &table, Value panel,
     auto toFloat = [&](Value v) -> Value {
       return arith::SIToFPOp::create(k.b, k.loc, k.f32(), v);
     };
+    Value ofRow = k.ptr(panel, k.mul(lane, 4));
+    if (!int4 && table.oneScale)
+      return k.fmul(toFloat(integer), k.load(k.f32(), ofRow));
     if (!int4) {
       Value scale = k.load(k.f16(), k.ptr(factors, k.mul(lane, 2)));
       return k.fmul(toFloat(integer),
@@ -52,7 +55,17 @@ static Value loadEntry(KernelBuilder &k, const PackedLayout &table, Value panel,
     integer = arith::AndIOp::create(
         k.b, k.loc, arith::ShRUIOp::create(k.b, k.loc, integer, shift),
         k.cst(k.i32(), 15));
-    Value at = k.ptr(factors, lane), ofRow = k.ptr(panel, k.mul(lane, 4));
+    if (table.oneScale) {
+      Value pair = k.ptr(factors, k.mul(lane, 2));
+      auto factor = [&](int64_t offset) -> Value {
+        return arith::ExtSIOp::create(k.b, k.loc, k.i32(),
+                                      k.load(k.i8(), pair, offset));
+      };
+      Value steps = arith::MulIOp::create(
+          k.b, k.loc, k.add(integer, k.cst(k.i32(), -8)), factor(0));
+      return k.fmul(toFloat(k.add(steps, factor(1))), k.load(k.f32(), ofRow));
+    }
+    Value at = k.ptr(factors, lane);
     Value scale = toFloat(
         arith::ExtUIOp::create(k.b, k.loc, k.i32(), k.load(k.i8(), at)));
     Value offset = toFloat(arith::ExtSIOp::create(k.b, k.loc, k.i32(),

@@ -24,7 +24,7 @@ int64_t Product::rowBytes() const {
 
 int64_t Product::rowsAtOnce() const {
   const KernelSchedule &schedule = k.target.schedule;
-  if (isUnpacked)
+  if (isUnpacked && !layout.oneScale)
     return kTileRows;
   return layout.format == PackedFormat::Int4 ? schedule.nibbleRows
          : format == RowFormat::Int8         ? schedule.dotRows
@@ -66,13 +66,14 @@ void Product::forEachChunk(KernelBuilder &k, int64_t outputTiles,
 void Product::forEachRun(const Chunk &chunk,
                          const std::function<void(const Run &)> &body) {
   Value all = k.sub(chunk.lastRow, chunk.firstRow), from = chunk.firstRow;
-  const int64_t fewest = isUnpacked ? kTileRows : 1;
+  const int64_t fewest = isUnpacked ? std::min(kTileRows, rowsAtOnce()) : 1;
   for (int64_t rows = rowsAtOnce(); rows >= fewest; rows /= 2) {
     // Of what is left, half a block or less is for the next smaller ones,
-    // unless a matrix unit takes a few rows sooner than they do.
+    // unless there are none, or a matrix unit takes a few rows sooner than
+    // they do.
     const bool isLastTile = usesTiles(k.target, valueFormat(), rows) &&
                             !usesTiles(k.target, valueFormat(), rows / 2);
-    const int64_t fewer = isLastTile ? 0 : rows / 2;
+    const int64_t fewer = isLastTile || rows / 2 < fewest ? 0 : rows / 2;
     Value left = k.sub(chunk.lastRow, from);
     Value count = k.div(k.max(k.add(left, rows - 1 - fewer), k.cst(0)), rows);
     // None if all are fewer than a block.
@@ -104,17 +105,28 @@ Product::Values Product::rowsOf(const Block &block, Value x) {
   return rows;
 }
 
+PackedLayout Product::unpackedLayout() const {
+  return layout.oneScale ? layout.inBytes() : layout;
+}
+
 int64_t Product::unpackedBytes() const {
-  return layout.valuesOffset() + layout.groups() * 2 * layout.valueBytes();
+  const PackedLayout own = unpackedLayout();
+  return own.valuesOffset() + layout.groups() * 2 * layout.valueBytes();
 }
 
 void Product::unpack(Value panel, Value to) {
-  k.loop(k.cst(0), k.cst(layout.valuesOffset()), kLine, [&](Value at) {
+  constexpr int64_t kAheadBytes = 4096;
+  const PackedLayout own = unpackedLayout();
+  k.loop(k.cst(0), k.cst(own.valuesOffset()), kLine, [&](Value at) {
     k.store(k.load(k.vec(kLanes, k.i32()), k.ptr(panel, at)), k.ptr(to, at));
   });
-  Product copy(k, layout, /*isUnpacked=*/true);
   k.loop(k.cst(0), k.cst(layout.groups()), 1, [&](Value group) {
-    emitUnpack(k, layout, valuesOf(panel, group), copy.valuesOf(to, group));
+    Value from = valuesOf(panel, group);
+    k.prefetch(k.ptr(from, kAheadBytes), layout.valueBytes());
+    emitUnpack(k, layout, from,
+               layout.oneScale ? factorsOf(panel, group) : Value(),
+               k.ptr(k.ptr(to, k.mul(group, 2 * layout.valueBytes())),
+                     own.valuesOffset()));
   });
 }
 
@@ -124,15 +136,16 @@ void Product::withPanels(const Chunk &chunk, const Values &firsts,
   constexpr int64_t kMostBytes = 1 << 20;
   const int64_t runBytes = count * unpackedBytes();
   const int64_t bytes = int64_t(firsts.size()) * runBytes;
-  if (layout.format != PackedFormat::Int4 ||
-      !usesTiles(k.target, PackedFormat::Int8, kTileRows) || bytes > kMostBytes)
+  const bool isWorthIt =
+      layout.oneScale || usesTiles(k.target, PackedFormat::Int8, kTileRows);
+  if (layout.format != PackedFormat::Int4 || !isWorthIt || bytes > kMostBytes)
     return body(*this, firsts, layout.panelBytes());
   Value rows = k.sub(chunk.lastRow, chunk.firstRow);
   k.ifElse(
       k.lessThan(rows, k.cst(kTileRows)),
       [&] { body(*this, firsts, layout.panelBytes()); },
       [&] {
-        Product product(k, layout, /*isUnpacked=*/true);
+        Product product(k, unpackedLayout(), /*isUnpacked=*/true);
         Value copies = k.stackBuffer(bytes);
         Values unpacked;
         for (auto [i, first] : llvm::enumerate(firsts)) {
@@ -231,10 +244,11 @@ Product::Values Product::sums(const Values &panels, const Values &rows,
     return sumGroupsInTiles(panels.front(), rows, ahead, block);
   switch (layout.format) {
   case PackedFormat::Int8:
-    return layout.int8Rows ? sumInt8Rows(panels, rows, ahead)
+    return layout.oneScale ? sumInt8Rows(panels, rows, ahead)
                            : sumInt8(panels, rows, ahead);
   case PackedFormat::Int4:
-    return sumInt4(panels, rows, ahead);
+    return layout.oneScale ? sumInt4Rows(panels, rows, ahead)
+                           : sumInt4(panels, rows, ahead);
   default:
     return sumFloats(panels, rows, ahead, block);
   }
@@ -245,7 +259,7 @@ Product::Values Product::sums(const Values &panels, const Values &rows,
 /// that come next, or further on in this one where that would be too far.
 void Product::prefetchAhead(Value at, int64_t bytes, int64_t ahead,
                             size_t rows) {
-  if (rows > 1)
+  if (rows > 1 || isUnpacked)
     return;
   const KernelSchedule &schedule = k.target.schedule;
   int64_t distance = ahead * layout.panelBytes();
@@ -261,7 +275,7 @@ void Product::prefetchAhead(Value at, int64_t bytes, int64_t ahead,
 /// \param at where a step begins in a panel, \p bytes long.
 void Product::prefetchShare(const Values &panels, Value at, int64_t bytes,
                             int64_t ahead, const Block *block) {
-  if (!block || block->rows == 1)
+  if (!block || block->rows == 1 || isUnpacked)
     return;
   const int64_t shares = std::min<int64_t>(bytes / kLine, 4);
   Value share = k.add(k.mul(block->index, layout.panelBytes() / shares),
@@ -436,8 +450,14 @@ Product::Values Product::sumInt8Rows(const Values &w, const Values &xs,
                              k.ptr(panel, k.mul(at, PackedLayout::kPanel)),
                              PackedLayout::kPanel * count, ahead, xs.size());
                      });
+  return scaled(w, xs, sums);
+}
+
+Product::Values Product::scaled(const Values &w, const Values &xs,
+                                Values sums) {
+  const QRowsLayout qrows{layout.inputs, /*whole=*/true};
   for (size_t p = 0; p < w.size(); ++p) {
-    Value factor = loadFactors(w[p], k.cst(0)).scale;
+    Value factor = k.load(k.vec(kLanes, k.f32()), w[p]);
     for (size_t r = 0; r < xs.size(); ++r) {
       Value &sum = sums[p * xs.size() + r];
       sum = k.fmul(k.fmul(toFloat(sum), factor),
@@ -445,6 +465,47 @@ Product::Values Product::sumInt8Rows(const Values &w, const Values &xs,
     }
   }
   return sums;
+}
+
+/// As sumInt8Rows with the integers that nibbles stand for, and as exact.
+Product::Values Product::sumInt4Rows(const Values &w, const Values &xs,
+                                     int64_t ahead) {
+  if (w.size() > 1 && xs.size() > 1) {
+    // The sums of one panel fill the registers.
+    Values all;
+    for (Value panel : w)
+      all.append(sumInt4Rows({panel}, xs, ahead));
+    return all;
+  }
+  const QRowsLayout qrows{layout.inputs, /*whole=*/true};
+  Values sums = k.loop(
+      k.cst(0), k.cst(layout.groups()), 1,
+      Values(w.size() * xs.size(), k.cst(k.vec(kLanes, k.i32()), 0)),
+      [&](Value group, ValueRange totals) {
+        Values inputs, rowSums, starts, next;
+        for (Value row : xs) {
+          inputs.push_back(k.ptr(row, k.mul(group, layout.group())));
+          Value sum =
+              k.load(k.i16(), k.ptr(row, k.mul(group, qrows.sumBytes())),
+                     qrows.sumsOffset());
+          rowSums.push_back(
+              k.bitcast(k.vec(kLanes, k.i32()), k.splat(sum, 2 * kLanes)));
+          starts.push_back(emitSteppedStart(k, rowSums.back()));
+        }
+        for (auto [p, panel] : llvm::enumerate(w)) {
+          Value block = valuesOf(panel, group), own = factorsOf(panel, group);
+          prefetchAhead(block, layout.valueBytes(), ahead, xs.size());
+          prefetchAhead(own, layout.factorBytes(), ahead, xs.size());
+          Value factors = emitSteppedFactors(k, own);
+          Values dots =
+              emitGroupDot(k, layout, layout.group(), {block}, inputs, starts);
+          for (auto [r, dot] : llvm::enumerate(dots))
+            next.push_back(emitSteppedSum(k, dot, rowSums[r], factors,
+                                          totals[p * xs.size() + r]));
+        }
+        return next;
+      });
+  return scaled(w, xs, sums);
 }
 
 /// A group of a row meets one or two of the weight, each with a scale and an
@@ -464,7 +525,7 @@ Product::Values Product::sumInt4(const Values &w, const Values &xs,
       Value index = k.add(k.mul(group, parts), part);
       for (Value row : xs) {
         inputs.push_back(k.ptr(row, k.mul(index, layout.group())));
-        scaledSums.push_back(splatEntry(row, index, qrows.scaledSumOffset()));
+        scaledSums.push_back(splatEntry(row, index, qrows.sumsOffset()));
       }
       for (auto [p, panel] : llvm::enumerate(w)) {
         Value block = valuesOf(panel, index);
@@ -528,9 +589,8 @@ Product::Values Product::sumGroupsInTiles(Value panel, const Values &xs,
       [&](Value group, ValueRange totals) {
         // (The last one comes twice.)
         multiply(k.min(k.add(group, 1), k.cst(qrows.groups() - 1)));
-        if (!isUnpacked)
-          prefetchShare({panel}, k.mul(group, layout.valueBytes()),
-                        layout.valueBytes(), ahead, block);
+        prefetchShare({panel}, k.mul(group, layout.valueBytes()),
+                      layout.valueBytes(), ahead, block);
         Value buffer = bufferOf(group);
         llvm::SmallVector<GroupFactors> factors;
         for (int64_t part = 0; part < parts; ++part)
@@ -546,10 +606,10 @@ Product::Values Product::sumGroupsInTiles(Value panel, const Values &xs,
             scaled =
                 scaled ? k.fma(sum, own.scale, scaled) : k.fmul(sum, own.scale);
             if (offsets)
-              total = k.fma(own.offset,
-                            splatEntry(row, indexOf(group, part),
-                                       qrows.scaledSumOffset()),
-                            total);
+              total = k.fma(
+                  own.offset,
+                  splatEntry(row, indexOf(group, part), qrows.sumsOffset()),
+                  total);
           }
           next.push_back(k.fma(
               scaled, splatEntry(row, group, qrows.scaleOffset()), total));
@@ -565,6 +625,8 @@ Value Product::toFloat(Value integers) {
 Product::GroupFactors Product::loadFactors(Value panel, Value group) {
   VectorType floats = k.vec(kLanes, k.f32()), ints = k.vec(kLanes, k.i32());
   if (layout.format == PackedFormat::Int8) {
+    if (layout.oneScale)
+      return {k.load(floats, panel), nullptr};
     Value half = k.load(k.vec(kLanes, k.f16()), factorsOf(panel, group));
     return {arith::ExtFOp::create(k.b, k.loc, floats, half), nullptr};
   }

@@ -63,9 +63,9 @@ public:
 
   /// Gives `body` the product, the first panels of each of some runs of `count`
   /// panels, and the bytes from one to the next: this product and the panels as
-  /// they are; or, where a matrix unit could take int8 but not int4 and the
-  /// chunk has rows enough, a product of unpacked panels, and copies of them.
-  /// Emits code for both.
+  /// they are; or, of int4 where a matrix unit could take int8 or all has one
+  /// scale, and the chunk has rows enough, a product of unpacked panels, and
+  /// copies of them. Emits code for both.
   using WithPanels = std::function<void(Product &product, const Values &firsts,
                                         int64_t stride)>;
   void withPanels(const Chunk &chunk, const Values &firsts, int64_t count,
@@ -89,7 +89,9 @@ private:
   PackedFormat valueFormat() const {
     return isUnpacked ? PackedFormat::Int8 : layout.format;
   }
-  /// Bytes of a panel of which nibbles became bytes.
+  /// How a panel lies of which nibbles became bytes: as an int4 panel but for
+  /// them, or as one of int8 where all has one scale; and its bytes.
+  PackedLayout unpackedLayout() const;
   int64_t unpackedBytes() const;
   void unpack(mlir::Value panel, mlir::Value to);
 
@@ -122,6 +124,9 @@ private:
   Values sumInt8(const Values &panels, const Values &rows, int64_t ahead);
   Values sumInt8Rows(const Values &panels, const Values &rows, int64_t ahead);
   Values sumInt4(const Values &panels, const Values &rows, int64_t ahead);
+  Values sumInt4Rows(const Values &panels, const Values &rows, int64_t ahead);
+  /// Whole sums of integers, by the scales of both sides.
+  Values scaled(const Values &panels, const Values &rows, Values sums);
   /// As sumInt8 and sumInt4, of one panel with as many rows as make a tile.
   Values sumGroupsInTiles(mlir::Value panel, const Values &rows, int64_t ahead,
                           const Block *block);
@@ -143,7 +148,7 @@ private:
   KernelBuilder &k;
   const PackedLayout layout;
   const RowFormat format; ///< of the activations
-  const bool isUnpacked;  ///< nibbles stand in bytes
+  const bool isUnpacked;  ///< copies, in which nibbles stand in bytes
 };
 
 /// Emits `Emitter(k, spec).emitOneRow()`, and emitManyRows() as a function of

@@ -52,6 +52,13 @@ static void storeGroupEntries(KernelBuilder &k, Value row, Value group,
           layout.correctionOffset());
 }
 
+/// Of 32 values, the roundedBits of two in each lane.
+static Value sumOfRounded(KernelBuilder &k, Value lanes) {
+  Value sum = vector::ReductionOp::create(k.b, k.loc,
+                                          vector::CombiningKind::ADD, lanes);
+  return k.add(sum, k.cst(k.i32(), KernelBuilder::roundedBias(32)));
+}
+
 void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
                                   const QRowsLayout &layout,
                                   const KernelBuilder::Values &values) {
@@ -70,12 +77,10 @@ void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
   }
   Value sumEntry = k.ptr(row, k.mul(group, 4 * int64_t(sums.size()))), total;
   for (auto [i, lanes] : llvm::enumerate(sums)) {
-    Value sum = vector::ReductionOp::create(k.b, k.loc,
-                                            vector::CombiningKind::ADD, lanes);
-    sum = k.add(sum, k.cst(k.i32(), KernelBuilder::roundedBias(32)));
+    Value sum = sumOfRounded(k, lanes);
     total = total ? k.add(total, sum) : sum;
     k.store(k.fmul(scale, arith::SIToFPOp::create(k.b, k.loc, k.f32(), sum)),
-            sumEntry, layout.scaledSumOffset() + 4 * int64_t(i));
+            sumEntry, layout.sumsOffset() + 4 * int64_t(i));
   }
   storeGroupEntries(k, row, group, layout, scale, total);
 }
@@ -97,7 +102,7 @@ void isthmus::storeSplit(KernelBuilder &k, Value values, Value to) {
 static void storeQuantizedRow(KernelBuilder &k, Value row, int64_t features,
                               const std::function<Value(Value)> &compute) {
   const QRowsLayout layout{features, /*whole=*/true};
-  VectorType lanes = k.vec(kLanes, k.f32()), ints = k.vec(kLanes, k.i32());
+  VectorType lanes = k.vec(kLanes, k.f32());
   Value magnitudes =
       k.loop(k.cst(0), k.cst(features * 4), kLanes * 4, {k.zeros(kLanes)},
              [&](Value offset, ValueRange sofar) -> KernelBuilder::Values {
@@ -108,19 +113,25 @@ static void storeQuantizedRow(KernelBuilder &k, Value row, int64_t features,
              })[0];
   auto [scale, factor] = scalingFor(k, k.reduceMax(magnitudes), 127.0);
   Value factors = k.splat(factor, kLanes);
-  Value sums = k.loop(
-      k.cst(0), k.cst(features), kLanes, {k.cst(ints, 0)},
+  constexpr int64_t kGroup = PackedLayout::kInt4Group;
+  Value total = k.loop(
+      k.cst(0), k.cst(features), kGroup, {k.cst(k.i32(), 0)},
       [&](Value i, ValueRange sofar) -> KernelBuilder::Values {
-        Value v = k.load(lanes, k.ptr(k.scratch, k.mul(i, 4)));
-        Value q = k.roundedBits(k.fmul(v, factors));
-        k.store(arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i8()), q),
-                k.ptr(row, i));
-        return {k.add(sofar[0], q)};
+        Value sums;
+        for (int64_t at = 0; at < kGroup; at += kLanes) {
+          Value v = k.load(lanes, k.ptr(k.scratch, k.mul(i, 4)), 4 * at);
+          Value q = k.roundedBits(k.fmul(v, factors));
+          k.store(arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i8()), q),
+                  k.ptr(row, i), at);
+          sums = sums ? k.add(sums, q) : q;
+        }
+        Value sum = sumOfRounded(k, sums);
+        k.store(arith::TruncIOp::create(k.b, k.loc, k.i16(), sum),
+                k.ptr(row, k.div(i, kGroup / layout.sumBytes())),
+                layout.sumsOffset());
+        return {k.add(sofar[0], sum)};
       })[0];
-  Value sum =
-      vector::ReductionOp::create(k.b, k.loc, vector::CombiningKind::ADD, sums);
-  sum = k.add(sum, k.cst(k.i32(), KernelBuilder::roundedBias(features)));
-  storeGroupEntries(k, row, k.cst(0), layout, scale, sum);
+  storeGroupEntries(k, row, k.cst(0), layout, scale, total);
 }
 
 /// Writes a row of results. `compute(offset)` gives 16 values at byte `offset`

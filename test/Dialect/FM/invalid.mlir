@@ -6,6 +6,12 @@ fm.param @w : !fm.weight<[16, 48], int8, group = 32> {
 
 // -----
 
+// expected-error@+1 {{int4 has groups of 32, or one scale for all inputs, a multiple of them}}
+fm.param @w : !fm.weight<[16, 128], int4, group = 64> {
+}
+
+// -----
+
 // expected-error@+1 {{'group' goes with int8 and int4 only}}
 fm.param @w : !fm.weight<[16, 32], f32, group = 32> {
 }

@@ -3,6 +3,8 @@
 // RUN: isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=f16 | FileCheck %s --check-prefix=F16
 // RUN: isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=bf16 --canonicalize | FileCheck %s --check-prefix=BF16
 // RUN: sed 's/\b32\b/128/g; s/x32x/x128x/g' %S/../../Inputs/two-layers.mlir | isthmus-opt --fm-quantize-weights="format=int8 scales=row" | FileCheck %s --check-prefix=ROW
+// RUN: sed 's/\b32\b/128/g; s/x32x/x128x/g' %S/../../Inputs/two-layers.mlir | isthmus-opt --fm-quantize-weights="format=int4 scales=row" | FileCheck %s --check-prefix=ROW4
+// RUN: sed 's/\b32\b/64/g; s/x32x/x64x/g' %S/../../Inputs/two-layers.mlir | isthmus-opt --fm-quantize-weights="format=int4 scales=row" | FileCheck %s --check-prefix=WIDE
 // RUN: not isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights="format=int8 scales=column" 2>&1 | FileCheck %s --check-prefix=SCALES
 // RUN: not isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=int3 2>&1 | FileCheck %s --check-prefix=ERROR
 
@@ -23,7 +25,8 @@
 // CHECK: fm.block @head
 // CHECK: fm.quantize_rows
 
-// Groups of 64 where they divide the width, but for int4 weights.
+// Groups of 64 where they divide the width, but for int4 weights. (A row that is one group has no
+// other scale to offer.)
 // WIDE: fm.param @table : !fm.weight<[64, 64], int8, group = 64>
 // WIDE: fm.param @w0 : !fm.weight<[64, 64], int4, group = 32>
 // WIDE: fm.quantize_rows {{.*}} -> !fm.qrows<64, group = 64>
@@ -31,6 +34,9 @@
 // A scale for each output, and one for each row that it multiplies.
 // ROW: fm.param @table : !fm.weight<[64, 128], int8, group = 128>
 // ROW: fm.quantize_rows {{.*}} -> !fm.qrows<128, group = 128>
+// ROW4: fm.param @table : !fm.weight<[64, 128], int8, group = 128>
+// ROW4: fm.param @w0 : !fm.weight<[128, 128], int4, group = 128>
+// ROW4: fm.quantize_rows {{.*}} -> !fm.qrows<128, group = 128>
 // SCALES: scales must be group or row, got 'column'
 
 // F16: fm.param @table : !fm.weight<[64, 32], f16>

@@ -44,6 +44,10 @@ LogicalResult WeightType::verify(function_ref<InFlightDiagnostic()> emitError,
   if (group <= 0 || shape[1] % group != 0)
     return emitError() << "group of " << group << " does not divide the "
                        << shape[1] << " inputs";
+  if (format == WeightFormat::Int4 && group != PackedLayout::kInt4Group &&
+      (group != shape[1] || group % PackedLayout::kInt4Group != 0))
+    return emitError() << "int4 has groups of " << PackedLayout::kInt4Group
+                       << ", or one scale for all inputs, a multiple of them";
   return success();
 }
 
@@ -52,8 +56,8 @@ isthmus::PackedLayout WeightType::getPackedLayout() const {
   // The two enumerations list the formats in the same order.
   PackedLayout layout{static_cast<PackedFormat>(getFormat()), getShape()[0],
                       inputs};
-  layout.int8Rows = getFormat() == WeightFormat::Int8 && getGroup() == inputs &&
-                    inputs != int8GroupOf(inputs);
+  layout.oneScale =
+      isQuantized() && getGroup() == inputs && inputs != int8GroupOf(inputs);
   return layout;
 }
 

@@ -107,9 +107,13 @@ private:
       return;
     }
     case WeightFormat::Int4: {
-      weights::Int4Row quantized = weights::quantizeInt4(row, onGrid);
-      for (size_t i = 0; i < row.size(); ++i)
-        row[i] = quantized.value(i);
+      auto keep = [&](const auto &quantized) {
+        for (size_t i = 0; i < row.size(); ++i)
+          row[i] = quantized.value(i);
+      };
+      if (type.getPackedLayout().oneScale)
+        return keep(weights::quantizeInt4Stepped(row, onGrid));
+      return keep(weights::quantizeInt4(row, onGrid));
     }
     }
   }

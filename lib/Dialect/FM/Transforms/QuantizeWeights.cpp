@@ -47,12 +47,15 @@ private:
   llvm::MapVector<StringAttr, WeightType> paramTypes;
   llvm::DenseMap<Value, WeightType> argumentTypes;
 
-  /// Inputs that share a scale. A whole row's sum of products must stay in
-  /// int32.
-  int64_t int8Group(int64_t inputs) const {
+  /// Inputs of an integer format that share a scale. A whole row's sum of
+  /// products must stay in int32.
+  int64_t groupOf(WeightFormat format, int64_t inputs) const {
     constexpr int64_t kMostInputs = int64_t(1) << 17;
-    return scales == "row" && inputs <= kMostInputs ? inputs
-                                                    : int8GroupOf(inputs);
+    if (scales == "row" && inputs <= kMostInputs &&
+        inputs > int8GroupOf(inputs))
+      return inputs;
+    return format == WeightFormat::Int4 ? PackedLayout::kInt4Group
+                                        : int8GroupOf(inputs);
   }
 
   static bool isMatrixOperand(OpOperand &use) {
@@ -85,10 +88,7 @@ private:
           const bool grouped =
               wanted == WeightFormat::Int8 || wanted == WeightFormat::Int4;
           const int64_t inputs = type.getShape()[1];
-          int64_t group = !grouped ? 0
-                          : wanted == WeightFormat::Int4
-                              ? PackedLayout::kInt4Group
-                              : int8Group(inputs);
+          int64_t group = grouped ? groupOf(wanted, inputs) : 0;
           int64_t together =
               wanted == WeightFormat::BF16 ? 2 : std::max<int64_t>(group, 1);
           if (inputs % together != 0 ||
@@ -160,9 +160,8 @@ private:
     int64_t inputs = weight.getShape()[1];
     if (weight.isQuantized())
       return QRowsType::get(&getContext(), inputs,
-                            weight.getFormat() == WeightFormat::Int8
-                                ? weight.getGroup()
-                                : int8GroupOf(inputs));
+                            weight.getGroup() == inputs ? inputs
+                                                        : int8GroupOf(inputs));
     if (weight.getFormat() == WeightFormat::BF16)
       return RankedTensorType::get({ShapedType::kDynamic, inputs},
                                    BFloat16Type::get(&getContext()));

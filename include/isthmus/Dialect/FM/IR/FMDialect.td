@@ -59,10 +59,13 @@ def FM_WeightType : FM_Type<"Weight", "weight"> {
     group and q in [-127, 127] (8.25 bits a weight in groups of 64); the group may be
     the whole row. int4: `value = rowScale * scale *
     q + rowOffset * offset` with q in [0, 15], 8-bit scale and offset a group and two
-    f32 factors an output (4.5 bits a weight).
+    f32 factors an output (4.5 bits a weight); or, where `group` is the whole row,
+    `value = scale * (step * (q - 8) + offset)` with an f32 scale an output, and step and offset,
+    8-bit integers, for each 32 inputs (4.5 bits as well).
 
     ```mlir
     !fm.weight<[576, 1536], int4, group = 32>
+    !fm.weight<[576, 1536], int4, group = 1536>
     !fm.weight<[576], f32>
     ```
   }];

@@ -214,7 +214,8 @@ def FM_QuantizeOp : FM_Op<"quantize", [Pure]> {
     f16 and bf16 round to nearest even. int8 scales each group's largest magnitude to 127.
     int4 fits scale and offset of each group by least squares for a fixed set of
     ranges and keeps the best; of a source of four bits a group keeps its steps. Both then
-    round to nearest.
+    round to nearest. int4 with one scale takes the better of the two steps next to the
+    fitted one.
   }];
   let arguments = (ins FM_WeightType:$source);
   let results = (outs FM_WeightType:$result);

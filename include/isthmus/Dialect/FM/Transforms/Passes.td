@@ -14,9 +14,10 @@ def QuantizeWeights : Pass<"fm-quantize-weights", "::mlir::ModuleOp"> {
     With int4, tables that `fm.embedding` reads and the matrix of the output head
     are kept in int8: they are the tensors whose error shows most in the logits.
     Groups have 64 values where that divides the inputs, else 32; of int4 weights
-    always 32. With `scales=row` an int8 weight has a scale for each output and the
+    always 32. With `scales=row` a weight has a scale for each output and the
     rows that it multiplies one each: their products are sums of integers alone, but
-    one outlier coarsens a whole row.
+    one outlier coarsens a whole row. Groups of int4 then have steps and offsets in whole
+    multiples of that scale.
 
     ```mlir
     %y = fm.linear %x, %w : tensor<?x64xf32>, !fm.weight<[32, 64], f32> -> tensor<?x32xf32>
@@ -27,7 +28,7 @@ def QuantizeWeights : Pass<"fm-quantize-weights", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"format", "format", "std::string", "\"int8\"", "f16, bf16, int8 or int4">,
-    Option<"scales", "scales", "std::string", "\"group\"", "of int8: group or row">
+    Option<"scales", "scales", "std::string", "\"group\"", "of integers: group or row">
   ];
   let statistics = [Statistic<"numQuantized", "quantized", "parameters quantised">];
 }
