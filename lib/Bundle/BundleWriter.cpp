@@ -16,6 +16,10 @@ static constexpr size_t kBuffer = size_t(8) << 20;
 
 BundleWriter::BundleWriter(std::filesystem::path path)
     : target(std::move(path)) {
+  // The last step would fail, after all weights were written.
+  if (std::error_code error; std::filesystem::is_directory(target, error))
+    throw Error("{}: is a folder; name the file that the bundle becomes",
+                target.string());
   temporary = target;
   temporary += fmt::format(".partial-{}", getpid());
   fd = open(temporary.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);

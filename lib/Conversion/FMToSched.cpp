@@ -276,14 +276,20 @@ private:
   }
 
   LogicalResult convertOp(Operation &op) {
-    for (Type type : op.getResultTypes())
-      if (auto rows = dyn_cast<fm::QRowsType>(type);
-          rows && rows.getGroup() != int8GroupOf(rows.getFeatures()) &&
+    for (Type type : op.getResultTypes()) {
+      auto rows = dyn_cast<fm::QRowsType>(type);
+      if (rows && rows.getFeatures() % PackedLayout::kInt4Group != 0)
+        return op.emitError("kernels take a multiple of ")
+               << PackedLayout::kInt4Group << " quantised features, not "
+               << rows.getFeatures()
+               << "; fm-quantize-weights leaves others f16";
+      if (rows && rows.getGroup() != int8GroupOf(rows.getFeatures()) &&
           rows.getGroup() != rows.getFeatures())
         return op.emitError("kernels take groups of ")
                << int8GroupOf(rows.getFeatures())
                << " features or whole rows, not groups of " << rows.getGroup()
                << "; fm-quantize-weights chooses them";
+    }
     return llvm::TypeSwitch<Operation &, LogicalResult>(op)
         .Case<fm::EmbeddingOp, fm::LinearOp, fm::GatedLinearOp, fm::AddOp,
               fm::RMSNormOp, fm::QuantizeRowsOp, fm::RotaryOp, fm::AttentionOp,

@@ -3,6 +3,7 @@
 // RUN: sed 's/\b32\b/64/g; s/x32x/x64x/g' %S/../Inputs/two-layers.mlir | isthmus-opt --fm-quantize-weights=format=int4 -o %t.mlir
 // RUN: sed 's/int8, group = 64/int8, group = 32/' %t.mlir | not isthmus-opt --convert-fm-to-sched 2>&1 | FileCheck %s --check-prefix=GROUP
 // RUN: sed 's/qrows<64, group = 64>/qrows<64, group = 32>/; s/int8, group = 64/int4, group = 32/' %t.mlir | not isthmus-opt --convert-fm-to-sched 2>&1 | FileCheck %s --check-prefix=ROWS
+// RUN: not isthmus-opt %S/../Inputs/odd-rows.mlir --convert-fm-to-sched 2>&1 | FileCheck %s --check-prefix=ODD
 
 // RUN: sed 's/\b32\b/128/g; s/x32x/x128x/g' %S/../Inputs/two-layers.mlir | isthmus-opt --fm-quantize-weights="format=int8 scales=row" -o %t.rows.mlir
 // RUN: isthmus-opt %t.rows.mlir --canonicalize --convert-fm-to-sched | FileCheck %s --check-prefix=WHOLE
@@ -47,6 +48,7 @@
 // TARGET: unknown target 'z80'; known: x86-64-amx x86-64-avx512-bf16 x86-64-avx512-vnni x86-64-avx-vnni x86-64-avx2 aarch64-i8mm aarch64-dotprod aarch64
 // GROUP: kernels take groups of 64 inputs, 'embed' has 32; fm-quantize-weights chooses them
 // ROWS: kernels take groups of 64 features or whole rows, not groups of 32
+// ODD: kernels take a multiple of 32 quantised features, not 48; fm-quantize-weights leaves others f16
 // BOTH: kernels take scales of groups on both sides, or of whole rows
 
 // A norm that writes rows with one scale keeps its values in scratch until the largest is known.

@@ -56,7 +56,8 @@ def test_rows_of_a_step(isthmus, bundles, tmp_path, model, weights, options):
 
 
 @pytest.mark.parametrize("count", [8, 32])
-@pytest.mark.parametrize("weights,options", [("f32", VECTOR), ("int8", VECTOR), ("int4", VECTOR), *IN_TILES])
+@pytest.mark.parametrize("weights,options", [("f32", VECTOR), ("int8", VECTOR), ("int4", VECTOR), ("int4-row", VECTOR),
+                                             *IN_TILES])
 def test_in_a_batch(bundles, start, weights, options, count):
     server = start("serve", bundles("llama", weights, *options), "--port", 0, "--context", 8192)
     port = int(server.line.rsplit(":", 1)[1])

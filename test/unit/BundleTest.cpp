@@ -63,6 +63,16 @@ TEST_F(BundleTest, NothingStaysOfAFailedWrite) {
   EXPECT_EQ(std::distance(fs::directory_iterator(folder), {}), 0);
 }
 
+TEST_F(BundleTest, AFolderIsRefusedBeforeAnythingIsWritten) {
+  try {
+    BundleWriter writer{folder};
+    FAIL() << "a folder was taken for a file";
+  } catch (const Error &error) {
+    EXPECT_NE(std::string(error.what()).find("is a folder"), std::string::npos);
+  }
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder), {}), 0);
+}
+
 TEST_F(BundleTest, ChangedWeightByteIsFoundByItsDigest) {
   fs::path path = write();
   flip(path, kBundleAlignment + 12000);

@@ -1,7 +1,7 @@
 //===- TileProduct.cpp - products of floats in a matrix unit -------------===//
 #include "TileProduct.h"
 
-#include "DotProducts.h"
+#include "MatrixUnit.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 

@@ -6,7 +6,7 @@ fm.param @w : !fm.weight<[16, 48], int8, group = 32> {
 
 // -----
 
-// expected-error@+1 {{int4 has groups of 32, or one scale for all inputs, a multiple of them}}
+// expected-error@+1 {{int4 has groups of 32, or one for all inputs, a multiple of that; got 64 of 128 inputs}}
 fm.param @w : !fm.weight<[16, 128], int4, group = 64> {
 }
 

@@ -47,7 +47,8 @@ LogicalResult WeightType::verify(function_ref<InFlightDiagnostic()> emitError,
   if (format == WeightFormat::Int4 && group != PackedLayout::kInt4Group &&
       (group != shape[1] || group % PackedLayout::kInt4Group != 0))
     return emitError() << "int4 has groups of " << PackedLayout::kInt4Group
-                       << ", or one scale for all inputs, a multiple of them";
+                       << ", or one for all inputs, a multiple of that; got "
+                       << group << " of " << shape[1] << " inputs";
   return success();
 }
 
