@@ -191,6 +191,48 @@ Value KernelBuilder::exp(Value x) {
   return scaleByPower(p, shifted);
 }
 
+Value KernelBuilder::expWithin60(Value x) {
+  Type type = x.getType();
+  auto c = [&](double value) { return fcst(type, value); };
+  // The magnitude is limited as an integer: matrix units leave those their pace
+  // (docs/execution.md).
+  Type ints = vec(cast<VectorType>(type).getNumElements(), i32());
+  Value bits = bitcast(ints, x), magnitudes = cst(ints, 0x7fffffff);
+  Value most = cst(ints, std::bit_cast<int32_t>(60.0f));
+  Value magnitude = arith::MinUIOp::create(
+      b, loc, arith::AndIOp::create(b, loc, bits, magnitudes), most);
+  Value sign =
+      arith::AndIOp::create(b, loc, bits, cst(ints, int64_t(INT32_MIN)));
+  x = bitcast(type, arith::OrIOp::create(b, loc, magnitude, sign));
+  // x / ln2 = n + f, |f| <= 1 / 2.
+  Value log2e = c(1.44269504088896341), magic = c(kRoundingMagic);
+  Value shifted = fma(x, log2e, magic);
+  Value f = fma(x, log2e, fsub(magic, shifted));
+  // Least relative error on [-0.5, 0.5]: 7.5e-8.
+  Value p = c(0.0013276472048650823);
+  for (double k : {0.009675541384704278, 0.05550713273760952,
+                   0.24022119722914104, 0.6931469670643273, 1.000000071654871})
+    p = fma(p, f, c(k));
+  return scaleByPower(p, shifted);
+}
+
+Value KernelBuilder::quotient(Value a, Value b) {
+  Type type = b.getType();
+  Type ints = vec(cast<VectorType>(type).getNumElements(), i32());
+  auto c = [&](double value) { return fcst(type, value); };
+  // As if a float's bits were its logarithm: within 0.0506 of 1 / b.
+  Value guess =
+      bitcast(type, arith::SubIOp::create(this->b, loc, cst(ints, 0x7ef31000),
+                                          bitcast(ints, b)));
+  // A step of third order and one of second.
+  Value negated = arith::NegFOp::create(this->b, loc, b);
+  Value error = fma(negated, guess, c(1.0));
+  Value reciprocal = fma(guess, fma(error, error, error), guess);
+  error = fma(negated, reciprocal, c(1.0));
+  Value product = fmul(a, reciprocal);
+  return fma(product, error, product);
+}
+
 Value KernelBuilder::scaleByPower(Value x, Value shifted) {
   VectorType ints = vec(cast<VectorType>(x.getType()).getNumElements(), i32());
   // All bits of the constant leave at the top.
