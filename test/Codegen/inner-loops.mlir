@@ -71,11 +71,12 @@
 // are unpacked before, for two groups of the weight at once.
 // AMX: linear_int4_128x256: 200 instructions, 2 dots, 64 fmas, 0 prefetches, 43 spills, 0 shuffles
 // AMX: linear_int8_128x256: 86 instructions, 1 dots, 16 fmas, 4 prefetches, 2 spills, 0 shuffles
-// With one scale a row they stay in tiles, two of rows by two of weights, while a
-// row of the block before is finished.
+// With one scale a row they stay in tiles, two of rows by two of weights, while
+// rows of the block before are finished: one a step, or eight where four steps
+// have time for 32. (Spills are addresses.)
 // AMX: linear_int4rows_128x256: 55 instructions, 0 dots, 0 fmas, 4 prefetches, 0 spills
-// AMX: linear_int4rows_128x256: 90 instructions, 4 dots, 0 fmas, 0 prefetches, 0 spills, 0 shuffles
-// AMX: linear_int8rows_128x2048: 34 instructions, 4 dots, 0 fmas, 8 prefetches, 0 spills, 0 shuffles
+// AMX: linear_int4rows_128x256: 185 instructions, 4 dots, 0 fmas, 0 prefetches, 2 spills, 0 shuffles
+// AMX: linear_int8rows_128x2048: 54 instructions, 4 dots, 0 fmas, 8 prefetches, 8 spills, 0 shuffles
 // TILES-LABEL: {{^}}linear_int8rows_128x2048_rows:
 // TILES: tilezero
 // TILES-COUNT-4: tileloadd

@@ -29,7 +29,8 @@ struct KernelSchedule {
   int64_t dotRows = 1;          ///< rows that int8 products take at once
   int64_t nibbleRows = 1;       ///< rows that int4 products take at once
   int64_t wholeRows = 1;        ///< rows that int8 products with one scale a
-                                ///< row take at once
+                                ///< row take at once (16 and more of a model
+                                ///< in a matrix unit: TileProduct)
   int64_t wholePanels = 1;      ///< panels that such rows take at once
   int64_t floatRows = 1;        ///< rows that products of floats take at once
   int64_t floatPanels = 1;      ///< panels that such rows take at once

@@ -335,7 +335,7 @@ Values isthmus::emitLongDot(KernelBuilder &k, const PackedLayout &weight,
   if (usesTiles(k.target, weight.format, int64_t(rows.size()))) {
     constexpr int64_t kSumBytes = kLanes * 4;
     Value stored = k.stackBuffer(int64_t(sums.size()) * kSumBytes);
-    emitLongTiles(k, inputs, panels, rows, stored, eachStep, {});
+    emitLongTiles(k, inputs, panels, rows, stored, eachStep);
     Values out;
     for (auto [i, sum] : llvm::enumerate(sums))
       out.push_back(

@@ -23,6 +23,12 @@ public:
         lanes(k.vec(kLanes, k.f32())), x(k.operand(0)), gate(k.operand(1)),
         up(k.operand(2)), y(k.operand(3)) {}
 
+  /// (Groups are quantised when all of their outputs are there: not in tiles.)
+  static bool usesTiles(const GatedLinearSpec &spec,
+                        const TargetDescription &target) {
+    return takesTiles(spec.weight, target) && spec.result != RowFormat::Int8;
+  }
+
   void emitOneRow() {
     k.loop(k.begin, k.end, 1, [&](Value tile) {
       // Two panels of each weight at once.

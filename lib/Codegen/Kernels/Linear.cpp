@@ -30,6 +30,11 @@ public:
     y = k.operand(index++);
   }
 
+  static bool usesTiles(const LinearSpec &spec,
+                        const TargetDescription &target) {
+    return takesTiles(spec.weight, target);
+  }
+
   void emitOneRow() {
     forEachPanels(k.begin, k.end, k.target.schedule.panels,
                   [&](Value tile, int64_t panels) {

@@ -46,35 +46,20 @@ public:
     return sums;
   }
 
-  /// Adds products of `inputs` int8 values, from `at` on, at most kStep.
+  /// Inputs of a whole step.
+  int64_t stepInputs() const { return parts ? kPartsGroup : kStep; }
+
+  /// Adds products of `inputs` inputs, from `at` on: those of a step, or of
+  /// int8 fewer.
   Values addStep(ValueRange sums, Value at, const Values &panels,
                  int64_t inputs) {
+    if (parts)
+      return addParts(sums, at, panels);
     // All into registers of their own: loads run ahead of products.
     Values values = loadRows(at, 0, inputs), factors;
     for (Value panel : panels)
       factors.push_back(loadWeights(panel, at, 0, inputs));
     return multiplyAdd(sums, values, factors, inputs);
-  }
-
-  /// Adds products of kPartsGroup inputs in parts, from `at` on.
-  Values addParts(ValueRange sums, Value at, const Values &panels) {
-    Values out(sums), values(counts.size()), factors(panels.size());
-    std::pair<int64_t, int64_t> held = {-1, -1};
-    for (auto [row, weight] : products()) {
-      if (row != held.first)
-        for (size_t tile = 0; tile < counts.size(); ++tile)
-          values[tile] = loadRow(tile, at, row, kRowBytes);
-      if (weight != held.second)
-        for (size_t p = 0; p < panels.size(); ++p)
-          factors[p] = loadWeights(panels[p], at, weight, kRowBytes);
-      for (size_t p = 0; p < panels.size(); ++p)
-        for (size_t tile = 0; tile < counts.size(); ++tile) {
-          Value &sum = out[p * counts.size() + tile];
-          sum = multiplyAdd(sum, tile, values[tile], factors[p], kRowBytes);
-        }
-      held = {row, weight};
-    }
-    return out;
   }
 
   /// Adds what one step would of operands that stay in registers.
@@ -168,6 +153,27 @@ private:
                        {lines, i16(bytes), from, apart});
   }
 
+  /// addStep of inputs in parts, from `at` on.
+  Values addParts(ValueRange sums, Value at, const Values &panels) {
+    Values out(sums), values(counts.size()), factors(panels.size());
+    std::pair<int64_t, int64_t> held = {-1, -1};
+    for (auto [row, weight] : products()) {
+      if (row != held.first)
+        for (size_t tile = 0; tile < counts.size(); ++tile)
+          values[tile] = loadRow(tile, at, row, kRowBytes);
+      if (weight != held.second)
+        for (size_t p = 0; p < panels.size(); ++p)
+          factors[p] = loadWeights(panels[p], at, weight, kRowBytes);
+      for (size_t p = 0; p < panels.size(); ++p)
+        for (size_t tile = 0; tile < counts.size(); ++tile) {
+          Value &sum = out[p * counts.size() + tile];
+          sum = multiplyAdd(sum, tile, values[tile], factors[p], kRowBytes);
+        }
+      held = {row, weight};
+    }
+    return out;
+  }
+
   Values multiplyAdd(ValueRange sums, const Values &values,
                      const Values &factors, int64_t bytes) {
     Values out;
@@ -185,17 +191,18 @@ private:
   }
 };
 
-/// What emitLongTiles does, for all panels at once.
-void sumInTiles(KernelBuilder &k, Tiles tiles, int64_t inputs,
-                const Values &panels, Value to, const EachStep &eachStep,
-                const Meanwhile &meanwhile) {
-  Values held = tiles.zeros(panels.size());
+/// What emitTiles does, for all panels at once.
+void sumInTiles(KernelBuilder &k, Tiles tiles, const Values &panels,
+                int64_t inputs, Value sums, bool fromZero,
+                const EachStep &eachStep, const Meanwhile &meanwhile) {
+  Values held =
+      fromZero ? tiles.zeros(panels.size()) : tiles.stored(panels.size(), sums);
   auto step = [&](Value at, int64_t count, ValueRange state) {
     Values next = tiles.addStep(state, at, panels, count);
     eachStep(at, count);
     return next;
   };
-  const int64_t steps = inputs / kStep;
+  const int64_t stepInputs = tiles.stepInputs(), steps = inputs / stepInputs;
   // As few pieces of the other work a step as finish it, in equal shares.
   int64_t share = 1;
   while (share < meanwhile.pieces && share * steps < meanwhile.pieces)
@@ -204,10 +211,10 @@ void sumInTiles(KernelBuilder &k, Tiles tiles, int64_t inputs,
   auto stepsFrom = [&](int64_t from, int64_t to, bool isBusy) {
     if (from == to)
       return;
-    held = k.loop(k.cst(from * kStep), k.cst(to * kStep), kStep, held,
-                  [&](Value at, ValueRange state) {
-                    Values next = step(at, kStep, state);
-                    Value first = k.mul(k.div(at, kStep), share);
+    held = k.loop(k.cst(from * stepInputs), k.cst(to * stepInputs), stepInputs,
+                  held, [&](Value at, ValueRange state) {
+                    Values next = step(at, stepInputs, state);
+                    Value first = k.mul(k.div(at, stepInputs), share);
                     for (int64_t i = 0; isBusy && i < share; ++i)
                       meanwhile.emit(k.add(first, i));
                     return next;
@@ -215,11 +222,29 @@ void sumInTiles(KernelBuilder &k, Tiles tiles, int64_t inputs,
   };
   stepsFrom(0, busy, true);
   stepsFrom(busy, steps, false);
-  if (inputs % kStep)
-    held = step(k.cst(steps * kStep), inputs % kStep, held);
+  if (inputs % stepInputs)
+    held = step(k.cst(steps * stepInputs), inputs % stepInputs, held);
   if (busy * share < meanwhile.pieces)
     k.loop(k.cst(busy * share), k.cst(meanwhile.pieces), 1, meanwhile.emit);
-  tiles.store(held, to);
+  tiles.store(held, sums);
+}
+
+/// sumInTiles, one panel at a time where that takes more registers than there
+/// are: what is left of a step takes some of other shapes, and a schedule may
+/// ask for too many.
+void sumWhatFits(KernelBuilder &k, Tiles tiles, int64_t rows,
+                 const Values &panels, int64_t inputs, Value sums,
+                 bool fromZero, const EachStep &eachStep,
+                 const Meanwhile &meanwhile) {
+  if (tileRegistersFor(rows, int64_t(panels.size())) <=
+          k.target.tileRegisters &&
+      inputs % tiles.stepInputs() == 0)
+    return sumInTiles(k, tiles, panels, inputs, sums, fromZero, eachStep,
+                      meanwhile);
+  for (auto [p, panel] : llvm::enumerate(panels))
+    sumInTiles(k, tiles, {panel}, inputs,
+               k.ptr(sums, int64_t(p) * tiles.storedBytes()), fromZero,
+               eachStep, p == 0 ? meanwhile : Meanwhile());
 }
 } // namespace
 
@@ -232,20 +257,17 @@ bool isthmus::usesTiles(const TargetDescription &target, PackedFormat format,
 
 void isthmus::emitLongTiles(KernelBuilder &k, int64_t inputs,
                             const Values &panels, const Values &rows, Value to,
-                            const EachStep &eachStep,
-                            const Meanwhile &meanwhile) {
-  Tiles tiles(k, rows);
-  // What is left of a step takes registers of other shapes; and a schedule may
-  // ask for more than there are.
-  const bool fits =
-      tileRegistersFor(int64_t(rows.size()), int64_t(panels.size())) <=
-      k.target.tileRegisters;
-  if (fits && inputs % kStep == 0)
-    return sumInTiles(k, tiles, inputs, panels, to, eachStep, meanwhile);
-  for (auto [p, panel] : llvm::enumerate(panels))
-    sumInTiles(k, tiles, inputs, {panel},
-               k.ptr(to, int64_t(p) * tiles.storedBytes()), eachStep,
-               p == 0 ? meanwhile : Meanwhile());
+                            const EachStep &eachStep) {
+  sumWhatFits(k, Tiles(k, rows), int64_t(rows.size()), panels, inputs, to,
+              /*fromZero=*/true, eachStep, {});
+}
+
+void isthmus::emitTiles(KernelBuilder &k, const TileRows &rows,
+                        const Values &panels, int64_t inputs, Value sums,
+                        bool fromZero, const EachStep &eachStep,
+                        const Meanwhile &meanwhile) {
+  sumWhatFits(k, Tiles(k, rows), rows.count, panels, inputs, sums, fromZero,
+              eachStep, meanwhile);
 }
 
 void isthmus::emitSplitInputs(KernelBuilder &k, Value from, Value input,
@@ -271,21 +293,6 @@ void isthmus::emitSplitInputs(KernelBuilder &k, Value from, Value input,
       b = k.fsub(b, k.bitcast(floats, second));
     }
   }
-}
-
-void isthmus::emitFloatTiles(KernelBuilder &k, const TileRows &rows,
-                             const Values &panels, Value inputs, Value sums,
-                             bool fromZero, const EachStep &eachStep) {
-  Tiles tiles(k, rows);
-  Values held =
-      fromZero ? tiles.zeros(panels.size()) : tiles.stored(panels.size(), sums);
-  held = k.loop(k.cst(0), inputs, kPartsGroup, held,
-                [&](Value at, ValueRange state) {
-                  Values next = tiles.addParts(state, at, panels);
-                  eachStep(at, kPartsGroup);
-                  return next;
-                });
-  tiles.store(held, sums);
 }
 
 void isthmus::emitRepeatedTiles(KernelBuilder &k, int64_t parts, Value data,

@@ -29,17 +29,17 @@ struct Meanwhile {
   std::function<void(mlir::Value piece)> emit;
 };
 
-/// Writes the sums of as many rows as make tiles (usesTiles) to `to`: int32
-/// [panel][row][16], whole when `meanwhile` is. Beside that as emitLongDot.
+/// Writes the sums of as many int8 rows as make tiles (usesTiles) to `to`:
+/// int32 [panel][row][16]. Beside that as emitLongDot.
 void emitLongTiles(KernelBuilder &k, int64_t inputs,
                    const KernelBuilder::Values &panels,
                    const KernelBuilder::Values &rows, mlir::Value to,
-                   const EachStep &eachStep, const Meanwhile &meanwhile);
+                   const EachStep &eachStep);
 
-/// Rows of RowFormat::BF16x1 or BF16x3 in tiles.
+/// Rows of RowFormat::BF16x1, BF16x3 or Int8Row in tiles.
 struct TileRows {
   mlir::Value first;
-  int64_t parts;  ///< of a value
+  int64_t parts;  ///< of bf16, that a value is; 0: int8
   int64_t stride; ///< bytes from one to the next
   int64_t count;  ///< kTileRows or twice as many,
   /// or so many, i16, of kTileRows at most. A function has no other tiles then:
@@ -60,15 +60,16 @@ void emitSplitInputs(KernelBuilder &k, mlir::Value from, mlir::Value input,
                      int64_t inputs, mlir::Value copy);
 
 /// Adds the products of `inputs` inputs, a multiple of kPartsGroup, of rows
-/// with panels in parts, at most two, to the sums in memory, f32
-/// [panel][rows.count][16]; or to zero.
-void emitFloatTiles(KernelBuilder &k, const TileRows &rows,
-                    const KernelBuilder::Values &panels, mlir::Value inputs,
-                    mlir::Value sums, bool fromZero, const EachStep &eachStep);
+/// with panels of int8 or in parts, at most two, to the sums in memory, int32
+/// or f32 [panel][rows.count][16]; or to zero. They are written when
+/// `meanwhile` is whole.
+void emitTiles(KernelBuilder &k, const TileRows &rows,
+               const KernelBuilder::Values &panels, int64_t inputs,
+               mlir::Value sums, bool fromZero, const EachStep &eachStep,
+               const Meanwhile &meanwhile);
 
-/// Repeats the products of a step of emitLongTiles (no parts) or
-/// emitFloatTiles, 32 rows with two panels, of operands that it loads once from
-/// `data` and writes sums to.
+/// Repeats the products of a step of emitTiles, 32 rows with two panels, of
+/// operands that it loads once from `data` and writes sums to.
 constexpr int64_t repeatedTilesMultiplyAdds(int64_t parts) {
   return 32 * 2 * 16 * (parts ? 32 : 64);
 }

@@ -12,7 +12,17 @@ using namespace isthmus;
 /// accumulator; a part of the numerics contract (docs/numerics.md).
 static constexpr int64_t kStepsPerPart = 512;
 
+/// Copies of panels are to stay in the second cache, and the stack to hold
+/// them.
+static constexpr int64_t kMostCopyBytes = 1 << 20;
+
 static constexpr int64_t kLine = 64; ///< bytes of a line of the cache
+
+bool isthmus::takesTiles(const PackedLayout &weight,
+                         const TargetDescription &target) {
+  return weight.oneScale && usesTiles(target, PackedFormat::Int8, kTileRows) &&
+         2 * PackedLayout::kPanel * weight.inputs <= kMostCopyBytes;
+}
 
 Product::Product(KernelBuilder &k, const PackedLayout &weight, bool isUnpacked)
     : k(k), layout(weight), format(rowFormatFor(weight)),
@@ -26,6 +36,8 @@ int64_t Product::rowsAtOnce() const {
   const KernelSchedule &schedule = k.target.schedule;
   if (isUnpacked && !layout.oneScale)
     return kTileRows;
+  if (takesTiles(layout, k.target))
+    return std::min(schedule.wholeRows, kTileRows / 2);
   return layout.format == PackedFormat::Int4 ? schedule.nibbleRows
          : format == RowFormat::Int8         ? schedule.dotRows
          : format == RowFormat::Int8Row      ? schedule.wholeRows
@@ -132,13 +144,13 @@ void Product::unpack(Value panel, Value to) {
 
 void Product::withPanels(const Chunk &chunk, const Values &firsts,
                          int64_t count, const WithPanels &body) {
-  // Copies are to stay in the second cache, and the stack to hold them.
-  constexpr int64_t kMostBytes = 1 << 20;
   const int64_t runBytes = count * unpackedBytes();
   const int64_t bytes = int64_t(firsts.size()) * runBytes;
   const bool isWorthIt =
-      layout.oneScale || usesTiles(k.target, PackedFormat::Int8, kTileRows);
-  if (layout.format != PackedFormat::Int4 || !isWorthIt || bytes > kMostBytes)
+      layout.oneScale ? !takesTiles(layout, k.target)
+                      : usesTiles(k.target, PackedFormat::Int8, kTileRows);
+  if (layout.format != PackedFormat::Int4 || !isWorthIt ||
+      bytes > kMostCopyBytes)
     return body(*this, firsts, layout.panelBytes());
   Value rows = k.sub(chunk.lastRow, chunk.firstRow);
   k.ifElse(
@@ -173,9 +185,6 @@ void Product::multiplyPanels(
     const Chunk &chunk, Value x, const Values &panels, int64_t ahead,
     const std::function<void(Value, const Values &)> &finish) {
   forEachRun(chunk, [&](const Run &run) {
-    if (format == RowFormat::Int8Row &&
-        usesTiles(k.target, layout.format, run.rows))
-      return multiplyInTiles(chunk, run, x, panels, ahead, finish);
     k.loop(k.cst(0), run.count, 1, [&](Value index) {
       Block block = blockOf(chunk, run, index);
       Values all = sums(panels, rowsOf(block, x), ahead, &block);
@@ -186,54 +195,6 @@ void Product::multiplyPanels(
         finish(k.add(block.firstRow, r), own);
       }
     });
-  });
-}
-
-/// The rows of a block are finished between the steps of the next one: the
-/// processor has little to do there, and its stores would fill their queue if
-/// they came all at once.
-void Product::multiplyInTiles(
-    const Chunk &chunk, const Run &run, Value x, const Values &panels,
-    int64_t ahead, const std::function<void(Value, const Values &)> &finish) {
-  const QRowsLayout qrows{layout.inputs, /*whole=*/true};
-  const int64_t panelBytes = run.rows * kLanes * 4;
-  const int64_t blockBytes = int64_t(panels.size()) * panelBytes;
-  Value buffers = k.stackBuffer(2 * blockBytes);
-  Values values, factors;
-  for (Value panel : panels) {
-    values.push_back(valuesOf(panel, k.cst(0)));
-    factors.push_back(loadFactors(panel, k.cst(0)).scale);
-  }
-  auto bufferOf = [&](Value index) {
-    return k.ptr(buffers, k.mul(k.rem(index, 2), blockBytes));
-  };
-  auto finishRow = [&](Value index, Value piece) {
-    Value row = k.add(blockOf(chunk, run, index).firstRow, piece);
-    Value at = k.ptr(bufferOf(index), k.mul(piece, kLanes * 4));
-    Value scale = splatEntry(k.ptr(x, k.mul(row, rowBytes())), k.cst(0),
-                             qrows.scaleOffset());
-    Values sums;
-    for (size_t p = 0; p < panels.size(); ++p) {
-      Value sum = k.load(k.vec(kLanes, k.i32()), at, int64_t(p) * panelBytes);
-      sums.push_back(k.fmul(k.fmul(toFloat(sum), factors[p]), scale));
-    }
-    finish(row, sums);
-  };
-  k.loop(k.cst(0), run.count, 1, [&](Value index) {
-    Block block = blockOf(chunk, run, index);
-    // The first block has none before it: its rows are written twice, first
-    // from whatever the buffer holds.
-    Value before = k.max(k.add(index, -1), k.cst(0));
-    emitLongTiles(k, layout.inputs, values, rowsOf(block, x), bufferOf(index),
-                  [&](Value at, int64_t count) {
-                    prefetchShare(panels, k.mul(at, PackedLayout::kPanel),
-                                  PackedLayout::kPanel * count, ahead, &block);
-                  },
-                  {run.rows, [&](Value piece) { finishRow(before, piece); }});
-  });
-  k.ifElse(k.lessThan(k.cst(0), run.count), [&] {
-    k.loop(k.cst(0), k.cst(run.rows), 1,
-           [&](Value piece) { finishRow(k.add(run.count, -1), piece); });
   });
 }
 
@@ -579,7 +540,7 @@ Product::Values Product::sumGroupsInTiles(Value panel, const Values &xs,
         inputs.push_back(k.ptr(row, k.mul(index, layout.group())));
       emitLongTiles(k, layout.group(), {valuesOf(panel, index)}, inputs,
                     k.ptr(bufferOf(group), part * partBytes),
-                    [](Value, int64_t) {}, {});
+                    [](Value, int64_t) {});
     }
   };
   const bool offsets = layout.format == PackedFormat::Int4;

@@ -5,6 +5,11 @@
 
 namespace isthmus {
 
+/// Whether kTileRows rows and more of integers are multiplied with such a
+/// weight in a matrix unit, as a TileProduct: those with one scale, whose sums
+/// leave it once.
+bool takesTiles(const PackedLayout &weight, const TargetDescription &target);
+
 /// Emits sums of products between rows of activations and panels of a packed
 /// weight. Each output has one accumulator, and its inputs come in ascending
 /// order, however many rows and panels are summed at once.
@@ -71,6 +76,12 @@ public:
   void withPanels(const Chunk &chunk, const Values &firsts, int64_t count,
                   const WithPanels &body);
 
+  /// How a panel lies of which nibbles became bytes: as an int4 panel but for
+  /// them, or as one of int8 where all has one scale; and its bytes.
+  PackedLayout unpackedLayout() const;
+  int64_t unpackedBytes() const;
+  void unpack(mlir::Value panel, mlir::Value to);
+
   /// Sums of all rows with all panels, vector<16xf32> each, indexed
   /// [panel * rows + row].
   ///
@@ -89,11 +100,6 @@ private:
   PackedFormat valueFormat() const {
     return isUnpacked ? PackedFormat::Int8 : layout.format;
   }
-  /// How a panel lies of which nibbles became bytes: as an int4 panel but for
-  /// them, or as one of int8 where all has one scale; and its bytes.
-  PackedLayout unpackedLayout() const;
-  int64_t unpackedBytes() const;
-  void unpack(mlir::Value panel, mlir::Value to);
 
   /// Blocks of equally many rows, one after another; the last may begin among
   /// rows of the one before.
@@ -108,10 +114,6 @@ private:
   /// multiply, of panels as they are.
   void multiplyPanels(
       const Chunk &chunk, mlir::Value x, const Values &panels, int64_t ahead,
-      const std::function<void(mlir::Value, const Values &)> &finish);
-  void multiplyInTiles(
-      const Chunk &chunk, const Run &run, mlir::Value x, const Values &panels,
-      int64_t ahead,
       const std::function<void(mlir::Value, const Values &)> &finish);
 
   /// What turns a group's integer sums into values, for 16 outputs.
@@ -152,25 +154,37 @@ private:
 };
 
 /// Emits `Emitter(k, spec).emitOneRow()`, and emitManyRows() as a function of
-/// its own: a single row sets up neither its registers nor a matrix unit. For
-/// floats in tiles emitInTiles(few) stands for both, as two functions.
+/// its own: a single row sets up neither its registers nor a matrix unit. Where
+/// `Emitter::usesTiles(spec, target)`, as many rows as make tiles have
+/// emitInTiles(few = false) as another one. For floats in tiles
+/// emitInTiles(few) stands for all, as two functions.
 template <typename Emitter, typename Spec>
 void emitByRows(KernelBuilder &k, const Spec &spec) {
   auto outline = [&](const char *suffix, auto emit) {
     k.outline(suffix, [&](KernelBuilder &own) { emit(Emitter(own, spec)); });
   };
+  auto emitTiles = [&] {
+    outline("_rows", [](auto emitter) { emitter.emitInTiles(false); });
+  };
+  auto isBelow = [&](int64_t rows) {
+    return k.lessThan(k.rowCount(), k.cst(rows));
+  };
   if (spec.inTiles)
     return k.ifElse(
-        k.lessThan(k.rowCount(), k.cst(kTileRows)),
+        isBelow(kTileRows),
         [&] {
           outline("_few", [](auto emitter) { emitter.emitInTiles(true); });
         },
-        [&] {
-          outline("_rows", [](auto emitter) { emitter.emitInTiles(false); });
-        });
+        emitTiles);
   k.ifElse(
-      k.equal(k.rowCount(), k.cst(1)), [&] { Emitter(k, spec).emitOneRow(); },
-      [&] { outline("_rows", [](auto emitter) { emitter.emitManyRows(); }); });
+      isBelow(2), [&] { Emitter(k, spec).emitOneRow(); },
+      [&] {
+        auto emitMany = [](auto emitter) { emitter.emitManyRows(); };
+        if (!Emitter::usesTiles(spec, k.target))
+          return outline("_rows", emitMany);
+        k.ifElse(
+            isBelow(kTileRows), [&] { outline("_few", emitMany); }, emitTiles);
+      });
 }
 
 } // namespace isthmus

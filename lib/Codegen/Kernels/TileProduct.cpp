@@ -1,7 +1,5 @@
-//===- TileProduct.cpp - products of floats in a matrix unit -------------===//
+//===- TileProduct.cpp - products in a matrix unit ------------------------===//
 #include "TileProduct.h"
-
-#include "MatrixUnit.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 
@@ -27,12 +25,23 @@ struct TileProduct::Group {
   const Finish &finish;
 };
 
+/// A block whose sums are there.
+struct TileProduct::Summed {
+  Value pair, firstRow, rows;
+  Value x;                ///< the step's first row
+  Value sums, panelBytes; ///< [2][row][16], so many bytes with a panel
+};
+
+static RowFormat rowsFor(const PackedLayout &weight) {
+  return weight.oneScale ? rowFormatFor(weight) : tileRowsFor(weight);
+}
+
 TileProduct::TileProduct(KernelBuilder &k, const PackedLayout &weight,
                          int64_t ahead, bool fewRows)
-    : k(k), layout(weight), parts(partsOf(weight.format)),
+    : k(k), layout(weight), product(k, weight), parts(partsOf(weight.format)),
       aheadBytes(ahead * weight.panelBytes()),
-      rowBytes(isthmus::rowBytes(tileRowsFor(weight), weight.inputs)),
-      inputsAtOnce(tileInputsAtOnce(weight)) {
+      rowBytes(isthmus::rowBytes(rowsFor(weight), weight.inputs)),
+      inputsAtOnce(parts ? tileInputsAtOnce(weight) : weight.inputs) {
   if (fewRows)
     few = arith::TruncIOp::create(k.b, k.loc, k.i16(), k.rowCount());
 }
@@ -40,9 +49,23 @@ TileProduct::TileProduct(KernelBuilder &k, const PackedLayout &weight,
 void TileProduct::forEachChunk(
     int64_t outputTiles,
     const std::function<void(const Product::Chunk &)> &body) {
-  Product::forEachChunk(k, outputTiles,
-                        productRowsPerTile(layout, /*inTiles=*/true, k.target),
-                        body);
+  Product::forEachChunk(
+      k, outputTiles,
+      productRowsPerTile(layout, /*inTiles=*/parts > 0, k.target), body);
+}
+
+/// Inputs come in shares whose rows stay in a cache while the pairs of a group
+/// pass by; sums wait in memory. (They are added in the same order as without.)
+void TileProduct::forEachShare(
+    const std::function<void(Value, int64_t, bool, bool)> &body) {
+  if (!inShares())
+    return body(k.cst(0), layout.inputs, true, true);
+  const int64_t last = (layout.inputs - 1) / inputsAtOnce * inputsAtOnce;
+  body(k.cst(0), inputsAtOnce, true, false);
+  if (last > inputsAtOnce)
+    k.loop(k.cst(inputsAtOnce), k.cst(last), inputsAtOnce,
+           [&](Value begin) { body(begin, inputsAtOnce, false, false); });
+  body(k.cst(last), layout.inputs - last, false, true);
 }
 
 void TileProduct::multiply(const Product::Chunk &chunk, Value x, Value pairs,
@@ -53,9 +76,16 @@ void TileProduct::multiply(const Product::Chunk &chunk, Value x, Value pairs,
       k.stackBuffer(inShares() ? kPairsOfGroup * kRowsOfPair * kPairBytes
                                : kMostRows * kPairBytes);
   Value copies = copiesBuffer();
+  auto multiplyPairs = [&](Value from, Value to) {
+    const Group group{chunk, x, from, to, sums, copies, pairOf, finish};
+    forEachShare([&](Value begin, int64_t count, bool isFirst, bool isLast) {
+      multiplyShare(group, begin, count, isFirst, isLast);
+    });
+  };
+  if (!inShares())
+    return multiplyPairs(k.cst(0), pairs);
   k.loop(k.cst(0), pairs, kPairsOfGroup, [&](Value from) {
-    Value to = k.min(k.add(from, kPairsOfGroup), pairs);
-    multiplyGroup({chunk, x, from, to, sums, copies, pairOf, finish});
+    multiplyPairs(from, k.min(k.add(from, kPairsOfGroup), pairs));
   });
 }
 
@@ -65,129 +95,120 @@ void TileProduct::multiplyFew(Value x, Value pairs, const PairOf &pairOf,
   Value copies = copiesBuffer();
   k.loop(k.cst(0), pairs, 1, [&](Value pair) {
     Values panels = pairOf(pair);
-    auto addInputs = [&](Value begin, Value count, bool isFirst) {
+    forEachShare([&](Value begin, int64_t count, bool isFirst, bool) {
       Values own = inParts({panels, begin, copies}, count);
-      Value rows = k.ptr(x, k.mul(begin, parts * 2));
-      emitFloatTiles(k, {rows, parts, rowBytes, kTileRows, few}, own, count,
-                     sums, isFirst, [&](Value input, int64_t) {
-                       if (!splits())
-                         prefetchNext(own, input);
-                     });
-    };
-    addInputs(k.cst(0), k.cst(inputsAtOnce), true);
-    if (inShares())
-      k.loop(k.cst(inputsAtOnce), k.cst(layout.inputs), inputsAtOnce,
-             [&](Value begin) {
-               Value left = k.sub(k.cst(layout.inputs), begin);
-               addInputs(begin, k.min(left, k.cst(inputsAtOnce)), false);
-             });
-    finishRows(pair, k.cst(0), k.rowCount(), kTileRows, sums, finish);
-  });
-}
-
-/// Inputs come in shares whose rows stay in a cache while the pairs of a group
-/// pass by; sums wait in memory. (They are added in the same order as without.)
-void TileProduct::multiplyGroup(const Group &group) {
-  if (!inShares())
-    return multiplyInputs(group, k.cst(0), true, true);
-  const int64_t last = (layout.inputs - 1) / inputsAtOnce * inputsAtOnce;
-  multiplyInputs(group, k.cst(0), true, false);
-  if (last > inputsAtOnce)
-    k.loop(k.cst(inputsAtOnce), k.cst(last), inputsAtOnce,
-           [&](Value begin) { multiplyInputs(group, begin, false, false); });
-  multiplyInputs(group, k.cst(last), false, true);
-}
-
-void TileProduct::multiplyInputs(const Group &group, Value begin, bool isFirst,
-                                 bool isLast) {
-  Value count =
-      isLast ? k.sub(k.cst(layout.inputs), begin) : k.cst(inputsAtOnce);
-  k.loop(group.from, group.to, 1, [&](Value pair) {
-    Value index = k.sub(pair, group.from);
-    Value own = inShares()
-                    ? k.ptr(group.sums, k.mul(index, kRowsOfPair * kPairBytes))
-                    : group.sums;
-    const Weights weights{group.pairOf(pair), begin, group.copies};
-    const Values panels = inParts(weights, count);
-    forEachBlock(group.chunk, [&](const Block &block) {
-      Value at = inShares() ? k.ptr(own, k.mul(block.slot, kPairBytes)) : own;
-      Value rows = k.ptr(k.ptr(group.x, k.mul(block.firstRow, rowBytes)),
-                         k.mul(begin, parts * 2));
-      emitFloatTiles(k, {rows, parts, rowBytes, block.rows}, panels, count, at,
-                     isFirst, [&](Value input, int64_t) {
-                       prefetchShare(weights, count, input, block);
-                     });
-      if (isLast)
-        finishRows(pair, block.firstRow, k.cst(block.rows), block.rows, at,
-                   group.finish);
+      Value rows = k.ptr(x, k.mul(begin, valueBytes()));
+      emitTiles(k, {rows, parts, rowBytes, kTileRows, few}, own, count, sums,
+                isFirst,
+                [&](Value input, int64_t) {
+                  if (!splits())
+                    prefetchNext(own, input);
+                },
+                {});
     });
+    finishAll({pair, k.cst(0), k.rowCount(), x, sums,
+               k.cst(kTileRows * kPairBytes / 2)},
+              pairOf, finish);
   });
 }
 
-/// Each of the first blocks fetches a share of what the next pair has for these
-/// inputs. (Not faster: what waits for memory keeps tiles from the second-level
-/// cache. And blocks after them touch what was just split: a branch would spill
-/// tiles.)
-void TileProduct::prefetchShare(const Weights &weights, Value count,
-                                Value input, const Block &block) {
-  constexpr int64_t kShares = 4;
-  Value share =
-      k.mul(k.add(k.mul(block.index, count), input), inputBytes() / kShares);
-  Value next = k.add(share, aheadBytes);
-  Value from = k.add(
-      k.mul(weights.firstInput, inputBytes()),
-      arith::SelectOp::create(
-          k.b, k.loc, k.lessThan(block.index, k.cst(kShares)), next, k.cst(0)));
-  for (Value panel : weights.panels)
-    k.prefetch(k.ptr(panel, from), kPartsGroup * inputBytes() / kShares);
+/// The rows of a block are finished between the steps of the next one: the
+/// processor has little to do there, and its stores would fill their queue if
+/// they came all at once. The first block of a group has none before it: some
+/// of its own rows are finished twice, first with whatever the sums hold.
+void TileProduct::multiplyShare(const Group &group, Value begin, int64_t count,
+                                bool isFirst, bool isLast) {
+  auto summed = [&](ValueRange block) -> Summed {
+    return {block[0],
+            block[1],
+            block[2],
+            group.x,
+            sumsOf(group, block[0], block[3]),
+            k.mul(block[2], kPairBytes / 2)};
+  };
+  Values before;
+  if (isLast)
+    before = {group.from, firstRowOf(group.chunk), k.cst(kTileRows), k.cst(0)};
+  before = k.loop(
+      group.from, group.to, 1, before, [&](Value pair, ValueRange state) {
+        const Weights weights{group.pairOf(pair), begin, group.copies};
+        const Values panels = inParts(weights, count);
+        return forEachBlock(
+            group.chunk, Values(state),
+            [&](const Block &block, ValueRange last) -> Values {
+              Value rows =
+                  k.ptr(k.ptr(group.x, k.mul(block.firstRow, rowBytes)),
+                        k.mul(begin, valueBytes()));
+              emitTiles(
+                  k, {rows, parts, rowBytes, block.rows}, panels, count,
+                  sumsOf(group, pair, block.slot), isFirst,
+                  [&](Value input, int64_t inputs) {
+                    prefetchShare(weights, count, input, inputs, block);
+                  },
+                  isLast ? finishing(summed(last), group.pairOf, group.finish)
+                         : Meanwhile());
+              if (!isLast)
+                return {};
+              return {pair, block.firstRow, k.cst(block.rows), block.slot};
+            });
+      });
+  if (isLast)
+    finishAll(summed(before), group.pairOf, group.finish);
 }
 
-void TileProduct::prefetchNext(const Values &panels, Value input) {
-  for (Value panel : panels)
-    k.prefetch(k.ptr(k.ptr(panel, k.mul(input, inputBytes())), aheadBytes),
-               kPartsGroup * inputBytes());
+Value TileProduct::sumsOf(const Group &group, Value pair, Value slot) {
+  if (!inShares())
+    return group.sums;
+  Value index = k.sub(pair, group.from);
+  return k.ptr(k.ptr(group.sums, k.mul(index, kRowsOfPair * kPairBytes)),
+               k.mul(slot, kPairBytes));
 }
 
-TileProduct::Values TileProduct::inParts(const Weights &weights, Value count) {
-  if (splits()) {
-    split(weights, count);
-    return copiesOf(weights.copies);
-  }
-  Values shares;
-  for (Value panel : weights.panels)
-    shares.push_back(k.ptr(panel, k.mul(weights.firstInput, inputBytes())));
-  return shares;
+Meanwhile TileProduct::finishing(const Summed &block, const PairOf &pairOf,
+                                 const Finish &finish) {
+  VectorType floats = k.vec(kLanes, k.f32()), ints = k.vec(kLanes, k.i32());
+  auto toFloat = [=, this](Value integers) -> Value {
+    return arith::SIToFPOp::create(k.b, k.loc, floats, integers);
+  };
+  Values factors;
+  if (!parts)
+    for (Value panel : pairOf(block.pair))
+      factors.push_back(k.load(floats, panel));
+  Value last = k.add(block.rows, -1);
+  return {kMostRows, [=, this, &finish](Value piece) {
+            Value index = k.min(piece, last);
+            Value row = k.add(block.firstRow, index);
+            Value at = k.ptr(block.sums, k.mul(index, kPairBytes / 2));
+            Values sums;
+            for (size_t p = 0; p < 2; ++p) {
+              Value from = p == 0 ? at : k.ptr(at, block.panelBytes);
+              sums.push_back(
+                  parts ? k.load(floats, from)
+                        : k.fmul(toFloat(k.load(ints, from)), factors[p]));
+            }
+            if (!parts) {
+              const QRowsLayout qrows{layout.inputs, /*whole=*/true};
+              Value scale =
+                  k.load(k.f32(), k.ptr(block.x, k.mul(row, rowBytes)),
+                         qrows.scaleOffset());
+              for (Value &sum : sums)
+                sum = k.fmul(sum, k.splat(scale, kLanes));
+            }
+            finish(block.pair, row, sums);
+          }};
 }
 
-Value TileProduct::copiesBuffer() {
-  return splits() ? k.stackBuffer(2 * tilePanelBytes(parts, inputsAtOnce))
-                  : Value();
-}
-
-void TileProduct::split(const Weights &weights, Value count) {
-  constexpr int64_t kInputs = 8, kAheadBytes = 4096;
-  k.loop(k.cst(0), count, kInputs, [&](Value input) {
-    Value offset = k.mul(k.add(weights.firstInput, input), inputBytes());
-    for (auto [panel, copy] :
-         llvm::zip_equal(weights.panels, copiesOf(weights.copies))) {
-      Value from = k.ptr(panel, offset);
-      k.prefetch(k.ptr(from, kAheadBytes), kInputs * inputBytes());
-      emitSplitInputs(k, from, input, kInputs, copy);
-    }
-  });
-}
-
-TileProduct::Values TileProduct::copiesOf(Value copies) {
-  return {copies, k.ptr(copies, tilePanelBytes(parts, inputsAtOnce))};
+void TileProduct::finishAll(const Summed &block, const PairOf &pairOf,
+                            const Finish &finish) {
+  k.loop(k.cst(0), block.rows, 1, finishing(block, pairOf, finish).emit);
 }
 
 /// Blocks of one size, and then of half of it. The last may begin among rows of
 /// the one before.
-void TileProduct::forEachBlock(const Product::Chunk &chunk,
-                               const std::function<void(const Block &)> &body) {
-  Value last = chunk.lastRow;
-  // A tile that the last rows of a step do not fill begins among those before.
-  Value first = k.max(k.min(chunk.firstRow, k.add(last, -kTileRows)), k.cst(0));
+TileProduct::Values TileProduct::forEachBlock(const Product::Chunk &chunk,
+                                              Values state,
+                                              const BlockBody &body) {
+  Value last = chunk.lastRow, first = firstRowOf(chunk);
   Value all = k.sub(last, first);
   // What is left of the largest blocks takes one more, if that is half full.
   Value large = k.min(k.div(k.add(all, kTileRows - 1), kMostRows),
@@ -197,23 +218,97 @@ void TileProduct::forEachBlock(const Product::Chunk &chunk,
       k.add(k.max(k.sub(all, largeRows), k.cst(0)), kTileRows - 1), kTileRows);
   auto forEach = [&](Value count, int64_t rows, Value before,
                      Value firstIndex) {
-    k.loop(k.cst(0), count, 1, [&](Value index) {
-      Value slot = k.add(before, k.mul(index, rows));
-      Value row = k.min(k.add(first, slot), k.sub(last, k.cst(rows)));
-      body({row, rows, slot, k.add(firstIndex, index)});
-    });
+    state =
+        k.loop(k.cst(0), count, 1, state, [&](Value index, ValueRange held) {
+          Value slot = k.add(before, k.mul(index, rows));
+          Value row = k.min(k.add(first, slot), k.sub(last, k.cst(rows)));
+          return body({row, rows, slot, k.add(firstIndex, index)}, held);
+        });
   };
   forEach(large, kMostRows, k.cst(0), k.cst(0));
   forEach(small, kTileRows, largeRows, large);
+  return state;
 }
 
-void TileProduct::finishRows(Value pair, Value firstRow, Value count,
-                             int64_t blockRows, Value sums,
-                             const Finish &finish) {
-  VectorType lanes = k.vec(kLanes, k.f32());
-  k.loop(k.cst(0), count, 1, [&](Value r) {
-    Value at = k.ptr(sums, k.mul(r, kPairBytes / 2));
-    finish(pair, k.add(firstRow, r),
-           {k.load(lanes, at), k.load(lanes, at, blockRows * kPairBytes / 2)});
+/// A tile that the last rows of a step do not fill begins among those before.
+Value TileProduct::firstRowOf(const Product::Chunk &chunk) {
+  return k.max(k.min(chunk.firstRow, k.add(chunk.lastRow, -kTileRows)),
+               k.cst(0));
+}
+
+/// Each of the first blocks fetches a share of what the next pair has for these
+/// inputs. (Not faster: what waits for memory keeps tiles from the second-level
+/// cache. And blocks after them touch what was just split: a branch would spill
+/// tiles.)
+void TileProduct::prefetchShare(const Weights &weights, int64_t count,
+                                Value input, int64_t inputs,
+                                const Block &block) {
+  if (unpacks())
+    return;
+  constexpr int64_t kShares = 4;
+  Value share =
+      k.mul(k.add(k.mul(block.index, count), input), inputBytes() / kShares);
+  Value next = k.add(share, aheadBytes);
+  Value from = k.add(
+      k.mul(weights.firstInput, inputBytes()),
+      arith::SelectOp::create(
+          k.b, k.loc, k.lessThan(block.index, k.cst(kShares)), next, k.cst(0)));
+  for (Value panel : weights.panels)
+    k.prefetch(k.ptr(panel, k.add(from, valuesOffset())),
+               inputs * inputBytes() / kShares);
+}
+
+void TileProduct::prefetchNext(const Values &panels, Value input) {
+  for (Value panel : panels)
+    k.prefetch(k.ptr(k.ptr(panel, k.mul(input, inputBytes())), aheadBytes),
+               kPartsGroup * inputBytes());
+}
+
+TileProduct::Values TileProduct::inParts(const Weights &weights,
+                                         int64_t count) {
+  if (splits()) {
+    split(weights, count);
+    return copiesOf(weights.copies);
+  }
+  if (unpacks()) {
+    Values values;
+    for (auto [panel, copy] :
+         llvm::zip_equal(weights.panels, copiesOf(weights.copies))) {
+      product.unpack(panel, copy);
+      values.push_back(k.ptr(copy, product.unpackedLayout().valuesOffset()));
+    }
+    return values;
+  }
+  Values shares;
+  Value first = k.mul(weights.firstInput, inputBytes());
+  for (Value panel : weights.panels)
+    shares.push_back(k.ptr(k.ptr(panel, valuesOffset()), first));
+  return shares;
+}
+
+int64_t TileProduct::copyBytes() const {
+  return splits()    ? tilePanelBytes(parts, inputsAtOnce)
+         : unpacks() ? product.unpackedBytes()
+                     : 0;
+}
+
+Value TileProduct::copiesBuffer() {
+  return copyBytes() ? k.stackBuffer(2 * copyBytes()) : Value();
+}
+
+TileProduct::Values TileProduct::copiesOf(Value copies) {
+  return {copies, k.ptr(copies, copyBytes())};
+}
+
+void TileProduct::split(const Weights &weights, int64_t count) {
+  constexpr int64_t kInputs = 8, kAheadBytes = 4096;
+  k.loop(k.cst(0), k.cst(count), kInputs, [&](Value input) {
+    Value offset = k.mul(k.add(weights.firstInput, input), inputBytes());
+    for (auto [panel, copy] :
+         llvm::zip_equal(weights.panels, copiesOf(weights.copies))) {
+      Value from = k.ptr(panel, offset);
+      k.prefetch(k.ptr(from, kAheadBytes), kInputs * inputBytes());
+      emitSplitInputs(k, from, input, kInputs, copy);
+    }
   });
 }
