@@ -191,7 +191,7 @@ Value KernelBuilder::exp(Value x) {
   return scaleByPower(p, shifted);
 }
 
-Value KernelBuilder::expWithin60(Value x) {
+Value KernelBuilder::expOfNegated(Value x) {
   Type type = x.getType();
   auto c = [&](double value) { return fcst(type, value); };
   // The magnitude is limited as an integer: matrix units leave those their pace
@@ -204,8 +204,8 @@ Value KernelBuilder::expWithin60(Value x) {
   Value sign =
       arith::AndIOp::create(b, loc, bits, cst(ints, int64_t(INT32_MIN)));
   x = bitcast(type, arith::OrIOp::create(b, loc, magnitude, sign));
-  // x / ln2 = n + f, |f| <= 1 / 2.
-  Value log2e = c(1.44269504088896341), magic = c(kRoundingMagic);
+  // -x / ln2 = n + f, |f| <= 1 / 2.
+  Value log2e = c(-1.44269504088896341), magic = c(kRoundingMagic);
   Value shifted = fma(x, log2e, magic);
   Value f = fma(x, log2e, fsub(magic, shifted));
   // Least relative error on [-0.5, 0.5]: 7.5e-8.
@@ -290,6 +290,12 @@ Value KernelBuilder::fromBF16(Value integers) {
 }
 
 void KernelBuilder::storeBF16(Value floats, Value base, int64_t offset) {
+  if (target.roundsToBF16 && floats.getType() == vec(16, f32())) {
+    Value rounded = intrinsic("llvm.x86.avx512bf16.cvtneps2bf16.512",
+                              vec(16, b.getBF16Type()), {floats});
+    store(rounded, base, offset);
+    return;
+  }
   Value rounded = toBF16(floats);
   int64_t lanes = cast<VectorType>(rounded.getType()).getNumElements();
   store(arith::TruncIOp::create(b, loc, vec(lanes, i16()), rounded), base,

@@ -492,11 +492,12 @@ private:
 
   LogicalResult convert(fm::QuantizeRowsOp op) {
     int64_t features = fm::getFeatures(op.getX().getType());
+    RowFormat from = rowFormatOf(op.getX().getType());
     RowFormat result = rowFormatOf(op.getType());
-    std::string name =
-        llvm::formatv("quantize_rows_{0}{1}", features, suffixOf(result));
+    std::string name = llvm::formatv("quantize_rows_{0}{1}{2}", features,
+                                     suffixOf(from), suffixOf(result));
     kernel(name, op.getLoc(),
-           [&](auto &k) { emitQuantizeRows(k, features, result); });
+           [&](auto &k) { emitQuantizeRows(k, features, from, result); });
     rowWise(op, name, {op.getX()});
     return success();
   }

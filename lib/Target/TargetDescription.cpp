@@ -42,6 +42,7 @@ static TargetDescription avx512BF16() {
     t.features += ",+avx512bf16";
     t.requiredCpuFlags += " avx512_bf16";
     t.pairDot = PairDot::Avx512BF16;
+    t.roundsToBF16 = true;
   });
 }
 

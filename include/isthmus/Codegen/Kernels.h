@@ -188,8 +188,9 @@ constexpr int64_t writeScratchBytes(RowFormat format, int64_t features) {
   return format == RowFormat::Int8Row ? floatRowBytes(features) : 0;
 }
 
-/// Operands: x, y. One tile a row; `result` is not F32.
-void emitQuantizeRows(KernelBuilder &k, int64_t features, RowFormat result);
+/// Operands: x, y. One tile a row; `from` is F32 or BF16, `result` not F32.
+void emitQuantizeRows(KernelBuilder &k, int64_t features, RowFormat from,
+                      RowFormat result);
 
 /// Operands: a, b, y. One tile a row.
 void emitAdd(KernelBuilder &k, int64_t features);

@@ -44,6 +44,7 @@ struct TargetDescription {
   std::string requiredCpuFlags;
   DotProduct dot;
   PairDot pairDot = PairDot::TwoFmas;
+  bool roundsToBF16 = false;           ///< by vcvtneps2bf16 of 512 bits
   int64_t vectorRegisters, vectorBits; ///< what sums may stay in
   int64_t tileRegisters = 0;           ///< of a matrix unit, if there is one
   KernelSchedule schedule;

@@ -9,9 +9,8 @@ using namespace isthmus;
 
 /// x * sigmoid(z)
 static Value timesSigmoid(KernelBuilder &k, Value x, Value z) {
-  Value negated = arith::NegFOp::create(k.b, k.loc, z);
   Value one = k.fcst(x.getType(), 1.0);
-  return k.quotient(x, k.fadd(one, k.expWithin60(negated)));
+  return k.quotient(x, k.fadd(one, k.expOfNegated(z)));
 }
 
 /// erf(x) within 3e-7, as x P(x^2) / Q(x^2) up to where it is 1 in f32. The

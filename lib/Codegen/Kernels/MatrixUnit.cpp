@@ -205,27 +205,29 @@ void sumInTiles(KernelBuilder &k, Tiles tiles, const Values &panels,
   const int64_t stepInputs = tiles.stepInputs(), steps = inputs / stepInputs;
   // As few pieces of the other work a step as finish it, in equal shares.
   int64_t share = 1;
-  while (share < meanwhile.pieces && share * steps < meanwhile.pieces)
+  while (share < std::min(meanwhile.pieces, kTileRows) &&
+         share * steps < meanwhile.pieces)
     share *= 2;
   const int64_t busy = std::min(steps, meanwhile.pieces / share);
   auto stepsFrom = [&](int64_t from, int64_t to, bool isBusy) {
     if (from == to)
       return;
-    held = k.loop(k.cst(from * stepInputs), k.cst(to * stepInputs), stepInputs,
-                  held, [&](Value at, ValueRange state) {
-                    Values next = step(at, stepInputs, state);
-                    Value first = k.mul(k.div(at, stepInputs), share);
-                    for (int64_t i = 0; isBusy && i < share; ++i)
-                      meanwhile.emit(k.add(first, i));
-                    return next;
-                  });
+    held =
+        k.loop(k.cst(from * stepInputs), k.cst(to * stepInputs), stepInputs,
+               held, [&](Value at, ValueRange state) {
+                 Values next = step(at, stepInputs, state);
+                 if (isBusy)
+                   meanwhile.emit(k.mul(k.div(at, stepInputs), share), share);
+                 return next;
+               });
   };
   stepsFrom(0, busy, true);
   stepsFrom(busy, steps, false);
   if (inputs % stepInputs)
     held = step(k.cst(steps * stepInputs), inputs % stepInputs, held);
   if (busy * share < meanwhile.pieces)
-    k.loop(k.cst(busy * share), k.cst(meanwhile.pieces), 1, meanwhile.emit);
+    k.loop(k.cst(busy * share), k.cst(meanwhile.pieces), 1,
+           [&](Value piece) { meanwhile.emit(piece, 1); });
   tiles.store(held, sums);
 }
 

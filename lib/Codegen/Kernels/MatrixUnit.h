@@ -23,10 +23,10 @@ bool usesTiles(const TargetDescription &target, PackedFormat format,
 using EachStep = std::function<void(mlir::Value at, int64_t count)>;
 
 /// Other work that a matrix unit's steps leave the processor free for: pieces
-/// 0, 1, ... in any order.
+/// 0, 1, ... in any order, at most kTileRows neighbours at once.
 struct Meanwhile {
   int64_t pieces = 0;
-  std::function<void(mlir::Value piece)> emit;
+  std::function<void(mlir::Value first, int64_t count)> emit;
 };
 
 /// Writes the sums of as many int8 rows as make tiles (usesTiles) to `to`:

@@ -97,20 +97,36 @@ void isthmus::storeSplit(KernelBuilder &k, Value values, Value to) {
   }
 }
 
-/// Quantises a row that has one scale: its values wait in scratch until the
-/// largest is known.
+/// How a value of a row is had again, when the largest is known.
+enum class Again {
+  Compute, ///< it takes no longer than a load
+  Load     ///< from scratch
+};
+
+/// Quantises a row that has one scale.
 static void storeQuantizedRow(KernelBuilder &k, Value row, int64_t features,
-                              const std::function<Value(Value)> &compute) {
+                              const std::function<Value(Value)> &compute,
+                              Again again) {
   const QRowsLayout layout{features, /*whole=*/true};
   VectorType lanes = k.vec(kLanes, k.f32());
-  Value magnitudes =
-      k.loop(k.cst(0), k.cst(features * 4), kLanes * 4, {k.zeros(kLanes)},
-             [&](Value offset, ValueRange sofar) -> KernelBuilder::Values {
-               Value v = compute(offset);
-               k.store(v, k.ptr(k.scratch, offset));
-               return {k.fmax(sofar[0],
-                              math::AbsFOp::create(k.b, k.loc, v).getResult())};
-             })[0];
+  // Several at once: each has to wait for the one before.
+  const int64_t chains = features % (4 * kLanes) == 0 ? 4 : 2;
+  const KernelBuilder::Values zeros(size_t(chains), k.zeros(kLanes));
+  KernelBuilder::Values largest = k.loop(
+      k.cst(0), k.cst(features * 4), chains * kLanes * 4, zeros,
+      [&](Value offset, ValueRange sofar) {
+        KernelBuilder::Values next;
+        for (auto [i, most] : llvm::enumerate(sofar)) {
+          Value at = k.add(offset, int64_t(i) * kLanes * 4), v = compute(at);
+          if (again == Again::Load)
+            k.store(v, k.ptr(k.scratch, at));
+          next.push_back(k.fmax(most, math::AbsFOp::create(k.b, k.loc, v)));
+        }
+        return next;
+      });
+  Value magnitudes = largest[0];
+  for (Value most : llvm::drop_begin(largest))
+    magnitudes = k.fmax(magnitudes, most);
   auto [scale, factor] = scalingFor(k, k.reduceMax(magnitudes), 127.0);
   Value factors = k.splat(factor, kLanes);
   constexpr int64_t kGroup = PackedLayout::kInt4Group;
@@ -119,7 +135,10 @@ static void storeQuantizedRow(KernelBuilder &k, Value row, int64_t features,
       [&](Value i, ValueRange sofar) -> KernelBuilder::Values {
         Value sums;
         for (int64_t at = 0; at < kGroup; at += kLanes) {
-          Value v = k.load(lanes, k.ptr(k.scratch, k.mul(i, 4)), 4 * at);
+          Value offset = k.add(k.mul(i, 4), 4 * at);
+          Value v = again == Again::Load
+                        ? k.load(lanes, k.ptr(k.scratch, offset))
+                        : compute(offset);
           Value q = k.roundedBits(k.fmul(v, factors));
           k.store(arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i8()), q),
                   k.ptr(row, i), at);
@@ -138,10 +157,11 @@ static void storeQuantizedRow(KernelBuilder &k, Value row, int64_t features,
 /// of an f32 row.
 static void writeRow(KernelBuilder &k, Value y, Value row, int64_t features,
                      RowFormat format,
-                     const std::function<Value(Value)> &compute) {
+                     const std::function<Value(Value)> &compute,
+                     Again again = Again::Load) {
   Value out = rowPtr(k, y, row, rowBytes(format, features));
   if (format == RowFormat::Int8Row) {
-    storeQuantizedRow(k, out, features, compute);
+    storeQuantizedRow(k, out, features, compute, again);
     return;
   }
   if (format == RowFormat::BF16x3) {
@@ -208,8 +228,10 @@ void isthmus::emitRMSNorm(KernelBuilder &k, const NormSpec &spec) {
     Value in = rowPtr(k, x, row, floatRowBytes(spec.features));
     if (spec.heads == 1) {
       Value factor = inverse(in);
-      writeRow(k, y, row, features, spec.result,
-               [&](Value offset) { return normed(in, factor, offset); });
+      writeRow(
+          k, y, row, features, spec.result,
+          [&](Value offset) { return normed(in, factor, offset); },
+          Again::Compute);
       return;
     }
     Value out = rowPtr(k, y, row, floatRowBytes(spec.features));
@@ -246,25 +268,35 @@ void isthmus::emitLayerNorm(KernelBuilder &k, const NormSpec &spec) {
   });
 }
 
-/// Calls writeRow for each row with `compute(x)` of its values.
-static void mapRows(KernelBuilder &k, int64_t features, RowFormat result,
-                    const std::function<Value(Value)> &compute) {
+/// Calls writeRow for each row with `compute(x)` of its values, which are f32
+/// or bf16.
+static void mapRows(KernelBuilder &k, int64_t features, RowFormat from,
+                    RowFormat result,
+                    const std::function<Value(Value)> &compute,
+                    Again again = Again::Load) {
   Value x = k.operand(0), y = k.operand(1);
+  auto load = [&](Value in, Value offset) -> Value {
+    if (from == RowFormat::F32)
+      return k.load(k.vec(kLanes, k.f32()), k.ptr(in, offset));
+    Value values = k.load(k.vec(kLanes, k.i16()), k.ptr(in, k.div(offset, 2)));
+    return k.fromBF16(
+        arith::ExtUIOp::create(k.b, k.loc, k.vec(kLanes, k.i32()), values));
+  };
   forEachRow(k, [&](Value row) {
-    Value in = rowPtr(k, x, row, floatRowBytes(features));
-    writeRow(k, y, row, features, result, [&](Value offset) {
-      return compute(k.load(k.vec(kLanes, k.f32()), k.ptr(in, offset)));
-    });
+    Value in = rowPtr(k, x, row, rowBytes(from, features));
+    writeRow(
+        k, y, row, features, result,
+        [&](Value offset) { return compute(load(in, offset)); }, again);
   });
 }
 
 void isthmus::emitActivate(KernelBuilder &k, const ActivationSpec &spec) {
-  mapRows(k, spec.features, spec.result,
+  mapRows(k, spec.features, RowFormat::F32, spec.result,
           [&](Value x) { return emitFunction(k, spec.function, x); });
 }
 
 void isthmus::emitScale(KernelBuilder &k, int64_t features, double factor) {
-  mapRows(k, features, RowFormat::F32,
+  mapRows(k, features, RowFormat::F32, RowFormat::F32,
           [&](Value x) { return k.fmul(x, k.fcst(x.getType(), factor)); });
 }
 
@@ -283,8 +315,8 @@ void isthmus::emitGlu(KernelBuilder &k, const ActivationSpec &spec) {
 }
 
 void isthmus::emitQuantizeRows(KernelBuilder &k, int64_t features,
-                               RowFormat result) {
-  mapRows(k, features, result, [](Value x) { return x; });
+                               RowFormat from, RowFormat result) {
+  mapRows(k, features, from, result, [](Value x) { return x; }, Again::Compute);
 }
 
 void isthmus::emitAdd(KernelBuilder &k, int64_t features) {

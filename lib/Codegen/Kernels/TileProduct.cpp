@@ -174,33 +174,34 @@ Meanwhile TileProduct::finishing(const Summed &block, const PairOf &pairOf,
   if (!parts)
     for (Value panel : pairOf(block.pair))
       factors.push_back(k.load(floats, panel));
-  Value last = k.add(block.rows, -1);
-  return {kMostRows, [=, this, &finish](Value piece) {
-            Value index = k.min(piece, last);
+  const QRowsLayout qrows{layout.inputs, /*whole=*/true};
+  auto finishRow = [=, this, &finish](Value row, Value at) {
+    Values sums{k.load(floats, at),
+                k.load(floats, k.ptr(at, block.panelBytes))};
+    if (!parts) {
+      Value scale =
+          k.splat(k.load(k.f32(), k.ptr(block.x, k.mul(row, rowBytes)),
+                         qrows.scaleOffset()),
+                  kLanes);
+      for (auto [sum, factor] : llvm::zip_equal(sums, factors))
+        sum = k.fmul(k.fmul(toFloat(k.bitcast(ints, sum)), factor), scale);
+    }
+    finish(block.pair, row, sums);
+  };
+  return {kMostRows, [=, this](Value first, int64_t count) {
+            // A block of fewer rows has its last ones again.
+            Value index = k.min(first, k.sub(block.rows, k.cst(count)));
             Value row = k.add(block.firstRow, index);
             Value at = k.ptr(block.sums, k.mul(index, kPairBytes / 2));
-            Values sums;
-            for (size_t p = 0; p < 2; ++p) {
-              Value from = p == 0 ? at : k.ptr(at, block.panelBytes);
-              sums.push_back(
-                  parts ? k.load(floats, from)
-                        : k.fmul(toFloat(k.load(ints, from)), factors[p]));
-            }
-            if (!parts) {
-              const QRowsLayout qrows{layout.inputs, /*whole=*/true};
-              Value scale =
-                  k.load(k.f32(), k.ptr(block.x, k.mul(row, rowBytes)),
-                         qrows.scaleOffset());
-              for (Value &sum : sums)
-                sum = k.fmul(sum, k.splat(scale, kLanes));
-            }
-            finish(block.pair, row, sums);
+            for (int64_t r = 0; r < count; ++r)
+              finishRow(k.add(row, r), k.ptr(at, r * kPairBytes / 2));
           }};
 }
 
 void TileProduct::finishAll(const Summed &block, const PairOf &pairOf,
                             const Finish &finish) {
-  k.loop(k.cst(0), block.rows, 1, finishing(block, pairOf, finish).emit);
+  const Meanwhile rows = finishing(block, pairOf, finish);
+  k.loop(k.cst(0), block.rows, 1, [&](Value row) { rows.emit(row, 1); });
 }
 
 /// Blocks of one size, and then of half of it. The last may begin among rows of

@@ -244,3 +244,11 @@ fm.block @b(%x: tensor<?x32xf32>, %rows: !fm.rows, %state: !fm.state) -> tensor<
   %0 = fm.attention %x, %x, %x, %rows, %state bidirectional {heads = 2 : i64, kv_heads = 2 : i64, scale = 0.25 : f64, sinks = 0 : i64, window = 8 : i64} : tensor<?x32xf32>, tensor<?x32xf32> -> tensor<?x32xf32>
   fm.return %0 : tensor<?x32xf32>
 }
+
+// -----
+
+fm.block @rounded_twice(%x: tensor<?x32xbf16>) -> tensor<?x1x32xbf16> {
+  // expected-error@+1 {{rows of bf16 become int8 alone}}
+  %0 = fm.quantize_rows %x : tensor<?x32xbf16> -> tensor<?x1x32xbf16>
+  fm.return %0 : tensor<?x1x32xbf16>
+}

@@ -5,6 +5,7 @@
 // RUN: sed 's/\b32\b/128/g; s/x32x/x128x/g' %S/../../Inputs/two-layers.mlir | isthmus-opt --fm-quantize-weights="format=int8 scales=row" | FileCheck %s --check-prefix=ROW
 // RUN: sed 's/\b32\b/128/g; s/x32x/x128x/g' %S/../../Inputs/two-layers.mlir | isthmus-opt --fm-quantize-weights="format=int4 scales=row" | FileCheck %s --check-prefix=ROW4
 // RUN: sed 's/\b32\b/64/g; s/x32x/x64x/g' %S/../../Inputs/two-layers.mlir | isthmus-opt --fm-quantize-weights="format=int4 scales=row" | FileCheck %s --check-prefix=WIDE
+// RUN: isthmus-opt %s --fm-quantize-weights="format=int8 scales=row" --canonicalize | FileCheck %s --check-prefix=GATED
 // RUN: not isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights="format=int8 scales=column" 2>&1 | FileCheck %s --check-prefix=SCALES
 // RUN: not isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=int3 2>&1 | FileCheck %s --check-prefix=ERROR
 
@@ -48,3 +49,23 @@
 // BF16: fm.linear %[[N]]{{.*}} : tensor<?x32xbf16>, <[32, 32], bf16> -> tensor<?x32xf32>
 
 // ERROR: format must be f16, bf16, int8 or int4, got 'int3'
+
+// What a gated unit gives waits in bf16 for the one scale of its row.
+// GATED: %[[H:.*]] = fm.gated_linear {{.*}} -> tensor<?x128xbf16>
+// GATED: %[[Q:.*]] = fm.quantize_rows %[[H]] : tensor<?x128xbf16> -> !fm.qrows<128, group = 128>
+// GATED: fm.linear %[[Q]]
+fm.param @w : !fm.weight<[128, 128], f32> {
+  %0 = fm.source "<seed>" at 1 as "f32" : !fm.weight<[128, 128], f32>
+  fm.yield %0 : !fm.weight<[128, 128], f32>
+}
+fm.block @gated(%x: tensor<?x128xf32>, %rows: !fm.rows, %w: !fm.weight<[128, 128], f32>) -> tensor<?x128xf32> {
+  %0 = fm.linear %x, %w : tensor<?x128xf32>, !fm.weight<[128, 128], f32> -> tensor<?x128xf32>
+  %1 = fm.linear %x, %w : tensor<?x128xf32>, !fm.weight<[128, 128], f32> -> tensor<?x128xf32>
+  %2 = fm.glu %0, %1 : tensor<?x128xf32> -> tensor<?x128xf32>
+  %3 = fm.linear %2, %w : tensor<?x128xf32>, !fm.weight<[128, 128], f32> -> tensor<?x128xf32>
+  fm.return %3 : tensor<?x128xf32>
+}
+fm.program @main(%x: tensor<?x128xf32>, %rows: !fm.rows) -> tensor<?x128xf32> attributes {fm.context_length = 128 : i64, fm.vocab_size = 64 : i64} {
+  %0 = fm.call @gated(%x, %rows) params [@w] : (tensor<?x128xf32>, !fm.rows) -> tensor<?x128xf32>
+  fm.return %0 : tensor<?x128xf32>
+}

@@ -358,6 +358,8 @@ LogicalResult QuantizeRowsOp::verify() {
   if (parts > 1 && parts != isthmus::kFloatParts)
     return emitOpError("splits features into three parts, or into one");
   auto type = dyn_cast<QRowsType>(getResult().getType());
+  if (!type && getX().getType().getElementType().isBF16())
+    return emitOpError("rows of bf16 become int8 alone");
   if (!type)
     return success();
   if (type.getGroup() <= 0 || type.getFeatures() % type.getGroup() != 0)
@@ -458,8 +460,9 @@ struct FoldResidual : OpRewritePattern<AddOp> {
 
 /// True for operators that can write rounded rows of the type.
 bool canRound(Operation *producer, Type result) {
-  // A gated product writes a row piece by piece.
-  if (isa_and_nonnull<GatedLinearOp>(producer) && hasOneScale(result))
+  // A gated product writes a row piece by piece, and is yet to be made of a
+  // glu.
+  if (isa_and_nonnull<GatedLinearOp, GluOp>(producer) && hasOneScale(result))
     return false;
   // The heads of a norm may be smaller than a group.
   if (auto norm = dyn_cast_or_null<RMSNormOp>(producer))
@@ -502,16 +505,11 @@ struct FuseGatedLinear : OpRewritePattern<GluOp> {
     const int64_t outputs = gate.getWeight().getType().getShape()[0];
     if (outputs % isthmus::int8GroupOf(outputs) != 0)
       return rewriter.notifyMatchFailure(op, "outputs are not whole groups");
-    // (A row with one scale is quantised when it is whole.)
-    const bool whole = hasOneScale(op.getType());
-    Value gated = GatedLinearOp::create(
-        rewriter, op.getLoc(),
-        whole ? gate.getResult().getType() : op.getResult().getType(),
-        gate.getX(), gate.getWeight(), up.getWeight(), op.getFunction());
-    if (whole)
-      gated =
-          QuantizeRowsOp::create(rewriter, op.getLoc(), op.getType(), gated);
-    rewriter.replaceOp(op, gated);
+    if (hasOneScale(op.getType()))
+      return rewriter.notifyMatchFailure(op, "writes a row piece by piece");
+    rewriter.replaceOpWithNewOp<GatedLinearOp>(
+        op, op.getResult().getType(), gate.getX(), gate.getWeight(),
+        up.getWeight(), op.getFunction());
     return success();
   }
 };

@@ -148,8 +148,13 @@ private:
       Value &rows = roundedRows[{op.getOperand(0), rounded}];
       if (!rows) {
         OpBuilder builder(&op);
-        rows = QuantizeRowsOp::create(builder, op.getLoc(), rounded,
-                                      op.getOperand(0));
+        rows = op.getOperand(0);
+        // What a gated unit gives waits in memory for the row's scale.
+        if (rows.getDefiningOp<GluOp>() && hasOneScale(rounded))
+          rows = QuantizeRowsOp::create(builder, op.getLoc(),
+                                        bf16Rows(getFeatures(rows.getType())),
+                                        rows);
+        rows = QuantizeRowsOp::create(builder, op.getLoc(), rounded, rows);
       }
       op.setOperand(0, rows);
     }
@@ -163,9 +168,13 @@ private:
                             weight.getGroup() == inputs ? inputs
                                                         : int8GroupOf(inputs));
     if (weight.getFormat() == WeightFormat::BF16)
-      return RankedTensorType::get({ShapedType::kDynamic, inputs},
-                                   BFloat16Type::get(&getContext()));
+      return bf16Rows(inputs);
     return {};
+  }
+
+  Type bf16Rows(int64_t features) {
+    return RankedTensorType::get({ShapedType::kDynamic, features},
+                                 BFloat16Type::get(&getContext()));
   }
 };
 } // namespace

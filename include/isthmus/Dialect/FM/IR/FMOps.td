@@ -300,11 +300,12 @@ def FM_QuantizeRowsOp : FM_Op<"quantize_rows", [Pure]> {
   let summary = "rounds each row to bf16 or to int8 in groups, or splits it";
   let description = [{
     bf16 (also as the one part that a matrix unit takes): to nearest even. Three parts
-    of bf16: a value's upper, middle and last eight bits of significance, whose sum it is. int8: scale = max|x| / 127 over the group, q = round-half-even(x * (127 / max|x|)); a
-    group of zeros (max|x| at most 1e-30) gets q = 0. Folds into the producer where
-    that can write the rounded rows.
+    of bf16: a value's upper, middle and last eight bits of significance, whose sum it
+    is. int8: scale = max|x| / 127 over the group, q = round-half-even(x * (127 /
+    max|x|)); a group of zeros (max|x| at most 1e-30) gets q = 0. Folds into the
+    producer where that can write the rounded rows. Rows of bf16 become int8 alone.
   }];
-  let arguments = (ins FM_Float:$x);
+  let arguments = (ins 2DTensorOf<[F32, BF16]>:$x);
   let results = (outs FM_Rounded:$result);
   let assemblyFormat = "$x attr-dict `:` type($x) `->` type($result)";
   let hasVerifier = 1;
