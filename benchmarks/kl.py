@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Divergence of quantised bundles from the f32 model, beside llama.cpp's Q4_0.
+"""Divergence of quantised bundles from the f32 model, and perplexity, beside llama.cpp's Q4_0.
 
     PEERS=DIR benchmarks/kl.py [--model qwen] [--weights int4,int4-row,int8] [--chunks 8] --text FILE
 
 Mean of KL(f32 || quantised) over the second half of chunks of 512 tokens, each model against its
-own runtime's unquantised one (`llama-perplexity --kl-divergence`, same text and chunks).
+own runtime's unquantised one (`llama-perplexity --kl-divergence`, same text and chunks); and the
+perplexity of the tokens that come there.
 """
 import argparse
 import json
+import math
 import re
 import subprocess
 import sys
@@ -38,7 +40,9 @@ def llama(model, text, chunks, folder):
     run([reference.bin / "llama-perplexity", "-m", reference.model, *options])
     done = subprocess.run([str(c) for c in (quantised.bin / "llama-perplexity", "-m", quantised.model, "--kl-divergence",
                                             *options)], capture_output=True, text=True, check=True)
-    return float(re.search(r"Mean\s+KLD:\s*([\d.]+)", done.stdout + done.stderr)[1])
+    found = [re.search(pattern, done.stdout + done.stderr) for pattern in (r"Mean\s+KLD:\s*([\d.]+)",
+                                                                        r"Mean\s+PPL\(Q\)\s*:\s*([\d.]+)")]
+    return tuple(float(match[1]) for match in found)
 
 
 def main():
@@ -51,20 +55,28 @@ def main():
     reference = Isthmus(args.model, "f32").bundle
     bundles = {w: Isthmus(args.model, w).bundle for w in args.weights.split(",")}
     ids = json.loads(run([ISTHMUS, "tokenize", reference, args.text]))
-    sums = dict.fromkeys(bundles, 0.0)
+    divergence, surprise = dict.fromkeys(bundles, 0.0), dict.fromkeys(["f32", *bundles], 0.0)
     with tempfile.TemporaryDirectory(dir=PEERS) as folder:
         for chunk in range(args.chunks):
             part = ids[chunk * CHUNK:(chunk + 1) * CHUNK]
             expected = log_softmax(logits(reference, part, folder))
+            tokens = part[CHUNK // 2 + 1:]
+
+            def surprise_in(predicted):
+                return -predicted[np.arange(len(tokens)), tokens].mean() / args.chunks
+
+            surprise["f32"] += surprise_in(expected)
             for weights, bundle in bundles.items():
                 got = log_softmax(logits(bundle, part, folder))
-                sums[weights] += (np.exp(expected) * (expected - got)).sum(1).mean() / args.chunks
+                divergence[weights] += (np.exp(expected) * (expected - got)).sum(1).mean() / args.chunks
+                surprise[weights] += surprise_in(got)
             print(f"\r{chunk + 1} of {args.chunks} chunks", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
         peer = llama(args.model, args.text, args.chunks, folder)
-    print(f"mean KL from the unquantised model over {args.chunks} chunks: "
-          + ", ".join(f"{w} {v:.4f}" for w, v in sums.items())
-          + (f"; llama.cpp Q4_0 {peer:.4f}" if peer is not None else ""))
+    perplexity = {w: math.exp(v) for w, v in surprise.items()}
+    print(f"mean KL from the unquantised model and perplexity over {args.chunks} chunks: f32 {perplexity['f32']:.3f}, "
+          + ", ".join(f"{w} {v:.4f} {perplexity[w]:.3f}" for w, v in divergence.items())
+          + (f"; llama.cpp Q4_0 {peer[0]:.4f} {peer[1]:.3f}" if peer is not None else ""))
 
 
 if __name__ == "__main__":
