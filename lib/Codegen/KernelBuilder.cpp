@@ -290,9 +290,9 @@ Value KernelBuilder::fromBF16(Value integers) {
 }
 
 void KernelBuilder::storeBF16(Value floats, Value base, int64_t offset) {
-  if (target.roundsToBF16 && floats.getType() == vec(16, f32())) {
+  if (target.roundsToBF16 && floats.getType() == vec(kLanes, f32())) {
     Value rounded = intrinsic("llvm.x86.avx512bf16.cvtneps2bf16.512",
-                              vec(16, b.getBF16Type()), {floats});
+                              vec(kLanes, b.getBF16Type()), {floats});
     store(rounded, base, offset);
     return;
   }

@@ -29,10 +29,14 @@ void isthmus::searchSchedule(
       continue;
     const int64_t present = search.best.*field.value;
     std::vector<int64_t> candidates;
+    // (What fills tiles in a prompt has their shape, whatever this says: there
+    // is nothing to measure.)
+    const bool isMeasured = !(target.tileRegisters && field.tiles);
     for (int64_t value : field.candidates) {
       KernelSchedule candidate = search.best;
       candidate.*field.value = value;
-      if (value != present && fitsRegisters(target, field, candidate))
+      if (isMeasured && value != present &&
+          fitsRegisters(target, field, candidate))
         candidates.push_back(value);
     }
     if (!candidates.empty())

@@ -55,6 +55,21 @@ TEST(ScheduleSearchTest, DefaultsFitTheRegisters) {
   EXPECT_FALSE(fitsRegisters(amx, field("whole_panels"), wide));
 }
 
+TEST(ScheduleSearchTest, LeavesTheShapeOfTiles) {
+  ScheduleSearch search;
+  const TargetDescription &amx = *findTarget("x86-64-amx");
+  search.best = amx.schedule;
+  searchSchedule(
+      amx, search,
+      [](const ScheduleField &field, const KernelSchedule &,
+         const KernelSchedule &) {
+        EXPECT_NE(std::string(field.name).substr(0, 6), "whole_");
+        return 0.5;
+      },
+      quiet);
+  EXPECT_EQ(search.finished.size(), scheduleFields().size());
+}
+
 TEST(ScheduleSearchTest, TakesWhatIsFaster) {
   // A machine that likes two rows and far prefetches, and no change below 2 %.
   auto time = [](const KernelSchedule &s) {

@@ -98,10 +98,10 @@ public:
   mlir::Value reduceMax(mlir::Value vector);
   /// e^x per lane by a degree-6 polynomial; within 2 ulp, 0 never reached.
   mlir::Value exp(mlir::Value x);
-  /// e^-x per lane for |x| <= 60, beyond which it stays e^-60 or e^60: within 4
+  /// e^-x per lane for |x| <= 60, beyond which it stays e^-60 or e^60: within 5
   /// ulp up to |x| = 8, 16 ulp up to 60. Fewer operations than exp.
   mlir::Value expOfNegated(mlir::Value x);
-  /// a / b per lane, 2^-100 <= b <= 2^100: within 3 ulp. In less time than
+  /// a / b per lane, 2^-100 <= b <= 2^100: within 2 ulp. In less time than
   /// fdiv, which takes as long as 16 operations.
   mlir::Value quotient(mlir::Value a, mlir::Value b);
   /// 2^x per lane for x <= 0, within 2^-17 of it: enough for what is rounded to

@@ -126,7 +126,7 @@ void emitProbeBF16x1(KernelBuilder &k) { emitProbeTiles(k, 1); }
 void emitProbeBF16x6(KernelBuilder &k) { emitProbeTiles(k, kFloatParts); }
 
 void emitProbeInt8(KernelBuilder &k) {
-  if (usesTiles(k.target, PackedFormat::Int8, k.target.schedule.wholeRows))
+  if (usesTiles(k.target, PackedFormat::Int8, kTileRows))
     emitProbeTiles(k, /*parts=*/0);
   else
     emitProbeGroups(k);

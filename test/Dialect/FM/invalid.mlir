@@ -248,7 +248,7 @@ fm.block @b(%x: tensor<?x32xf32>, %rows: !fm.rows, %state: !fm.state) -> tensor<
 // -----
 
 fm.block @rounded_twice(%x: tensor<?x32xbf16>) -> tensor<?x1x32xbf16> {
-  // expected-error@+1 {{rows of bf16 become int8 alone}}
+  // expected-error@+1 {{rows of bf16 are rounded already, and become int8 alone; give f32 rows}}
   %0 = fm.quantize_rows %x : tensor<?x32xbf16> -> tensor<?x1x32xbf16>
   fm.return %0 : tensor<?x1x32xbf16>
 }

@@ -359,7 +359,8 @@ LogicalResult QuantizeRowsOp::verify() {
     return emitOpError("splits features into three parts, or into one");
   auto type = dyn_cast<QRowsType>(getResult().getType());
   if (!type && getX().getType().getElementType().isBF16())
-    return emitOpError("rows of bf16 become int8 alone");
+    return emitOpError("rows of bf16 are rounded already, and become int8 "
+                       "alone; give f32 rows");
   if (!type)
     return success();
   if (type.getGroup() <= 0 || type.getFeatures() % type.getGroup() != 0)
