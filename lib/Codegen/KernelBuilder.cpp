@@ -312,6 +312,25 @@ void KernelBuilder::intrinsic(StringRef name, ValueRange args) {
   LLVM::CallIntrinsicOp::create(b, loc, b.getStringAttr(name), args);
 }
 
+Value KernelBuilder::inOrder(Value value) {
+  if (target.vectorRegisters > 16)
+    return value;
+  auto type = dyn_cast<VectorType>(value.getType());
+  const int64_t lanes =
+      type ? target.vectorBits / type.getElementTypeBitWidth() : 0;
+  if (type && type.getNumElements() > lanes) {
+    const int64_t half = type.getNumElements() / 2;
+    Value first = inOrder(slice(value, 0, half));
+    return concat(first, inOrder(slice(value, half, half)));
+  }
+  return LLVM::InlineAsmOp::create(
+             b, loc, TypeRange{value.getType()}, ValueRange{value},
+             /*asm_string=*/"", /*constraints=*/type ? "=x,0" : "=r,0",
+             /*has_side_effects=*/true, /*is_align_stack=*/false,
+             LLVM::TailCallKind::None, LLVM::AsmDialectAttr(), ArrayAttr())
+      .getResult(0);
+}
+
 //===----------------------------------------------------------------------===//
 // Memory and control flow
 //===----------------------------------------------------------------------===//

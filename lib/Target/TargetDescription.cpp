@@ -30,8 +30,10 @@ static TargetDescription avx512Vnni() {
                    .wholeRows = 8,
                    .wholePanels = 2,
                    .floatRows = 12,
+                   .pairRows = 12,
                    .floatPanels = 2,
                    .attentionQueries = 12,
+                   .attentionSums = 24,
                    .unrollGroups = 1},
   };
 }
@@ -61,7 +63,10 @@ static TargetDescription avx2() {
                    .nibbleRows = 4,
                    .wholeRows = 4,
                    .floatRows = 6,
-                   .attentionQueries = 2},
+                   .pairRows = 6,
+                   .attentionQueries = 12,
+                   .attentionSums = 4,
+                   .unrollGroups = 1},
   };
 }
 
@@ -80,7 +85,9 @@ static TargetDescription neon() {
                    .nibbleRows = 2,
                    .wholeRows = 4,
                    .floatRows = 6,
-                   .attentionQueries = 3},
+                   .pairRows = 6,
+                   .attentionQueries = 3,
+                   .attentionSums = 6},
   };
 }
 

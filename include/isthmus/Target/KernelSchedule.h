@@ -33,8 +33,10 @@ struct KernelSchedule {
                                 ///< in a matrix unit: TileProduct)
   int64_t wholePanels = 1;      ///< panels that such rows take at once
   int64_t floatRows = 1;        ///< rows that products of floats take at once
-  int64_t floatPanels = 1;      ///< panels that such rows take at once
+  int64_t pairRows = 1;         ///< the same of bf16, taken in pairs
+  int64_t floatPanels = 1;      ///< panels that rows of floats take at once
   int64_t attentionQueries = 1; ///< queries that share loads of the cache
+  int64_t attentionSums = 2;    ///< sums of theirs, 16 each, in registers
   /// Whether integer products unroll a group of 64 inputs, or take 32 and 32.
   int64_t unrollGroups = 0;
   /// Bytes of activations that the tiles of a product share; the same for all

@@ -410,9 +410,16 @@ private:
     });
   }
 
+  /// Vectors of positions of a page that scores take at once: both, if the
+  /// registers hold the sums of all queries that share them.
+  int64_t scoreVectors() const {
+    const KernelSchedule &schedule = k.target.schedule;
+    return 2 * schedule.attentionQueries <= schedule.attentionSums ? 2 : 1;
+  }
+
   /// Calls `body(first, count)` for queries whose sums fit the registers.
   void forEachGroup(const std::function<void(int64_t, int64_t)> &body) {
-    const int64_t most = k.target.schedule.attentionQueries;
+    const int64_t most = k.target.schedule.attentionSums / scoreVectors();
     for (int64_t first = 0; first < rows * group; first += most)
       body(first, std::min(most, rows * group - first));
   }
@@ -475,44 +482,48 @@ private:
   void emitScores(Value keys, Value next, Value far, Value offset,
                   int64_t first, int64_t count) {
     const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
-    const int64_t lineBytes = kPage * bytes * step;
-    auto acc = k.loop(
-        k.cst(0), k.cst(spec.headDim), step,
-        Values(count * 2, products.zeroSum()), [&](Value d, ValueRange in) {
-          Values sums(in);
-          Value inPage = k.mul(d, kPage * bytes);
-          Value column = k.ptr(keys, inPage);
-          if (first == 0) {
-            k.prefetch(k.ptr(column, spec.valuesOffset()), lineBytes);
-            k.prefetch(k.ptr(next, inPage), lineBytes);
-            if (far)
-              k.prefetch(k.ptr(far, inPage), lineBytes);
-          }
-          Value low = products.loadCached(column);
-          Value high = products.loadCached(column, lineBytes / 2);
-          Value at = k.ptr(queries, k.mul(d, products.factorBytes()));
-          for (int64_t i = 0; i < count; ++i) {
-            Values query = products.loadFactor(at, inQueries(first + i));
-            for (auto [half, cached] : {std::pair(0, low), {1, high}}) {
-              Value &sum = sums[2 * i + half];
-              sum = products.multiplyAdd(query, cached, sum);
+    const int64_t lineBytes = kPage * bytes * step, width = scoreVectors();
+    for (int64_t vector = 0; vector < kPage / kLanes; vector += width) {
+      auto acc = k.loop(
+          k.cst(0), k.cst(spec.headDim), step,
+          Values(count * width, products.zeroSum()),
+          [&](Value d, ValueRange in) {
+            Values sums(in), cached;
+            Value inPage = k.mul(d, kPage * bytes);
+            Value column = k.ptr(keys, inPage);
+            if (first == 0 && vector == 0) {
+              k.prefetch(k.ptr(column, spec.valuesOffset()), lineBytes);
+              k.prefetch(k.ptr(next, inPage), lineBytes);
+              if (far)
+                k.prefetch(k.ptr(far, inPage), lineBytes);
             }
-          }
-          return sums;
-        });
-    for (int64_t half = 0; half < 2; ++half) {
-      Value unit = k.fcst(lanes, spec.scale * scoreUnit(spec)), keyScales;
-      if (spec.hasScales())
-        keyScales =
-            k.fmul(unit, k.load(lanes, keys,
-                                spec.keyScalesOffset() + half * kLanes * 4));
-      for (int64_t i = 0; i < count; ++i) {
+            for (int64_t v = vector; v < vector + width; ++v)
+              cached.push_back(
+                  products.loadCached(column, v * kLanes * bytes * step));
+            Value at = k.ptr(queries, k.mul(d, products.factorBytes()));
+            for (int64_t i = 0; i < count; ++i) {
+              Values query = products.loadFactor(at, inQueries(first + i));
+              for (int64_t v = 0; v < width; ++v) {
+                Value &sum = sums[width * i + v];
+                sum = products.multiplyAdd(query, cached[size_t(v)], sum);
+              }
+            }
+            return sums;
+          });
+      for (int64_t v = 0; v < width; ++v) {
+        const int64_t positions = (vector + v) * kLanes * 4;
+        Value unit = k.fcst(lanes, spec.scale * scoreUnit(spec)), keyScales;
         if (spec.hasScales())
-          unit = k.fmul(keyScales, k.load(lanes, softmaxOf(k.cst(first + i)),
-                                          vectorAt(kQueryScale)));
-        k.store(k.fmul(products.toFloat(acc[2 * i + half]), unit),
-                k.ptr(k.scratch, offset),
-                (first + i) * kPartition * 4 + half * kLanes * 4);
+          keyScales = k.fmul(
+              unit, k.load(lanes, keys, spec.keyScalesOffset() + positions));
+        for (int64_t i = 0; i < count; ++i) {
+          if (spec.hasScales())
+            unit = k.fmul(keyScales, k.load(lanes, softmaxOf(k.cst(first + i)),
+                                            vectorAt(kQueryScale)));
+          k.store(k.fmul(products.toFloat(acc[width * i + v]), unit),
+                  k.ptr(k.scratch, offset),
+                  (first + i) * kPartition * 4 + positions);
+        }
       }
     }
   }
@@ -658,9 +669,9 @@ private:
       return emitOutputsInTiles(firstPage, pageCount, inside, use);
     const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
     forEachGroup([&](int64_t query, int64_t count) {
-      // Vectors at once: as many sums as the scores had.
+      // Vectors at once: as many as there are registers for sums.
       int64_t width = 1;
-      while (2 * width * count <= 2 * k.target.schedule.attentionQueries &&
+      while (2 * width * count <= k.target.schedule.attentionSums &&
              spec.headDim % (2 * width * kLanes) == 0)
         width *= 2;
       for (int64_t d = 0; d < spec.headDim; d += width * kLanes) {

@@ -81,42 +81,70 @@ Value broadcastQuad(KernelBuilder &k, Value row, int64_t quad, int64_t width) {
 /// vpmaddubsw multiplies unsigned by signed bytes and adds pairs with 16-bit
 /// saturation. Nibbles can be summed in 16 bits for a while: 8 pairs of 15 *
 /// 127 stay below 2^15. For int8 the weight's sign moves to the activation: |w|
-/// * (sign(w) x), at most 2 * 127 * 127 < 2^15.
+/// * (sign(w) x), at most 2 * 127 * 127 < 2^15. Both halves of 16 outputs take
+/// what was loaded of a row at once: there are no registers to keep it in.
 Values dotAvx2(KernelBuilder &k, const Part &part, const Values &rows,
                const Values &sums) {
-  constexpr int64_t kMostWords = 8;
+  constexpr int64_t kMostWords = 8, kHalf = 32;
   const bool int4 = isInt4(part.weight);
-  VectorType words = k.vec(16, k.i16()), ints = k.vec(8, k.i32());
-  Values acc = split(k, sums, 8), pending(rows.size() * 2);
-  SmallVector<int64_t> held(rows.size() * 2, 0);
-  Value ones = k.cst(words, 1);
+  VectorType bytes = k.vec(kHalf, k.i8()), words = k.vec(16, k.i16()),
+             ints = k.vec(8, k.i32());
+  Values acc = split(k, sums, 8), pending(acc.size()); // [row][half]
+  int64_t held = 0;
   auto flush = [&](size_t i) {
-    Value wide =
-        k.intrinsic("llvm.x86.avx2.pmadd.wd", ints, {pending[i], ones});
-    acc[i] = k.add(acc[i], wide);
+    acc[i] = k.add(acc[i], k.intrinsic("llvm.x86.avx2.pmadd.wd", ints,
+                                       {pending[i], k.cst(words, 1)}));
     pending[i] = nullptr;
-    held[i] = 0;
   };
-  forEachPiece(k, part, 32, [&](int64_t half, Value w, int64_t quad) {
-    Value magnitude =
-        int4 ? w
-             : LLVM::CallIntrinsicOp::create(
-                   k.b, k.loc, w.getType(), k.b.getStringAttr("llvm.abs"),
-                   ValueRange{w, arith::ConstantOp::create(
-                                     k.b, k.loc, k.b.getBoolAttr(false))})
-                   .getResult(0);
+  auto multiply = [&](const Values &halves, int64_t quad) {
+    Values magnitudes;
+    for (Value w : halves)
+      magnitudes.push_back(
+          int4 ? w
+               : LLVM::CallIntrinsicOp::create(
+                     k.b, k.loc, bytes, k.b.getStringAttr("llvm.abs"),
+                     ValueRange{w, arith::ConstantOp::create(
+                                       k.b, k.loc, k.b.getBoolAttr(false))})
+                     .getResult(0));
     for (auto [r, row] : llvm::enumerate(rows)) {
-      Value x = broadcastQuad(k, row, quad, 32);
-      if (!int4)
-        x = k.intrinsic("llvm.x86.avx2.psign.b", x.getType(), {x, w});
-      Value pairs =
-          k.intrinsic("llvm.x86.avx2.pmadd.ub.sw", words, {magnitude, x});
-      const size_t i = 2 * r + size_t(half);
-      pending[i] = pending[i] ? k.add(pending[i], pairs) : pairs;
-      if (++held[i] == (int4 ? kMostWords : 1))
-        flush(i);
+      Value four = broadcastQuad(k, row, quad, kHalf);
+      for (auto [half, w] : llvm::enumerate(halves)) {
+        Value x = int4 ? four
+                       : k.intrinsic("llvm.x86.avx2.psign.b", bytes, {four, w});
+        Value pairs = k.intrinsic("llvm.x86.avx2.pmadd.ub.sw", words,
+                                  {magnitudes[half], x});
+        const size_t i = 2 * r + half;
+        pending[i] = pending[i] ? k.add(pending[i], pairs) : pairs;
+        if (!int4)
+          flush(i);
+        Value &own = int4 ? pending[i] : acc[i];
+        own = k.inOrder(own);
+      }
     }
-  });
+    if (int4 && ++held == kMostWords) {
+      for (size_t i = 0; i < pending.size(); ++i)
+        flush(i);
+      held = 0;
+    }
+  };
+  const int64_t chunks = part.inputs / (int4 ? 8 : 4);
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    Values loaded, low, high;
+    for (int64_t half = 0; half < 2; ++half) {
+      Value v = k.load(bytes, part.block, chunk * 64 + half * kHalf);
+      loaded.push_back(v);
+      if (!int4)
+        continue;
+      low.push_back(arith::AndIOp::create(k.b, k.loc, v, k.cst(bytes, 15)));
+      high.push_back(arith::ShRUIOp::create(k.b, k.loc, v, k.cst(bytes, 4)));
+    }
+    if (!int4) {
+      multiply(loaded, chunk);
+      continue;
+    }
+    multiply(low, chunk);
+    multiply(high, chunk + chunks);
+  }
   return join(k, acc);
 }
 
@@ -383,6 +411,11 @@ static bool hasWordDot(const TargetDescription &target) {
     return false;
   }
   llvm_unreachable("unknown dot product");
+}
+
+bool isthmus::prefersNibbles(const TargetDescription &target) {
+  // Sums of nibbles stay in 16 bits for a while, and have no signs to move.
+  return target.dot == DotProduct::Avx2Madd;
 }
 
 void isthmus::emitUnpack(KernelBuilder &k, const PackedLayout &weight,

@@ -42,6 +42,10 @@ KernelBuilder::Values emitLongDot(KernelBuilder &k, const PackedLayout &weight,
 void emitUnpack(KernelBuilder &k, const PackedLayout &weight, mlir::Value block,
                 mlir::Value factors, mlir::Value to);
 
+/// Whether nibbles take fewer instructions than the same values as bytes, also
+/// where many rows share the unpacking.
+bool prefersNibbles(const TargetDescription &target);
+
 /// Of a block of an int4 weight with one scale: its steps and offsets, read
 /// from `factors`, vector<16xi32> of int16 pairs.
 mlir::Value emitSteppedFactors(KernelBuilder &k, mlir::Value factors);

@@ -45,9 +45,8 @@ void emitProbeRead(KernelBuilder &k) {
 
 /// Independent chains of multiply-adds, one for each accumulator that the
 /// target's matrix products use. `step(sum)` makes `perLane` of them a lane.
-void emitChains(KernelBuilder &k, Value start, int64_t perLane,
+void emitChains(KernelBuilder &k, int64_t chains, Value start, int64_t perLane,
                 const std::function<Value(Value)> &step) {
-  const int64_t chains = k.target.schedule.floatRows;
   k.loop(k.begin, k.end, 1, [&](Value) {
     Values sums = k.loop(k.cst(0), k.cst(rt::kProbeMultiplyAdds),
                          chains * kLanes * perLane, Values(chains, start),
@@ -68,14 +67,15 @@ void emitProbeF32(KernelBuilder &k) {
   VectorType floats = k.vec(kLanes, k.f32());
   Value factor = k.load(floats, k.scratch),
         addend = k.load(floats, k.scratch, 64);
-  emitChains(k, addend, 1,
+  emitChains(k, k.target.schedule.floatRows, addend, 1,
              [&](Value sum) { return k.fma(sum, factor, addend); });
 }
 
 void emitProbeBF16(KernelBuilder &k) {
-  VectorType pairs = k.vec(kLanes, k.i32());
-  Value x = k.load(pairs, k.scratch), y = k.load(pairs, k.scratch, 64);
-  emitChains(k, k.zeros(kLanes), 2,
+  // (The same in all lanes: halves of pairs take no registers from the sums.)
+  Value x = k.splat(k.load(k.i32(), k.scratch), kLanes),
+        y = k.splat(k.load(k.i32(), k.scratch, 64), kLanes);
+  emitChains(k, k.target.schedule.pairRows, k.zeros(kLanes), 2,
              [&](Value sum) { return emitPairDot(k, x, y, sum); });
 }
 

@@ -41,6 +41,7 @@ int64_t Product::rowsAtOnce() const {
   return layout.format == PackedFormat::Int4 ? schedule.nibbleRows
          : format == RowFormat::Int8         ? schedule.dotRows
          : format == RowFormat::Int8Row      ? schedule.wholeRows
+         : format == RowFormat::BF16         ? schedule.pairRows
                                              : schedule.floatRows;
 }
 
@@ -147,8 +148,9 @@ void Product::withPanels(const Chunk &chunk, const Values &firsts,
   const int64_t runBytes = count * unpackedBytes();
   const int64_t bytes = int64_t(firsts.size()) * runBytes;
   const bool isWorthIt =
-      layout.oneScale ? !takesTiles(layout, k.target)
-                      : usesTiles(k.target, PackedFormat::Int8, kTileRows);
+      layout.oneScale
+          ? !takesTiles(layout, k.target) && !prefersNibbles(k.target)
+          : usesTiles(k.target, PackedFormat::Int8, kTileRows);
   if (layout.format != PackedFormat::Int4 || !isWorthIt ||
       bytes > kMostCopyBytes)
     return body(*this, firsts, layout.panelBytes());
@@ -262,13 +264,55 @@ Product::Values Product::sumFloats(const Values &w, const Values &xs,
     return arith::ExtFOp::create(k.b, k.loc, k.vec(kLanes, k.f32()),
                                  k.load(k.vec(kLanes, k.f16()), at, offset));
   };
+  // Where pairs are taken by two multiply-adds, and few registers hold what
+  // both need, all rows take one after the other: loaded again from an address
+  // that LLVM does not know to be the same.
+  const bool twice = pairs && xs.size() > 1 &&
+                     k.target.pairDot == PairDot::TwoFmas &&
+                     k.target.vectorRegisters <= 16;
+  // (Half a vector each, and hidden from LLVM: it would blend with zeros, in
+  // the units that multiply, and shift scalars, which have to change
+  // registers.)
+  auto repeat = [&](Value half) {
+    Value hidden = k.inOrder(half);
+    return k.concat(hidden, hidden);
+  };
+  Value upperHalves;
+  if (twice)
+    upperHalves = repeat(k.cst(k.vec(kLanes / 2, k.i32()), -65536));
+  auto multiplyHalves = [&](Value i, int64_t offset, bool second, Values &acc) {
+    auto halfOf = [&](Value both) -> Value {
+      if (!second)
+        return k.fromBF16(both);
+      Value upper = arith::AndIOp::create(k.b, k.loc, both, upperHalves);
+      return k.bitcast(k.vec(kLanes, k.f32()), upper);
+    };
+    Values columns;
+    for (Value panel : w)
+      columns.push_back(halfOf(loadColumn(k.ptr(panel, k.mul(i, vectorBytes)),
+                                          offset * vectorBytes)));
+    for (auto [r, row] : llvm::enumerate(xs)) {
+      Value value = k.load(element, k.ptr(row, k.mul(i, 4)), 4 * offset);
+      Value x = halfOf(repeat(k.splat(value, kLanes / 2)));
+      for (auto [p, column] : llvm::enumerate(columns)) {
+        Value &sum = acc[p * xs.size() + r];
+        sum = k.inOrder(k.fma(x, column, sum));
+      }
+    }
+  };
   const Values zeros(w.size() * xs.size(), k.zeros(kLanes));
   auto sumPart = [&](Value from, Value to) {
     return k.loop(from, to, unroll, zeros, [&](Value i, ValueRange state) {
       Values acc(state);
       prefetchShare(w, k.mul(i, vectorBytes), unroll * vectorBytes, ahead,
                     block);
+      Value again = twice ? k.inOrder(i) : Value();
       for (int64_t u = 0; u < unroll; ++u) {
+        if (twice) {
+          multiplyHalves(i, u, /*second=*/true, acc);
+          multiplyHalves(again, u, /*second=*/false, acc);
+          continue;
+        }
         Values columns;
         for (Value panel : w) {
           Value at = k.ptr(panel, k.mul(i, vectorBytes));
