@@ -313,7 +313,7 @@ void KernelBuilder::intrinsic(StringRef name, ValueRange args) {
 }
 
 Value KernelBuilder::inOrder(Value value) {
-  if (target.vectorRegisters > 16)
+  if (!target.hasFewRegisters())
     return value;
   auto type = dyn_cast<VectorType>(value.getType());
   const int64_t lanes =

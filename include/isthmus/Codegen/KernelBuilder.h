@@ -125,10 +125,10 @@ public:
   mlir::Value intrinsic(llvm::StringRef name, mlir::Type result,
                         mlir::ValueRange args);
   void intrinsic(llvm::StringRef name, mlir::ValueRange args);
-  /// `value`, where a target has 16 registers from an empty piece of assembly:
-  /// what is handed through it, vectors or an index, is computed in the order
-  /// of these calls, and nothing is known about it. LLVM orders for latency,
-  /// which processors that look ahead do not need, and spills.
+  /// `value`, a vector or an index; where a target has few registers it passes
+  /// an empty piece of assembly. So values are computed in the order of these
+  /// calls, and LLVM knows nothing about them: it orders for latency, which
+  /// processors that look ahead do not need, and spills.
   mlir::Value inOrder(mlir::Value value);
 
   // Memory. Offsets are in bytes.

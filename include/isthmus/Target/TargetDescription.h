@@ -48,6 +48,9 @@ struct TargetDescription {
   int64_t vectorRegisters, vectorBits; ///< what sums may stay in
   int64_t tileRegisters = 0;           ///< of a matrix unit, if there is one
   KernelSchedule schedule;
+
+  /// x86 before AVX-512: loops spill unless they are written with care.
+  bool hasFewRegisters() const { return vectorRegisters <= 16; }
 };
 
 /// All targets, the preferred ones of an architecture first.

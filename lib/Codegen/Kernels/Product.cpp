@@ -5,6 +5,8 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 
+#include <optional>
+
 using namespace mlir;
 using namespace isthmus;
 
@@ -249,6 +251,58 @@ void Product::prefetchShare(const Values &panels, Value at, int64_t bytes,
     k.prefetch(k.ptr(k.ptr(panel, begin), k.div(at, shares)), bytes / shares);
 }
 
+namespace {
+/// Products of pairs of bf16 by two multiply-adds where few registers hold what
+/// both need: all rows take the second of each pair, then all take the first.
+class HalvesInTurn {
+public:
+  using Values = KernelBuilder::Values;
+
+  static bool suits(const TargetDescription &target) {
+    return target.pairDot == PairDot::TwoFmas && target.hasFewRegisters();
+  }
+
+  explicit HalvesInTurn(KernelBuilder &k)
+      : k(k), upper(repeated(k.cst(k.vec(kLanes / 2, k.i32()), -65536))) {}
+
+  /// Adds to sums[panel * rows + row] the products of one half of the pairs.
+  ///
+  /// \param columns a vector of pairs for each panel.
+  /// \param rows    a pointer to the pair that they are multiplied with.
+  void multiplyAdd(bool second, const Values &columns, const Values &rows,
+                   Values &sums) {
+    Values factors;
+    for (Value column : columns)
+      factors.push_back(halfOf(column, second));
+    for (auto [r, row] : llvm::enumerate(rows)) {
+      Value pair = k.splat(k.load(k.i32(), row), kLanes / 2);
+      Value x = halfOf(repeated(pair), second);
+      for (auto [p, factor] : llvm::enumerate(factors)) {
+        Value &sum = sums[p * rows.size() + r];
+        sum = k.inOrder(k.fma(x, factor, sum));
+      }
+    }
+  }
+
+private:
+  KernelBuilder &k;
+  Value upper; ///< the bits of the second of a pair
+
+  /// (Hidden from LLVM: it would blend with zeros, in the units that multiply,
+  /// and shift scalars, which have to change registers.)
+  Value repeated(Value half) {
+    Value hidden = k.inOrder(half);
+    return k.concat(hidden, hidden);
+  }
+  Value halfOf(Value pairs, bool second) {
+    if (!second)
+      return k.fromBF16(pairs);
+    return k.bitcast(k.vec(kLanes, k.f32()),
+                     arith::AndIOp::create(k.b, k.loc, pairs, upper));
+  }
+};
+} // namespace
+
 Product::Values Product::sumFloats(const Values &w, const Values &xs,
                                    int64_t ahead, const Block *block) {
   // Of activations four bytes at a time: a value, or a pair of bf16.
@@ -264,53 +318,30 @@ Product::Values Product::sumFloats(const Values &w, const Values &xs,
     return arith::ExtFOp::create(k.b, k.loc, k.vec(kLanes, k.f32()),
                                  k.load(k.vec(kLanes, k.f16()), at, offset));
   };
-  // Where pairs are taken by two multiply-adds, and few registers hold what
-  // both need, all rows take one after the other: loaded again from an address
-  // that LLVM does not know to be the same.
-  const bool twice = pairs && xs.size() > 1 &&
-                     k.target.pairDot == PairDot::TwoFmas &&
-                     k.target.vectorRegisters <= 16;
-  // (Half a vector each, and hidden from LLVM: it would blend with zeros, in
-  // the units that multiply, and shift scalars, which have to change
-  // registers.)
-  auto repeat = [&](Value half) {
-    Value hidden = k.inOrder(half);
-    return k.concat(hidden, hidden);
-  };
-  Value upperHalves;
-  if (twice)
-    upperHalves = repeat(k.cst(k.vec(kLanes / 2, k.i32()), -65536));
-  auto multiplyHalves = [&](Value i, int64_t offset, bool second, Values &acc) {
-    auto halfOf = [&](Value both) -> Value {
-      if (!second)
-        return k.fromBF16(both);
-      Value upper = arith::AndIOp::create(k.b, k.loc, both, upperHalves);
-      return k.bitcast(k.vec(kLanes, k.f32()), upper);
-    };
-    Values columns;
-    for (Value panel : w)
-      columns.push_back(halfOf(loadColumn(k.ptr(panel, k.mul(i, vectorBytes)),
-                                          offset * vectorBytes)));
-    for (auto [r, row] : llvm::enumerate(xs)) {
-      Value value = k.load(element, k.ptr(row, k.mul(i, 4)), 4 * offset);
-      Value x = halfOf(repeat(k.splat(value, kLanes / 2)));
-      for (auto [p, column] : llvm::enumerate(columns)) {
-        Value &sum = acc[p * xs.size() + r];
-        sum = k.inOrder(k.fma(x, column, sum));
-      }
-    }
-  };
+  std::optional<HalvesInTurn> halves;
+  if (pairs && xs.size() > 1 && HalvesInTurn::suits(k.target))
+    halves.emplace(k);
   const Values zeros(w.size() * xs.size(), k.zeros(kLanes));
   auto sumPart = [&](Value from, Value to) {
     return k.loop(from, to, unroll, zeros, [&](Value i, ValueRange state) {
       Values acc(state);
       prefetchShare(w, k.mul(i, vectorBytes), unroll * vectorBytes, ahead,
                     block);
-      Value again = twice ? k.inOrder(i) : Value();
+      // (An index that LLVM does not know to be the same: it would keep what
+      // was loaded of the rows.)
+      Value again = halves ? k.inOrder(i) : Value();
       for (int64_t u = 0; u < unroll; ++u) {
-        if (twice) {
-          multiplyHalves(i, u, /*second=*/true, acc);
-          multiplyHalves(again, u, /*second=*/false, acc);
+        if (halves) {
+          for (bool second : {true, false}) {
+            Value at = second ? i : again;
+            Values columns, values;
+            for (Value panel : w)
+              columns.push_back(loadColumn(k.ptr(panel, k.mul(at, vectorBytes)),
+                                           u * vectorBytes));
+            for (Value row : xs)
+              values.push_back(k.ptr(k.ptr(row, k.mul(at, 4)), 4 * u));
+            halves->multiplyAdd(second, columns, values, acc);
+          }
           continue;
         }
         Values columns;
