@@ -54,6 +54,31 @@ void forEachPiece(KernelBuilder &k, const Part &part, int64_t width, Use use) {
   }
 }
 
+/// The same with all pieces of some blocks at once: `use(pieces, quad)` is
+/// given them as [block][piece].
+template <typename Use>
+void forEachQuad(KernelBuilder &k, const PackedLayout &weight, int64_t inputs,
+                 const Values &blocks, int64_t width, Use use) {
+  VectorType bytes = k.vec(width, k.i8());
+  const int64_t chunks = inputs / (isInt4(weight) ? 8 : 4);
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    Values loaded, low, high;
+    for (Value block : blocks)
+      for (int64_t at = 0; at < 64; at += width)
+        loaded.push_back(k.load(bytes, block, chunk * 64 + at));
+    if (!isInt4(weight)) {
+      use(loaded, chunk);
+      continue;
+    }
+    for (Value v : loaded)
+      low.push_back(arith::AndIOp::create(k.b, k.loc, v, k.cst(bytes, 15)));
+    use(low, chunk);
+    for (Value v : loaded)
+      high.push_back(arith::ShRUIOp::create(k.b, k.loc, v, k.cst(bytes, 4)));
+    use(high, chunk + chunks);
+  }
+}
+
 /// The sums in registers of `lanes` lanes, [row][register], and back.
 Values split(KernelBuilder &k, const Values &sums, int64_t lanes) {
   Values parts;
@@ -127,24 +152,7 @@ Values dotAvx2(KernelBuilder &k, const Part &part, const Values &rows,
       held = 0;
     }
   };
-  const int64_t chunks = part.inputs / (int4 ? 8 : 4);
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    Values loaded, low, high;
-    for (int64_t half = 0; half < 2; ++half) {
-      Value v = k.load(bytes, part.block, chunk * 64 + half * kHalf);
-      loaded.push_back(v);
-      if (!int4)
-        continue;
-      low.push_back(arith::AndIOp::create(k.b, k.loc, v, k.cst(bytes, 15)));
-      high.push_back(arith::ShRUIOp::create(k.b, k.loc, v, k.cst(bytes, 4)));
-    }
-    if (!int4) {
-      multiply(loaded, chunk);
-      continue;
-    }
-    multiply(low, chunk);
-    multiply(high, chunk + chunks);
-  }
+  forEachQuad(k, part.weight, part.inputs, {part.block}, kHalf, multiply);
   return join(k, acc);
 }
 
@@ -170,35 +178,16 @@ Values dotVnni(KernelBuilder &k, const PackedLayout &weight, int64_t inputs,
         }
     }
   };
-  const int64_t chunks = inputs / (int4 ? 8 : 4);
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    Values loaded; // [panel][piece]
-    for (Value block : blocks)
-      for (int64_t piece = 0; piece < pieces; ++piece)
-        loaded.push_back(k.load(values, block, chunk * 64 + piece * bytes));
-    auto each = [&](auto make) {
-      Values made;
-      for (Value v : loaded)
-        made.push_back(make(v));
-      return made;
-    };
-    if (!int4) {
-      multiply(each([&](Value v) -> Value {
-                 return arith::XOrIOp::create(k.b, k.loc, v,
-                                              k.cst(values, -128));
-               }),
-               chunk);
-      continue;
-    }
-    multiply(each([&](Value v) -> Value {
-               return arith::AndIOp::create(k.b, k.loc, v, k.cst(values, 15));
-             }),
-             chunk);
-    multiply(each([&](Value v) -> Value {
-               return arith::ShRUIOp::create(k.b, k.loc, v, k.cst(values, 4));
-             }),
-             chunk + chunks);
-  }
+  forEachQuad(k, weight, inputs, blocks, bytes,
+              [&](const Values &loaded, int64_t quad) {
+                if (int4)
+                  return multiply(loaded, quad);
+                Values unsignedValues;
+                for (Value v : loaded)
+                  unsignedValues.push_back(arith::XOrIOp::create(
+                      k.b, k.loc, v, k.cst(values, -128)));
+                multiply(unsignedValues, quad);
+              });
   return join(k, acc);
 }
 
