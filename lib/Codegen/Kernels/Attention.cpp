@@ -479,23 +479,29 @@ private:
   /// scores[query][page positions] = scale * q . k, features ascending. Pages
   /// are too short for the hardware to run ahead: the first queries fetch the
   /// values of this page, the keys of the next one and those of the page ahead.
+  /// Whatever the order in which they read a page, they fetch others line by
+  /// line, as many with each step: the hardware only follows what ascends.
   void emitScores(Value keys, Value next, Value far, Value offset,
                   int64_t first, int64_t count) {
     const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
-    const int64_t lineBytes = kPage * bytes * step, width = scoreVectors();
+    const int64_t width = scoreVectors(), stepBytes = width * kLanes * bytes;
     for (int64_t vector = 0; vector < kPage / kLanes; vector += width) {
       auto acc = k.loop(
           k.cst(0), k.cst(spec.headDim), step,
           Values(count * width, products.zeroSum()),
           [&](Value d, ValueRange in) {
             Values sums(in), cached;
-            Value inPage = k.mul(d, kPage * bytes);
-            Value column = k.ptr(keys, inPage);
-            if (first == 0 && vector == 0) {
-              k.prefetch(k.ptr(column, spec.valuesOffset()), lineBytes);
-              k.prefetch(k.ptr(next, inPage), lineBytes);
+            Value column = k.ptr(keys, k.mul(d, kPage * bytes));
+            auto fetch = [&](Value page, int64_t from) {
+              from += vector * kLanes * bytes * spec.headDim;
+              k.prefetch(k.ptr(k.ptr(page, k.mul(d, stepBytes)), from),
+                         stepBytes * step);
+            };
+            if (first == 0) {
+              fetch(keys, spec.valuesOffset());
+              fetch(next, 0);
               if (far)
-                k.prefetch(k.ptr(far, inPage), lineBytes);
+                fetch(far, 0);
             }
             for (int64_t v = vector; v < vector + width; ++v)
               cached.push_back(
@@ -683,8 +689,8 @@ private:
               Value firstInPage = k.mul(p, kPage);
               Value limit = k.min(k.sub(inside, firstInPage), k.cst(kPage));
               Value far = query == 0 ? pageAhead(p) : Value();
-              if (far)
-                far = k.ptr(far, spec.valuesOffset() + d * step * bytes);
+              if (far) // (In ascending order, as emitScores does.)
+                far = k.ptr(far, spec.valuesOffset() + d * kPage * bytes);
               return k.loop(
                   k.cst(0), limit, step, Values(outer),
                   [&](Value j, ValueRange in) {
@@ -694,7 +700,7 @@ private:
                         k.ptr(k.scratch, k.mul(k.add(firstInPage, j),
                                                products.factorBytes()));
                     if (far)
-                      k.prefetch(k.ptr(far, k.mul(j, spec.headDim * bytes)),
+                      k.prefetch(k.ptr(far, k.mul(j, width * kLanes * bytes)),
                                  width * kLanes * bytes * step);
                     for (int64_t i = 0; i < width; ++i)
                       v.push_back(

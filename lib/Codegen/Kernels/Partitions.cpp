@@ -46,15 +46,22 @@ void isthmus::emitAttentionMerge(KernelBuilder &k, const AttentionSpec &spec) {
     Value from = k.ptr(partials, k.mul(row, spec.partialRowBytes()));
     Value out = k.ptr(y, k.mul(row, floatRowBytes(spec.heads * spec.headDim)));
     k.loop(k.cst(0), k.cst(spec.heads), 1, [&](Value head) {
-      Value kvHead = k.div(head, spec.group());
-      Value own = k.ptr(
-          k.ptr(from, k.mul(kvHead, spec.partitions * spec.partialBytes())),
-          k.mul(k.rem(head, spec.group()), headBytes));
+      auto partialsOf = [&](Value head) {
+        Value kvHead = k.div(head, spec.group());
+        return k.ptr(
+            k.ptr(from, k.mul(kvHead, spec.partitions * spec.partialBytes())),
+            k.mul(k.rem(head, spec.group()), headBytes));
+      };
+      Value own = partialsOf(head);
+      // What comes from other threads comes slowly.
+      Value next = partialsOf(k.min(k.add(head, 1), k.cst(spec.heads - 1)));
       Values inits{k.fcst(lanes, kMaskedScore), k.zeros(kLanes)};
       inits.append(vectors, k.zeros(kLanes));
       auto result = k.loop(
           k.cst(0), count, 1, inits, [&](Value partition, ValueRange in) {
-            Value partial = k.ptr(own, k.mul(partition, spec.partialBytes()));
+            Value offset = k.mul(partition, spec.partialBytes());
+            Value partial = k.ptr(own, offset);
+            k.prefetch(k.ptr(next, offset), headBytes);
             RunningSoftmax running{in[0], in[1]};
             MergeFactors factors = mergePartition(
                 k, spec, running, k.load(lanes, partial, spec.headDim * 4),
