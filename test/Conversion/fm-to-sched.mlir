@@ -33,7 +33,7 @@
 // CHECK: sched.launch @rms_norm_32{{.*}} wait replicate
 // The two products need the norm, not one another.
 // CHECK-NEXT: sched.buffer :
-// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens wait_large {cost = #sched.cost<bytes = 4096, row_bytes = 256, row_ops = 2048>, rows_per_tile = 240 : i64}
+// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens wait_large {cost = #sched.cost<bytes = 4096, row_bytes = 384, row_ops = 2048>, rows_per_tile = 240 : i64}
 // CHECK-NEXT: sched.buffer :
 // CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens {cost
 // CHECK: sched.launch @rotary_32_32_10000{{.*}} over tokens wait replicate
@@ -52,5 +52,5 @@
 // BOTH: kernels take scales of groups on both sides, or of whole rows
 
 // A norm that writes rows with one scale keeps its values in scratch until the largest is known.
-// WHOLE: sched.launch @rms_norm_128{{.*}}_qrow{{.*}} scratch = 512
+// WHOLE: sched.launch @rms_norm_128{{.*}}_qrow{{.*}} scratch = 576
 // WHOLE: sched.launch @linear_int8rows_128x128

@@ -16,9 +16,15 @@
 
 namespace isthmus {
 
+/// Bytes from a row to the next one: an odd number of lines, so that what a
+/// block of rows has at the same place lies in different sets of the caches.
+constexpr int64_t rowStride(int64_t bytes) {
+  return roundUp(bytes, 64) / 128 * 128 + 64;
+}
+
 /// Bytes of one row of `features` f32 values.
 constexpr int64_t floatRowBytes(int64_t features) {
-  return roundUp(features * 4, 64);
+  return rowStride(features * 4);
 }
 
 /// One row of quantised activations: int8 [features], f32 scale [groups], and
@@ -38,7 +44,7 @@ struct QRowsLayout {
   int64_t sums() const { return features / PackedLayout::kInt4Group; }
   int64_t sumBytes() const { return whole ? 2 : 4; }
   int64_t rowBytes() const {
-    return roundUp(sumsOffset() + sumBytes() * sums(), 64);
+    return rowStride(sumsOffset() + sumBytes() * sums());
   }
 };
 
@@ -46,8 +52,8 @@ struct QRowsLayout {
 enum class RowFormat {
   F32,
   BF16,
-  BF16x1, ///< bf16 for a matrix unit: [features], then a line
-  BF16x3, ///< f32 as parts: [features / 32][3][32], then a line
+  BF16x1, ///< bf16 for a matrix unit: [features]
+  BF16x3, ///< f32 as parts: [features / 32][3][32]
   Int8,   ///< qrows in groups
   Int8Row ///< qrows with one scale
 };
@@ -65,12 +71,10 @@ constexpr int64_t rowBytes(RowFormat format, int64_t features) {
   case RowFormat::F32:
     return floatRowBytes(features);
   case RowFormat::BF16:
-    return roundUp(features * 2, 64);
+    return rowStride(features * 2);
   case RowFormat::BF16x1:
   case RowFormat::BF16x3:
-    // The line makes their number odd: rows of a tile lie in different sets of
-    // the cache.
-    return roundUp(features * partsOf(format) * 2, 64) + 64;
+    return rowStride(features * partsOf(format) * 2);
   case RowFormat::Int8:
   case RowFormat::Int8Row:
     return QRowsLayout{features, format == RowFormat::Int8Row}.rowBytes();
