@@ -184,13 +184,18 @@ private:
   };
   std::optional<Ahead> ahead;
 
-  /// Gives `body` the key/value head and the rows of each tile.
+  /// Gives `body` the key/value head and the rows of each tile: all rows of a
+  /// head before those of the next one, so that its keys and values stay in a
+  /// cache.
   void forEachTile(const std::function<void(Value, Value, Value)> &body) {
     Value rowCount = k.rowCount();
+    Value rowTiles =
+        k.div(k.add(rowCount, spec.rowsPerTile() - 1), spec.rowsPerTile());
     k.loop(k.begin, k.end, 1, [&](Value tile) {
-      Value first = k.mul(k.div(tile, spec.kvHeads), spec.rowsPerTile());
-      body(k.rem(tile, spec.kvHeads), first,
-           k.min(k.add(first, spec.rowsPerTile()), rowCount));
+      Value head = arith::DivUIOp::create(k.b, k.loc, tile, rowTiles);
+      Value first = k.mul(arith::RemUIOp::create(k.b, k.loc, tile, rowTiles),
+                          spec.rowsPerTile());
+      body(head, first, k.min(k.add(first, spec.rowsPerTile()), rowCount));
     });
   }
 
