@@ -47,14 +47,14 @@
 
 // BF16: linear_bf16_128x256: 43 instructions, 0 dots, 16 fmas, 16 prefetches, 0 spills, 0 shuffles
 // BF16: linear_bf16_128x256: 158 instructions, 0 dots, 96 fmas, 2 prefetches, 0 spills, 0 shuffles
-// BF16: attention_9_9_64_bf16: 22 instructions, 0 dots, 8 fmas, 4 prefetches, 0 spills, 0 shuffles
-// BF16: attention_9_9_64_bf16: 28 instructions, 0 dots, 16 fmas, 0 prefetches, 0 spills, 0 shuffles
+// BF16: attention_9_9_64_bf16: 24 instructions, 0 dots, 8 fmas, 4 prefetches, 0 spills, 0 shuffles
+// BF16: attention_9_9_64_bf16: 29 instructions, 0 dots, 16 fmas, 0 prefetches, 0 spills, 0 shuffles
 // BF16: attention_partitions_9_9_64_bf16_p1: 24 instructions, 0 dots, 4 fmas, 12 prefetches, 0 spills, 0 shuffles
 // BF16: attention_partitions_9_9_64_bf16_p1: 14 instructions, 0 dots, 4 fmas, 4 prefetches, 0 spills, 0 shuffles
 
 // int8 keys and values are widened to pairs of int16.
 // VNNI: attention_9_9_64_int8: 22 instructions, 8 dots, 0 fmas, 2 prefetches, 0 spills, 0 shuffles
-// VNNI: attention_9_9_64_int8: 28 instructions, 16 dots, 0 fmas, 0 prefetches, 0 spills, 0 shuffles
+// VNNI: attention_9_9_64_int8: 29 instructions, 16 dots, 0 fmas, 0 prefetches, 0 spills, 0 shuffles
 // VNNI: attention_partitions_9_9_64_int8_p1: 24 instructions, 2 dots, 0 fmas, 6 prefetches, 0 spills, 0 shuffles
 // VNNI: attention_partitions_9_9_64_int8_p1: 16 instructions, 4 dots, 0 fmas, 2 prefetches, 0 spills, 0 shuffles
 
@@ -102,9 +102,9 @@
 // AVX2: linear_int4rows_128x256: 180 instructions, 32 dots, 0 fmas, 10 prefetches, 0 spills, 0 shuffles
 // AVX2: linear_int4rows_128x256: 271 instructions, 64 dots, 0 fmas, 0 prefetches, 35 spills, 0 shuffles
 // AVX2: linear_f16_128x256: 85 instructions, 0 dots, 48 fmas, 1 prefetches, 0 spills, 0 shuffles
-// AVX2: linear_bf16_128x256: 225 instructions, 0 dots, 96 fmas, 1 prefetches, 0 spills, 0 shuffles
-// AVX2: attention_9_9_64_bf16: 38 instructions, 0 dots, 16 fmas, 2 prefetches, 0 spills, 0 shuffles
-// AVX2: attention_9_9_64_bf16: 34 instructions, 0 dots, 16 fmas, 0 prefetches, 0 spills, 0 shuffles
+// AVX2: linear_bf16_128x256: 176 instructions, 0 dots, 96 fmas, 1 prefetches, 0 spills, 0 shuffles
+// AVX2: attention_9_9_64_bf16: 40 instructions, 0 dots, 16 fmas, 2 prefetches, 0 spills, 0 shuffles
+// AVX2: attention_9_9_64_bf16: 35 instructions, 0 dots, 16 fmas, 0 prefetches, 0 spills, 0 shuffles
 // Each pass over a page fetches its share of the page ahead.
 // AVX2: attention_partitions_9_9_64_bf16_p1: 43 instructions, 0 dots, 8 fmas, 6 prefetches, 0 spills, 0 shuffles
 // AVX2: attention_partitions_9_9_64_bf16_p1: 43 instructions, 0 dots, 8 fmas, 6 prefetches, 0 spills, 0 shuffles

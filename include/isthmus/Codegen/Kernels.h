@@ -51,7 +51,8 @@ struct QRowsLayout {
 /// How rows of activations are stored.
 enum class RowFormat {
   F32,
-  BF16,
+  BF16, ///< [features]; as f32 where the target widens rows, and room for that
+        ///< on all, which share one schedule
   BF16x1, ///< bf16 for a matrix unit: [features]
   BF16x3, ///< f32 as parts: [features / 32][3][32]
   Int8,   ///< qrows in groups
@@ -69,9 +70,8 @@ constexpr int64_t partsOf(RowFormat format) {
 constexpr int64_t rowBytes(RowFormat format, int64_t features) {
   switch (format) {
   case RowFormat::F32:
-    return floatRowBytes(features);
   case RowFormat::BF16:
-    return rowStride(features * 2);
+    return floatRowBytes(features);
   case RowFormat::BF16x1:
   case RowFormat::BF16x3:
     return rowStride(features * partsOf(format) * 2);

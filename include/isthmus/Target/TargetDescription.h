@@ -51,6 +51,11 @@ struct TargetDescription {
 
   /// x86 before AVX-512: loops spill unless they are written with care.
   bool hasFewRegisters() const { return vectorRegisters <= 16; }
+  /// Whether rows of bf16 are kept as f32: products would have to take pairs
+  /// apart for each weight, and have no registers to hold the halves.
+  bool widensRows() const {
+    return pairDot == PairDot::TwoFmas && hasFewRegisters();
+  }
 };
 
 /// All targets, the preferred ones of an architecture first.

@@ -108,7 +108,7 @@ private:
     if (spec.result == RowFormat::F32)
       return void(k.store(gated, k.ptr(out, k.mul(panel, kLanes * 4))));
     if (spec.result != RowFormat::BF16x3)
-      return k.storeBF16(gated, k.ptr(out, k.mul(panel, kLanes * 2)));
+      return storeRounded(k, spec.result, gated, out, k.mul(panel, kLanes * 4));
     constexpr int64_t kPanels = kPartsGroup / kLanes;
     Value group = k.mul(k.div(panel, kPanels), kPartsGroup * kFloatParts * 2);
     storeSplit(

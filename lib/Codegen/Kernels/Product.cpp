@@ -252,15 +252,12 @@ void Product::prefetchShare(const Values &panels, Value at, int64_t bytes,
 }
 
 namespace {
-/// Products of pairs of bf16 by two multiply-adds where few registers hold what
-/// both need: all rows take the second of each pair, then all take the first.
+/// Products of pairs of bf16 where rows are f32, and few registers hold what
+/// both halves need: all rows take the second of each pair, then all take the
+/// first.
 class HalvesInTurn {
 public:
   using Values = KernelBuilder::Values;
-
-  static bool suits(const TargetDescription &target) {
-    return target.pairDot == PairDot::TwoFmas && target.hasFewRegisters();
-  }
 
   explicit HalvesInTurn(KernelBuilder &k)
       : k(k), upper(repeated(k.cst(k.vec(kLanes / 2, k.i32()), -65536))) {}
@@ -275,12 +272,16 @@ public:
     for (Value column : columns)
       factors.push_back(halfOf(column, second));
     for (auto [r, row] : llvm::enumerate(rows)) {
-      Value pair = k.splat(k.load(k.i32(), row), kLanes / 2);
-      Value x = halfOf(repeated(pair), second);
+      Value half =
+          k.inOrder(k.splat(k.load(k.f32(), row, second ? 4 : 0), kLanes / 2));
+      Value x = k.concat(half, half);
       for (auto [p, factor] : llvm::enumerate(factors)) {
         Value &sum = sums[p * rows.size() + r];
         sum = k.inOrder(k.fma(x, factor, sum));
       }
+      // (Its register is not to become that of a sum, which would not find back
+      // to its own at the end of the loop.)
+      k.inOrder(half);
     }
   }
 
@@ -288,8 +289,7 @@ private:
   KernelBuilder &k;
   Value upper; ///< the bits of the second of a pair
 
-  /// (Hidden from LLVM: it would blend with zeros, in the units that multiply,
-  /// and shift scalars, which have to change registers.)
+  /// (Hidden from LLVM: it would blend with zeros, in the units that multiply.)
   Value repeated(Value half) {
     Value hidden = k.inOrder(half);
     return k.concat(hidden, hidden);
@@ -305,8 +305,10 @@ private:
 
 Product::Values Product::sumFloats(const Values &w, const Values &xs,
                                    int64_t ahead, const Block *block) {
-  // Of activations four bytes at a time: a value, or a pair of bf16.
+  // Of activations a value at a time, or a pair of bf16.
   const bool pairs = format == RowFormat::BF16;
+  const bool wide = pairs && k.target.widensRows();
+  const int64_t stepBytes = wide ? 8 : 4;
   const bool half = layout.format == PackedFormat::F16;
   const int64_t count = pairs ? layout.inputs / 2 : layout.inputs;
   const int64_t unroll = count % 4 == 0 ? 4 : 1;
@@ -319,7 +321,7 @@ Product::Values Product::sumFloats(const Values &w, const Values &xs,
                                  k.load(k.vec(kLanes, k.f16()), at, offset));
   };
   std::optional<HalvesInTurn> halves;
-  if (pairs && xs.size() > 1 && HalvesInTurn::suits(k.target))
+  if (wide && xs.size() > 1)
     halves.emplace(k);
   const Values zeros(w.size() * xs.size(), k.zeros(kLanes));
   auto sumPart = [&](Value from, Value to) {
@@ -339,7 +341,8 @@ Product::Values Product::sumFloats(const Values &w, const Values &xs,
               columns.push_back(loadColumn(k.ptr(panel, k.mul(at, vectorBytes)),
                                            u * vectorBytes));
             for (Value row : xs)
-              values.push_back(k.ptr(k.ptr(row, k.mul(at, 4)), 4 * u));
+              values.push_back(
+                  k.ptr(k.ptr(row, k.mul(at, stepBytes)), stepBytes * u));
             halves->multiplyAdd(second, columns, values, acc);
           }
           continue;
@@ -352,12 +355,17 @@ Product::Values Product::sumFloats(const Values &w, const Values &xs,
           columns.push_back(loadColumn(at, u * vectorBytes));
         }
         for (auto [r, row] : llvm::enumerate(xs)) {
-          Value value =
-              k.splat(k.load(element, k.ptr(row, k.mul(i, 4)), 4 * u), kLanes);
+          Value at = k.ptr(row, k.mul(i, stepBytes));
+          auto entry = [&](Type type, int64_t offset) {
+            return k.splat(k.load(type, at, stepBytes * u + offset), kLanes);
+          };
+          Value first = entry(wide ? k.f32() : element, 0);
+          Value second = wide ? entry(k.f32(), 4) : Value();
           for (auto [p, column] : llvm::enumerate(columns)) {
             Value &sum = acc[p * xs.size() + r];
-            sum = pairs ? emitPairDot(k, value, column, sum)
-                        : k.fma(value, column, sum);
+            sum = wide    ? emitPairDot(k, first, second, column, sum)
+                  : pairs ? emitPairDot(k, first, column, sum)
+                          : k.fma(first, column, sum);
           }
         }
       }

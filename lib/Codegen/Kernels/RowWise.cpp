@@ -153,6 +153,14 @@ static void storeQuantizedRow(KernelBuilder &k, Value row, int64_t features,
   storeGroupEntries(k, row, k.cst(0), layout, scale, total);
 }
 
+void isthmus::storeRounded(KernelBuilder &k, RowFormat format, Value values,
+                           Value row, Value offset) {
+  if (format == RowFormat::BF16 && k.target.widensRows())
+    k.store(k.fromBF16(k.toBF16(values)), k.ptr(row, offset));
+  else
+    k.storeBF16(values, k.ptr(row, k.div(offset, 2)));
+}
+
 /// Writes a row of results. `compute(offset)` gives 16 values at byte `offset`
 /// of an f32 row.
 static void writeRow(KernelBuilder &k, Value y, Value row, int64_t features,
@@ -176,7 +184,7 @@ static void writeRow(KernelBuilder &k, Value y, Value row, int64_t features,
   if (format != RowFormat::Int8) {
     k.loop(k.cst(0), k.cst(features * 4), kLanes * 4, [&](Value offset) {
       if (format == RowFormat::BF16 || format == RowFormat::BF16x1)
-        k.storeBF16(compute(offset), k.ptr(out, k.div(offset, 2)));
+        storeRounded(k, format, compute(offset), out, offset);
       else
         k.store(compute(offset), k.ptr(out, offset));
     });
@@ -276,7 +284,7 @@ static void mapRows(KernelBuilder &k, int64_t features, RowFormat from,
                     Again again = Again::Load) {
   Value x = k.operand(0), y = k.operand(1);
   auto load = [&](Value in, Value offset) -> Value {
-    if (from == RowFormat::F32)
+    if (from == RowFormat::F32 || k.target.widensRows())
       return k.load(k.vec(kLanes, k.f32()), k.ptr(in, offset));
     Value values = k.load(k.vec(kLanes, k.i16()), k.ptr(in, k.div(offset, 2)));
     return k.fromBF16(

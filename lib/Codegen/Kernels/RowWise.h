@@ -23,6 +23,11 @@ void storeQuantizedGroup(KernelBuilder &k, mlir::Value row, mlir::Value group,
                          const QRowsLayout &layout,
                          const KernelBuilder::Values &values);
 
+/// Rounds 16 values to bf16, and writes them to where they belong in a row:
+/// `offset` is theirs in a row of f32.
+void storeRounded(KernelBuilder &k, RowFormat format, mlir::Value values,
+                  mlir::Value row, mlir::Value offset);
+
 /// Writes 16 values' parts of bf16 to where the first of them belongs in a row
 /// of RowFormat::BF16x3.
 void storeSplit(KernelBuilder &k, mlir::Value values, mlir::Value to);
