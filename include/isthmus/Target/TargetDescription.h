@@ -51,10 +51,10 @@ struct TargetDescription {
 
   /// x86 before AVX-512: loops spill unless they are written with care.
   bool hasFewRegisters() const { return vectorRegisters <= 16; }
-  /// Whether rows of bf16 are kept as f32: products would have to take pairs
-  /// apart for each weight, and have no registers to hold the halves.
+  /// Whether rows of bf16 are kept as f32, where pairs would have to be taken
+  /// apart for each weight. (Rows for a matrix unit are other rows.)
   bool widensRows() const {
-    return pairDot == PairDot::TwoFmas && hasFewRegisters();
+    return pairDot == PairDot::TwoFmas && tileRegisters == 0;
   }
 };
 

@@ -321,7 +321,7 @@ Product::Values Product::sumFloats(const Values &w, const Values &xs,
                                  k.load(k.vec(kLanes, k.f16()), at, offset));
   };
   std::optional<HalvesInTurn> halves;
-  if (wide && xs.size() > 1)
+  if (wide && xs.size() > 1 && k.target.hasFewRegisters())
     halves.emplace(k);
   const Values zeros(w.size() * xs.size(), k.zeros(kLanes));
   auto sumPart = [&](Value from, Value to) {
