@@ -119,6 +119,16 @@ private:
   llvm::SmallPtrSet<void *, 8> writtenLarge, writtenSmall;
   bool firstLaunch = true;
   int64_t kvPageBytes = 0;
+  /// Bytes of a row that hold values, for a launch's cost: not what lies
+  /// between rows, and none of buffers of which rows use some only.
+  llvm::DenseMap<Value, int64_t> usedRowBytes;
+
+  /// Has `value` stand in `buffer`.
+  Value mapTo(Value value, Value buffer) {
+    Type type = value.getType();
+    usedRowBytes[buffer] = usedBytes(rowFormatOf(type), fm::getFeatures(type));
+    return mapping[value] = buffer;
+  }
 
   sched::BufferType bufferType(Type type, sched::RowKind rows) {
     return sched::BufferType::get(
@@ -151,7 +161,11 @@ private:
         continue; // ids and rows come with the step
       if (isa<fm::StateType>(type))
         continue;
-      mapping[argument] = body.addArgument(mapped, argument.getLoc());
+      Value own = body.addArgument(mapped, argument.getLoc());
+      if (isa<sched::BufferType>(mapped))
+        mapTo(argument, own);
+      else
+        mapping[argument] = own;
       if (auto weight = dyn_cast<fm::WeightType>(type))
         if (weight.isQuantized() &&
             weight.getGroup() != weight.getPackedLayout().scaleGroup())
@@ -167,11 +181,9 @@ private:
            isa<sched::BufferType>(body.getArgument(position).getType()))
       ++position;
     bool selects = llvm::any_of(block.getBody().front(), fm::choosesRows);
-    mapping[result] = body.insertArgument(
-        position,
-        bufferType(result.getType(),
-                   selects ? sched::RowKind::Outputs : sched::RowKind::Tokens),
-        result.getLoc());
+    auto type = bufferType(result.getType(), selects ? sched::RowKind::Outputs
+                                                     : sched::RowKind::Tokens);
+    mapTo(result, body.insertArgument(position, type, result.getLoc()));
     for (BlockArgument argument : block.getBody().getArguments())
       if (isa<fm::StateType>(argument.getType()))
         mapping[argument] = body.addArgument(
@@ -186,19 +198,18 @@ private:
 
   /// The buffer that holds an operator's result.
   Value resultBuffer(Value result, sched::RowKind rows) {
-    Value &buffer = mapping[result];
-    if (!buffer)
-      buffer = sched::BufferOp::create(builder, result.getLoc(),
-                                       bufferType(result.getType(), rows),
-                                       /*per_thread=*/false);
-    return buffer;
+    if (Value buffer = mapping.lookup(result))
+      return buffer;
+    return mapTo(result,
+                 sched::BufferOp::create(builder, result.getLoc(),
+                                         bufferType(result.getType(), rows),
+                                         /*per_thread=*/false));
   }
 
   /// What a launch must read and compute; bytes of its buffers are added.
   struct Cost {
     int64_t bytes = 0, rowOps = 0, positionBytes = 0, positionOps = 0;
     sched::Arithmetic arithmetic = sched::Arithmetic::F32;
-    Value sparse = {}; ///< a buffer of whose rows only some bytes are used
     bool bidirectional = false;
   };
 
@@ -244,9 +255,7 @@ private:
       writtenSmall.insert(output.getAsOpaquePointer());
     int64_t rowBytes = 0;
     for (Value operand : operands)
-      if (auto buffer = dyn_cast<sched::BufferType>(operand.getType());
-          buffer && operand != cost.sparse)
-        rowBytes += buffer.getRowBytes();
+      rowBytes += usedRowBytes.lookup(operand);
     const bool wait = inSmall ? waitSmall : waitLarge;
     sched::LaunchOp::create(
         builder, loc, kernel, operands, shape.tiles, shape.perPartition,
@@ -643,7 +652,6 @@ private:
         sched::BufferType::get(builder.getContext(), spec.partialRowBytes(),
                                sched::RowKind::Tokens),
         /*per_thread=*/false);
-    cost.sparse = partial;
     launch(op.getLoc(), parts, {q, state, partial},
            {spec.kvHeads, sched::RowKind::Tokens, spec.scratchBytes(), true,
             sched::Steps::Small},
@@ -652,8 +660,7 @@ private:
                         llvm::formatv("_p{0}", spec.partitions).str();
     kernel(merge, op.getLoc(), [&](auto &k) { emitAttentionMerge(k, spec); });
     launch(op.getLoc(), merge, {partial, y},
-           {1, sched::RowKind::Tokens, 0, false, sched::Steps::Small},
-           {.sparse = partial});
+           {1, sched::RowKind::Tokens, 0, false, sched::Steps::Small}, {});
     return success();
   }
 

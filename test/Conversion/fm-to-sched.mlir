@@ -33,7 +33,7 @@
 // CHECK: sched.launch @rms_norm_32{{.*}} wait replicate
 // The two products need the norm, not one another.
 // CHECK-NEXT: sched.buffer :
-// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens wait_large {cost = #sched.cost<bytes = 4096, row_bytes = 384, row_ops = 2048>, rows_per_tile = 240 : i64}
+// CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens wait_large {cost = #sched.cost<bytes = 4096, row_bytes = 256, row_ops = 2048>, rows_per_tile = 240 : i64}
 // CHECK-NEXT: sched.buffer :
 // CHECK-NEXT: sched.launch @linear_f32_32x32{{.*}} tiles 2 over tokens {cost
 // CHECK: sched.launch @rotary_32_32_10000{{.*}} over tokens wait replicate

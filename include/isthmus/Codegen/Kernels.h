@@ -43,9 +43,8 @@ struct QRowsLayout {
   int64_t sumsOffset() const { return correctionOffset() + 4 * groups(); }
   int64_t sums() const { return features / PackedLayout::kInt4Group; }
   int64_t sumBytes() const { return whole ? 2 : 4; }
-  int64_t rowBytes() const {
-    return rowStride(sumsOffset() + sumBytes() * sums());
-  }
+  int64_t usedBytes() const { return sumsOffset() + sumBytes() * sums(); }
+  int64_t rowBytes() const { return rowStride(usedBytes()); }
 };
 
 /// How rows of activations are stored.
@@ -66,20 +65,28 @@ constexpr int64_t partsOf(RowFormat format) {
                                        : 0;
 }
 
-/// Bytes of one row of `features` values.
-constexpr int64_t rowBytes(RowFormat format, int64_t features) {
+/// Bytes that hold the `features` values of a row; of bf16 the fewest that a
+/// target needs.
+constexpr int64_t usedBytes(RowFormat format, int64_t features) {
   switch (format) {
   case RowFormat::F32:
+    return features * 4;
   case RowFormat::BF16:
-    return floatRowBytes(features);
+    return features * 2;
   case RowFormat::BF16x1:
   case RowFormat::BF16x3:
-    return rowStride(features * partsOf(format) * 2);
+    return features * partsOf(format) * 2;
   case RowFormat::Int8:
   case RowFormat::Int8Row:
-    return QRowsLayout{features, format == RowFormat::Int8Row}.rowBytes();
+    return QRowsLayout{features, format == RowFormat::Int8Row}.usedBytes();
   }
   return 0;
+}
+
+/// Bytes from one row of `features` values to the next one.
+constexpr int64_t rowBytes(RowFormat format, int64_t features) {
+  return format == RowFormat::BF16 ? floatRowBytes(features)
+                                   : rowStride(usedBytes(format, features));
 }
 
 /// How rows are stored that are multiplied with a weight, if not in a matrix
