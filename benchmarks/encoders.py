@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Encoders, and GPT-2 reading a prompt, beside onnxruntime and OpenVINO.
 
-    PEERS=DIR benchmarks/encoders.py [--only vit,clip-image,clip-text,minilm,gpt2] [--precision f32,bf16,int8,int8-row]
+    PEERS=DIR benchmarks/encoders.py [--only vit,clip-image,clip-text,minilm,gpt2] [--precision f32,bf16,int8,int8-row,int7-row]
                                      [--batch 1,16] [--rounds 5] [--threads 2] [--json FILE]
 
 DIR is what benchmarks/setup_peers.sh filled (`ort ov`); exported models are kept in it.
@@ -17,6 +17,8 @@ bf16: weights and products of isthmus and OpenVINO, from the same f32 model.
 int8, int8-row: isthmus quantises rows as they come, with a scale for each 64 values or for
 each row (`--weights int8`, `int8-row`), onnxruntime by its dynamic quantizer, OpenVINO by
 NNCF's post-training quantisation with 16 samples (static scales, the less exact way).
+int7, int7-row: weights of seven bits beside the same int8 of peers. Without VNNI onnxruntime
+adds products of bytes in 16 bits that saturate, unless its weights have seven bits as well.
 """
 import argparse
 import json
@@ -50,8 +52,8 @@ model.save_pretrained(folder)
 
 
 def of_peers(precision):
-    """Peers have one int8, we have two."""
-    return "int8" if precision == "int8-row" else precision
+    """Peers have one int8, we have four."""
+    return "int8" if precision.startswith("int") else precision
 
 
 def python(venv):

@@ -158,14 +158,14 @@ def ort(kind):
     return Script(f"onnxruntime-genai {kind}", "venv-ort", ORT, str(PEERS / "model" / "ort" / kind))
 
 
-LLAMA = {"int4": ["Q4_0"], "int4-row": ["Q4_0"], "int8": ["Q8_0"], "int8-row": ["Q8_0"], "bf16": ["BF16", "F16"],
-         "f16": ["F16", "BF16"], "f32": ["F32"]}
+LLAMA = {"int4": ["Q4_0"], "int4-row": ["Q4_0"], "int8": ["Q8_0"], "int8-row": ["Q8_0"],
+         "int7": ["Q8_0"], "int7-row": ["Q8_0"], "bf16": ["BF16", "F16"], "f16": ["F16", "BF16"], "f32": ["F32"]}
 
 
 def peers_of(model, kind, weights, kv):
     peers = [LlamaCpp(model, k, kv=kv) for k in LLAMA[weights]]
     if model == "smollm2" and weights not in ("bf16", "f16"):
-        peers.append(ort("fp32" if weights == "f32" else weights.removesuffix("-row")))
+        peers.append(ort("fp32" if weights == "f32" else weights.removesuffix("-row").replace("int7", "int8")))
     # OpenVINO leads in prefill; in decode it is the slowest of them.
     if model in ("smollm2", "qwen") and kind == "prefill" and weights != "f32":
         # It reads no BF16; what it makes of F16 it decides itself.
@@ -176,8 +176,8 @@ def peers_of(model, kind, weights, kv):
 
 def cases(model, only):
     for weights in LLAMA:
-        # int8 has as many bytes with one scale a row, which is for prompts.
-        if "decode" in only and weights != "int8-row":
+        # These have as many bytes as int8, and are for prompts.
+        if "decode" in only and weights not in ("int8-row", "int7", "int7-row"):
             for depth in (128, 512, 2048) if model == "smollm2" else (128, 2048):
                 yield "decode", weights, dict(prompt=0, depth=depth, count=128, threads=2, batch=1)
             yield "decode", weights, dict(prompt=0, depth=128, count=128, threads=1, batch=1)

@@ -29,10 +29,10 @@ using namespace isthmus;
 
 namespace {
 
-std::string describe(const PackedLayout &layout) {
+std::string describe(fm::WeightType type) {
+  const PackedLayout layout = type.getPackedLayout();
   return llvm::formatv(
-      "{0}{1}_{2}x{3}",
-      fm::stringifyWeightFormat(static_cast<fm::WeightFormat>(layout.format)),
+      "{0}{1}_{2}x{3}", fm::stringifyWeightFormat(type.getFormat()),
       layout.oneScale ? "rows" : "", layout.outputs, layout.inputs);
 }
 
@@ -333,7 +333,7 @@ private:
 
   LogicalResult convert(fm::EmbeddingOp op) {
     const PackedLayout table = op.getTable().getType().getPackedLayout();
-    std::string name = "embedding_" + describe(table);
+    std::string name = "embedding_" + describe(op.getTable().getType());
     kernel(name, op.getLoc(), [&](auto &k) { emitEmbedding(k, table); });
     Value y = resultBuffer(op, sched::RowKind::Tokens);
     launch(op.getLoc(), name, {mapping.lookup(op.getTable()), y},
@@ -359,7 +359,7 @@ private:
                     fm::getParts(op.getX().getType()) > 0};
     if (failed(checkRows(*op, op.getX(), spec.weight)))
       return failure();
-    std::string name = "linear_" + describe(spec.weight);
+    std::string name = "linear_" + describe(op.getWeight().getType());
     name += nameOfTiles(spec.inTiles, spec.weight);
     SmallVector<Value> operands{mapping.lookup(op.getX()),
                                 mapping.lookup(op.getWeight())};
@@ -392,7 +392,7 @@ private:
       return op.emitError(
           "writes tiles of a row, and cannot quantise it whole; "
           "fm.quantize_rows can");
-    std::string name = "gated_linear_" + describe(spec.weight);
+    std::string name = "gated_linear_" + describe(op.getGate().getType());
     name += nameOfTiles(spec.inTiles, spec.weight);
     if (spec.function != Function::Silu)
       name += "_" + fm::stringifyFunction(op.getFunction()).str();
@@ -492,7 +492,8 @@ private:
 
   LogicalResult convert(fm::PositionEmbeddingOp op) {
     const PackedLayout table = op.getTable().getType().getPackedLayout();
-    std::string name = "position_embedding_" + describe(table);
+    std::string name =
+        "position_embedding_" + describe(op.getTable().getType());
     kernel(name, op.getLoc(),
            [&](auto &k) { emitPositionEmbedding(k, table); });
     rowWise(op, name, {op.getX(), op.getTable()});

@@ -65,14 +65,14 @@ void weights::pruneUnstructured(std::span<float> row, double sparsity) {
 }
 
 ISTHMUS_CLONES
-static _Float16 int8Group(const float *x, size_t size, int8_t *q) {
+static _Float16 int8Group(const float *x, size_t size, float most, int8_t *q) {
   float largest = 0;
   for (size_t i = 0; i < size; ++i)
     largest = std::max(largest, std::fabs(x[i]));
-  const auto scale = _Float16(largest / 127.0f);
+  const auto scale = _Float16(largest / most);
   float inverse = scale > _Float16(0) ? 1.0f / float(scale) : 0.0f;
   for (size_t i = 0; i < size; ++i)
-    q[i] = int8_t(std::clamp(roundNearest(x[i] * inverse), -127.0f, 127.0f));
+    q[i] = int8_t(std::clamp(roundNearest(x[i] * inverse), -most, most));
   return scale;
 }
 
@@ -232,8 +232,9 @@ Int4SteppedRow weights::quantizeInt4Stepped(std::span<const float> row,
   return result;
 }
 
-_Float16 weights::quantizeInt8(std::span<const float> values, int8_t *q) {
-  return int8Group(values.data(), values.size(), q);
+_Float16 weights::quantizeInt8(std::span<const float> values, int64_t largest,
+                               int8_t *q) {
+  return int8Group(values.data(), values.size(), float(largest), q);
 }
 
 Int4Row weights::quantizeInt4(std::span<const float> row, bool onGrid) {
@@ -294,7 +295,8 @@ static void packInt8(const PackedLayout &layout,
     uint8_t *values =
         out + layout.valuesOffset() + int64_t(g) * layout.valueBytes();
     for (size_t o = 0; o < rows.size(); ++o) {
-      const _Float16 scale = quantizeInt8({rows[o] + g * size, size}, q.data());
+      const _Float16 scale =
+          quantizeInt8({rows[o] + g * size, size}, layout.largest(), q.data());
       if (const auto wide = float(scale); layout.oneScale)
         std::memcpy(scales + 4 * o, &wide, 4);
       else

@@ -85,7 +85,7 @@ def test_two_towers_equal_transformers(isthmus, encoders, tmp_path):
         near(np.array([m["logits"][0] for m in out["matches"]], np.float32), scores)
 
 
-@pytest.mark.parametrize("weights", ["f32", "bf16", "int8", "int8-row", "int4", "int4-row"])
+@pytest.mark.parametrize("weights", ["f32", "bf16", "int8", "int8-row", "int7", "int7-row", "int4", "int4-row"])
 @pytest.mark.parametrize("name,program", [("sentence", "text"), ("vit", "image"), ("clip", "image"), ("clip", "text")])
 def test_kernels_equal_the_interpreter(isthmus, encoders, encode, tmp_path, name, program, weights):
     bundle = encoders(name, weights)

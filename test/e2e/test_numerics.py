@@ -10,7 +10,7 @@ import tiny
 from conftest import cpu_flags, needs_matrix_unit
 
 PROMPT = [(11 * i + 4) % 500 for i in range(75)]
-FORMATS = ["f32", "f16", "bf16", "int8", "int8-row", "int4", "int4-row"]
+FORMATS = ["f32", "f16", "bf16", "int8", "int8-row", "int7", "int7-row", "int4", "int4-row"]
 VECTOR = ["--products", "vector"]
 # Products of f32 and bf16 weights, and attention beside all but f32 ones.
 IN_TILES = [pytest.param(weights, ["--products", "matrix"], marks=needs_matrix_unit)
@@ -23,6 +23,12 @@ def ask(port, prompt, count):
     request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/completions", body,
                                      {"Content-Type": "application/json"})
     return json.load(urllib.request.urlopen(request, timeout=60))["choices"][0]["text"]
+
+
+def compiled(isthmus, folder, weights):
+    bundle = folder.parent / f"{weights}.isth"
+    isthmus("compile", folder, "--weights", weights, "-o", bundle)
+    return bundle
 
 
 @pytest.mark.parametrize("weights,options", [(weights, VECTOR) for weights in FORMATS] + IN_TILES)
@@ -67,6 +73,16 @@ def test_in_a_batch(bundles, start, weights, options, count):
         together = list(pool.map(lambda p: ask(port, p, 40), [PROMPT] + others))
     assert together[0] == alone
     assert [ask(port, p, 40) for p in others] == together[1:]
+
+
+@pytest.mark.parametrize("weights", ["int8", "int8-row", "int7", "int7-row"])
+def test_bytes_at_their_limits(isthmus, tmp_path, weights):
+    """All values of rows and weights are the largest: no instruction may saturate on the way."""
+    tensors = {name: np.full_like(tensor, 0.01 if tensor.ndim == 2 else 1) for name, tensor in tiny.weights("llama").items()}
+    tensors["model.embed_tokens.weight"][::2] = -0.01
+    folder = tiny.write_folder(tmp_path / "m", "llama", tensors)
+    own, exact = (isthmus.logits(compiled(isthmus, folder, w), PROMPT, tmp_path) for w in (weights, "f32"))
+    assert np.abs(own - exact).max() < 5e-3 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("kv", ["f32", "bf16", "int8"])

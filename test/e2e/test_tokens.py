@@ -25,6 +25,7 @@ def test_equal_to_transformers(isthmus, bundles, tmp_path, model, split):
 OPTIONS = [
     [], ["--fm-quantize-weights=format=f16"], ["--fm-quantize-weights=format=int8"],
     ["--fm-quantize-weights=format=int8 scales=row"],
+    ["--fm-quantize-weights=format=int7"], ["--fm-quantize-weights=format=int7 scales=row"],
     ["--fm-quantize-weights=format=bf16"], ["--fm-set-kv-format=format=bf16"], ["--fm-set-kv-format=format=int8"],
     ["--fm-quantize-weights=format=int4"], ["--fm-quantize-weights=format=int4 scales=row"], ["--fm-prune-weights"], ["--fm-limit-kv=budget=24"], ["--fm-set-kv-format"],
     ["--fm-prune-weights=pattern=unstructured", "--fm-quantize-weights=format=int4", "--fm-limit-kv=budget=40"]]
@@ -43,7 +44,7 @@ OTHERS = [model for model in REFERENCES if model not in ("llama", "qwen2")]
 def test_kernels_equal_the_interpreter(isthmus, bundles, tmp_path, model, options):
     """The same passes through the kernels and through the interpreter."""
     text = " ".join(options)
-    weights = next((w for w in ("f16", "bf16", "int8", "int4") if f"weights=format={w}" in text), "f32")
+    weights = next((w for w in ("f16", "bf16", "int8", "int7", "int4") if f"weights=format={w}" in text), "f32")
     if "scales=row" in text:
         weights += "-row"
     kv = "f32" if "kv-format" not in text else text.partition("kv-format=format=")[2].split(" ")[0] or "f16"

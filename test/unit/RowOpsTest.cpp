@@ -45,18 +45,30 @@ TEST(RowOps, PruneUnstructuredTakesExactlyTheFraction) {
 TEST(RowOps, Int8IsWithinHalfAStep) {
   std::vector<float> row = randomRow(32);
   std::vector<int8_t> q(32);
-  const auto scale = float(quantizeInt8(row, q.data()));
+  const auto scale = float(quantizeInt8(row, 127, q.data()));
   for (size_t i = 0; i < 32; ++i)
     EXPECT_NEAR(scale * float(q[i]), row[i], scale * 0.6f);
+}
+
+TEST(RowOps, SevenBitsStayWithin64) {
+  std::vector<float> row = randomRow(32);
+  std::vector<int8_t> q(32);
+  const auto scale = float(quantizeInt8(row, 64, q.data()));
+  int largest = 0;
+  for (size_t i = 0; i < 32; ++i) {
+    largest = std::max(largest, std::abs(int(q[i])));
+    EXPECT_NEAR(scale * float(q[i]), row[i], scale * 0.6f);
+  }
+  EXPECT_EQ(largest, 64);
 }
 
 TEST(RowOps, Int8OfZerosAndOfTinyValues) {
   std::vector<float> zeros(32, 0.0f), tiny(32, 1e-38f);
   std::vector<int8_t> q(32, 1);
-  quantizeInt8(zeros, q.data());
+  quantizeInt8(zeros, 127, q.data());
   EXPECT_EQ(q[5], 0);
   q.assign(32, 1);
-  quantizeInt8(tiny, q.data());
+  quantizeInt8(tiny, 127, q.data());
   EXPECT_EQ(q[5], 0);
 }
 
@@ -152,7 +164,7 @@ TEST(RowOps, PackedInt8LiesAsDocumented) {
   std::vector<std::byte> panel(size_t(layout.panelBytes()));
   packPanel(layout, rows, panel.data());
   std::vector<int8_t> second(64);
-  quantizeInt8({row.data() + 64, 64}, second.data());
+  quantizeInt8({row.data() + 64, 64}, 127, second.data());
   // Input 4c + i of output 0 in group 1; the scales of both fill a line.
   const auto *group =
       reinterpret_cast<const int8_t *>(panel.data()) + 64 + 16 * 64;
@@ -168,7 +180,7 @@ TEST(RowOps, PackedInt8RowsLieAsDocumented) {
   EXPECT_EQ(panel.size(), 64 + 16u * 128);
   packPanel(layout, rows, panel.data());
   std::vector<int8_t> q(128);
-  const _Float16 scale = quantizeInt8(row, q.data());
+  const _Float16 scale = quantizeInt8(row, 127, q.data());
   const auto *values = reinterpret_cast<const int8_t *>(panel.data()) + 64;
   EXPECT_EQ(values[(64 / 4 + 3) * 64 + 0 * 4 + 2], q[64 + 14]);
   float stored;

@@ -131,10 +131,12 @@ static int run(int argc, char **argv) {
                  "target, 'default', or a file that it made")
       ->capture_default_str();
   app.add_option("--weights", options.weights,
-                 "how weights are stored; int8-row, int4-row: with a scale a "
-                 "row, not a group, faster for many rows and less exact")
-      ->check(CLI::IsMember(
-          {"f32", "f16", "bf16", "int8", "int8-row", "int4", "int4-row"}))
+                 "how weights are stored; int8-row, int7-row, int4-row: with a "
+                 "scale a row, not a group, faster for many rows and less "
+                 "exact; int7, int7-row: bytes within +-64, less exact than "
+                 "int8, faster for many rows with AVX2 and no VNNI")
+      ->check(CLI::IsMember({"f32", "f16", "bf16", "int8", "int8-row", "int7",
+                             "int7-row", "int4", "int4-row"}))
       ->capture_default_str();
   app.add_option(
          "--products", options.products,

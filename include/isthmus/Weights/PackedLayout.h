@@ -55,6 +55,13 @@ constexpr int64_t int8GroupOf(int64_t width) {
   return width % kInt8Group == 0 ? kInt8Group : kInt8Group / 2;
 }
 
+/// Which bytes occur in a weight of int8.
+enum class ByteRange : uint8_t {
+  Symmetric, ///< within +-127
+  SevenBits, ///< within +-64: with 64 added, two products with rows fit int16
+  All
+};
+
 constexpr int64_t roundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
@@ -68,8 +75,11 @@ struct PackedLayout {
   int64_t inputs; ///< 0 for a vector
   /// Of integers: an output has one scale, not one for each group of inputs.
   bool oneScale = false;
+  ByteRange range = ByteRange::Symmetric; ///< of int8
 
   int64_t panels() const { return (outputs + kPanel - 1) / kPanel; }
+  /// The largest magnitude of a quantised value of int8.
+  int64_t largest() const { return range == ByteRange::SevenBits ? 64 : 127; }
   /// Inputs of an integer format that share factors.
   int64_t group() const {
     if (format == PackedFormat::Int4)

@@ -36,9 +36,10 @@ void pruneUnstructured(std::span<float> row, double sparsity);
 uint16_t toBF16(float value);
 float roundToBF16(float value);
 
-/// Writes values that share a scale as integers to `q` and returns the scale:
-/// value = scale * q.
-_Float16 quantizeInt8(std::span<const float> values, int8_t *q);
+/// Writes values that share a scale as integers to `q`, `largest` and less in
+/// magnitude, and returns the scale: value = scale * q.
+_Float16 quantizeInt8(std::span<const float> values, int64_t largest,
+                      int8_t *q);
 
 /// A row in int4: value = rowScale * scale * q + rowOffset * offset, with scale
 /// and offset for each group of 32 and q in 0..15.

@@ -172,7 +172,8 @@ public:
       : n(n), k(n.k), inputs(n.integer("rows", 0)),
         columns(n.integer("columns", 0)),
         padded((inputs + kStep - 1) / kStep * kStep),
-        layout{PackedFormat::Int8, columns, padded},
+        layout{PackedFormat::Int8, columns, padded, /*oneScale=*/false,
+               ByteRange::All},
         unsignedX(n.operand(0).type == DataType::U8) {}
 
   /// Rows of all matrices of x are one after another.
@@ -308,7 +309,7 @@ private:
     }
     // Of the panels that come next: each is too short a stream for hardware
     // prefetchers, and few rows leave no time to wait for it.
-    sums = emitLongDot(k, layout, stored, ByteRange::All, matrices, rows, sums,
+    sums = emitLongDot(k, layout, stored, matrices, rows, sums,
                        [&](Value at, int64_t step) {
                          if (usesTiles(k.target, layout.format, count))
                            return;

@@ -103,15 +103,28 @@ Value broadcastQuad(KernelBuilder &k, Value row, int64_t quad, int64_t width) {
   return vector::BitCastOp::create(k.b, k.loc, k.vec(width, k.i8()), four);
 }
 
+/// |x| of bytes, unsigned.
+Value magnitudeOf(KernelBuilder &k, Value x) {
+  Value isPoison =
+      arith::ConstantOp::create(k.b, k.loc, k.b.getBoolAttr(false));
+  return LLVM::CallIntrinsicOp::create(k.b, k.loc, x.getType(),
+                                       k.b.getStringAttr("llvm.abs"),
+                                       ValueRange{x, isPoison})
+      .getResult(0);
+}
+
 /// vpmaddubsw multiplies unsigned by signed bytes and adds pairs with 16-bit
 /// saturation. Nibbles can be summed in 16 bits for a while: 8 pairs of 15 *
 /// 127 stay below 2^15. For int8 the weight's sign moves to the activation: |w|
-/// * (sign(w) x), at most 2 * 127 * 127 < 2^15. Both halves of 16 outputs take
-/// what was loaded of a row at once: there are no registers to keep it in.
+/// * (sign(w) x), at most 2 * 127 * 127 < 2^15. Weights of seven bits have 64
+/// added instead, and sums start from the correction: at most 2 * 128 * 127 <
+/// 2^15. Both halves of 16 outputs take what was loaded of a row at once: there
+/// are no registers to keep it in.
 Values dotAvx2(KernelBuilder &k, const Part &part, const Values &rows,
                const Values &sums) {
   constexpr int64_t kMostWords = 8, kHalf = 32;
   const bool int4 = isInt4(part.weight);
+  const bool seven = part.weight.range == ByteRange::SevenBits;
   VectorType bytes = k.vec(kHalf, k.i8()), words = k.vec(16, k.i16()),
              ints = k.vec(8, k.i32());
   Values acc = split(k, sums, 8), pending(acc.size()); // [row][half]
@@ -122,22 +135,20 @@ Values dotAvx2(KernelBuilder &k, const Part &part, const Values &rows,
     pending[i] = nullptr;
   };
   auto multiply = [&](const Values &halves, int64_t quad) {
-    Values magnitudes;
+    Values unsignedValues;
     for (Value w : halves)
-      magnitudes.push_back(
-          int4 ? w
-               : LLVM::CallIntrinsicOp::create(
-                     k.b, k.loc, bytes, k.b.getStringAttr("llvm.abs"),
-                     ValueRange{w, arith::ConstantOp::create(
-                                       k.b, k.loc, k.b.getBoolAttr(false))})
-                     .getResult(0));
+      unsignedValues.push_back(
+          int4    ? w
+          : seven ? k.add(w, k.cst(bytes, part.weight.largest()))
+                  : magnitudeOf(k, w));
     for (auto [r, row] : llvm::enumerate(rows)) {
       Value four = broadcastQuad(k, row, quad, kHalf);
       for (auto [half, w] : llvm::enumerate(halves)) {
-        Value x = int4 ? four
-                       : k.intrinsic("llvm.x86.avx2.psign.b", bytes, {four, w});
+        Value x = int4 || seven
+                      ? four
+                      : k.intrinsic("llvm.x86.avx2.psign.b", bytes, {four, w});
         Value pairs = k.intrinsic("llvm.x86.avx2.pmadd.ub.sw", words,
-                                  {magnitudes[half], x});
+                                  {unsignedValues[half], x});
         const size_t i = 2 * r + half;
         pending[i] = pending[i] ? k.add(pending[i], pairs) : pairs;
         if (!int4)
@@ -346,9 +357,9 @@ Values isthmus::emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
 }
 
 Values isthmus::emitLongDot(KernelBuilder &k, const PackedLayout &weight,
-                            int64_t inputs, ByteRange range,
-                            const Values &panels, const Values &rows,
-                            const Values &sums, const EachStep &eachStep) {
+                            int64_t inputs, const Values &panels,
+                            const Values &rows, const Values &sums,
+                            const EachStep &eachStep) {
   if (usesTiles(k.target, weight.format, int64_t(rows.size()))) {
     constexpr int64_t kSumBytes = kLanes * 4;
     Value stored = k.stackBuffer(int64_t(sums.size()) * kSumBytes);
@@ -361,7 +372,7 @@ Values isthmus::emitLongDot(KernelBuilder &k, const PackedLayout &weight,
   }
   // The saturation of vpmaddubsw needs values within +-127.
   const bool widened =
-      range == ByteRange::All && k.target.dot == DotProduct::Avx2Madd;
+      weight.range == ByteRange::All && k.target.dot == DotProduct::Avx2Madd;
   auto step = [&](Value at, int64_t count, const Values &state) {
     Values blocks, values;
     eachStep(at, count);
@@ -484,24 +495,30 @@ Value isthmus::emitSteppedSum(KernelBuilder &k, Value dot, Value sums,
 Value isthmus::emitDotStart(KernelBuilder &k, const PackedLayout &weight,
                             size_t rows,
                             llvm::function_ref<Value()> correction) {
-  auto isCorrected = [&] {
+  // What is added to weights.
+  auto added = [&]() -> int64_t {
     switch (k.target.dot) {
     case DotProduct::AvxVnni:
     case DotProduct::Avx512Vnni:
-      return true;
+      return 128;
     case DotProduct::Amx:
-      return !usesTiles(k.target, weight.format, int64_t(rows));
+      return usesTiles(k.target, weight.format, int64_t(rows)) ? 0 : 128;
     case DotProduct::Avx2Madd:
+      return weight.range == ByteRange::SevenBits ? weight.largest() : 0;
     case DotProduct::NeonDot:
     case DotProduct::NeonMatrix:
     case DotProduct::Portable:
-      return false;
+      return 0;
     }
     llvm_unreachable("unknown dot product");
   };
-  if (!isInt4(weight) && isCorrected())
-    return k.splat(correction(), kLanes);
-  return k.cst(k.vec(kLanes, k.i32()), 0);
+  const int64_t value = isInt4(weight) ? 0 : added();
+  if (value == 0)
+    return k.cst(k.vec(kLanes, k.i32()), 0);
+  Value start = k.splat(correction(), kLanes);
+  return value == 128 ? start
+                      : arith::ShRSIOp::create(k.b, k.loc, start,
+                                               k.cst(start.getType(), 1));
 }
 
 /// The second value of each pair as f32.

@@ -23,14 +23,12 @@ KernelBuilder::Values emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
                                    const KernelBuilder::Values &rows,
                                    const KernelBuilder::Values &sums);
 
-/// Which int8 values occur in weights and rows.
-enum class ByteRange { Symmetric /**< not -128 */, All };
-
-/// As emitGroupDot, for the whole length of panels and rows of int8.
+/// As emitGroupDot, for the whole length of panels and rows of int8. Rows have
+/// -128 if weights do.
 ///
 /// \param inputs of a panel, a multiple of 4.
 KernelBuilder::Values emitLongDot(KernelBuilder &k, const PackedLayout &weight,
-                                  int64_t inputs, ByteRange range,
+                                  int64_t inputs,
                                   const KernelBuilder::Values &panels,
                                   const KernelBuilder::Values &rows,
                                   const KernelBuilder::Values &sums,
@@ -57,8 +55,8 @@ mlir::Value emitSteppedSum(KernelBuilder &k, mlir::Value dot, mlir::Value sums,
                            mlir::Value factors, mlir::Value total);
 
 /// What the dot products of a block with so many rows start from:
-/// `correction()`, i32 -128 * the sum of the row's values, for instructions
-/// that take int8 weights with 128 added, or nothing.
+/// `correction()`, i32 -128 * the sum of the row's values, or its share, for
+/// instructions that take int8 weights with something added, or nothing.
 mlir::Value emitDotStart(KernelBuilder &k, const PackedLayout &weight,
                          size_t rows,
                          llvm::function_ref<mlir::Value()> correction);

@@ -487,13 +487,12 @@ Product::Values Product::sumInt8Rows(const Values &w, const Values &xs,
     }));
   for (size_t p = 0; p < w.size(); ++p)
     sums.append(starts);
-  sums = emitLongDot(k, layout, layout.inputs, ByteRange::Symmetric, values, xs,
-                     sums, [&](Value at, int64_t count) {
-                       for (Value panel : values)
-                         prefetchAhead(
-                             k.ptr(panel, k.mul(at, PackedLayout::kPanel)),
-                             PackedLayout::kPanel * count, ahead, xs.size());
-                     });
+  sums = emitLongDot(
+      k, layout, layout.inputs, values, xs, sums, [&](Value at, int64_t count) {
+        for (Value panel : values)
+          prefetchAhead(k.ptr(panel, k.mul(at, PackedLayout::kPanel)),
+                        PackedLayout::kPanel * count, ahead, xs.size());
+      });
   return scaled(w, xs, sums);
 }
 

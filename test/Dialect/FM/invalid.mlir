@@ -12,7 +12,7 @@ fm.param @w : !fm.weight<[16, 128], int4, group = 64> {
 
 // -----
 
-// expected-error@+1 {{'group' goes with int8 and int4 only}}
+// expected-error@+1 {{'group' goes with int8, int7 and int4 only}}
 fm.param @w : !fm.weight<[16, 32], f32, group = 32> {
 }
 

@@ -6,6 +6,7 @@
 // RUN: sed 's/\b32\b/128/g; s/x32x/x128x/g' %S/../../Inputs/two-layers.mlir | isthmus-opt --fm-quantize-weights="format=int4 scales=row" | FileCheck %s --check-prefix=ROW4
 // RUN: sed 's/\b32\b/64/g; s/x32x/x64x/g' %S/../../Inputs/two-layers.mlir | isthmus-opt --fm-quantize-weights="format=int4 scales=row" | FileCheck %s --check-prefix=WIDE
 // RUN: isthmus-opt %s --fm-quantize-weights="format=int8 scales=row" --canonicalize | FileCheck %s --check-prefix=GATED
+// RUN: isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=int7 | FileCheck %s --check-prefix=SEVEN
 // RUN: not isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights="format=int8 scales=column" 2>&1 | FileCheck %s --check-prefix=SCALES
 // RUN: not isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=int3 2>&1 | FileCheck %s --check-prefix=ERROR
 
@@ -40,6 +41,10 @@
 // ROW4: fm.quantize_rows {{.*}} -> !fm.qrows<128, group = 128>
 // SCALES: scales must be group or row, got 'column'
 
+// SEVEN: fm.param @table : !fm.weight<[64, 32], int7, group = 32>
+// SEVEN: fm.param @w0 : !fm.weight<[32, 32], int7, group = 32>
+// SEVEN: fm.quantize_rows {{.*}} -> !fm.qrows<32, group = 32>
+
 // F16: fm.param @table : !fm.weight<[64, 32], f16>
 // F16-NOT: fm.quantize_rows
 
@@ -48,7 +53,7 @@
 // BF16: %[[N:.*]] = fm.rms_norm {{.*}} -> tensor<?x32xbf16>
 // BF16: fm.linear %[[N]]{{.*}} : tensor<?x32xbf16>, <[32, 32], bf16> -> tensor<?x32xf32>
 
-// ERROR: format must be f16, bf16, int8 or int4, got 'int3'
+// ERROR: format must be f16, bf16, int8, int7 or int4, got 'int3'
 
 // What a gated unit gives waits in bf16 for the one scale of its row.
 // GATED: %[[H:.*]] = fm.gated_linear {{.*}} -> tensor<?x128xbf16>

@@ -33,10 +33,9 @@ LogicalResult WeightType::verify(function_ref<InFlightDiagnostic()> emitError,
   for (int64_t dim : shape)
     if (dim <= 0)
       return emitError() << "weight dimensions must be positive, got " << dim;
-  bool quantized = format == WeightFormat::Int8 || format == WeightFormat::Int4;
-  if (!quantized) {
+  if (!fm::isQuantized(format)) {
     if (group != 0)
-      return emitError() << "'group' goes with int8 and int4 only";
+      return emitError() << "'group' goes with int8, int7 and int4 only";
     return success();
   }
   if (shape.size() != 2)
@@ -54,9 +53,13 @@ LogicalResult WeightType::verify(function_ref<InFlightDiagnostic()> emitError,
 
 isthmus::PackedLayout WeightType::getPackedLayout() const {
   const int64_t inputs = getShape().size() == 2 ? getShape()[1] : 0;
-  // The two enumerations list the formats in the same order.
-  PackedLayout layout{static_cast<PackedFormat>(getFormat()), getShape()[0],
-                      inputs};
+  // The two enumerations list the formats in the same order; int7 is stored as
+  // int8.
+  const bool seven = getFormat() == WeightFormat::Int7;
+  const WeightFormat stored = seven ? WeightFormat::Int8 : getFormat();
+  PackedLayout layout{static_cast<PackedFormat>(stored), getShape()[0], inputs};
+  if (seven)
+    layout.range = ByteRange::SevenBits;
   layout.oneScale =
       isQuantized() && getGroup() == inputs && inputs != int8GroupOf(inputs);
   return layout;

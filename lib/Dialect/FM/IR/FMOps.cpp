@@ -210,7 +210,7 @@ LogicalResult QuantizeOp::verify() {
 }
 
 bool isthmus::fm::isKVFormat(WeightFormat format) {
-  return format != WeightFormat::Int4;
+  return format != WeightFormat::Int4 && format != WeightFormat::Int7;
 }
 
 bool isthmus::fm::choosesRows(Operation &op) {

@@ -95,12 +95,14 @@ private:
       for (float &value : row)
         value = weights::roundToBF16(value);
       return;
-    case WeightFormat::Int8: {
+    case WeightFormat::Int8:
+    case WeightFormat::Int7: {
       const auto size = size_t(type.getGroup());
+      const int64_t largest = type.getPackedLayout().largest();
       std::vector<int8_t> q(size);
       for (size_t g = 0; g < row.size(); g += size) {
-        const auto scale =
-            float(weights::quantizeInt8(row.subspan(g, size), q.data()));
+        const auto scale = float(
+            weights::quantizeInt8(row.subspan(g, size), largest, q.data()));
         for (size_t i = 0; i < size; ++i)
           row[g + i] = scale * float(q[i]);
       }

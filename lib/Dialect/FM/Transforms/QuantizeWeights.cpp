@@ -24,7 +24,7 @@ struct QuantizeWeights
     auto chosen = symbolizeWeightFormat(format);
     if (!chosen || *chosen == WeightFormat::F32) {
       getOperation().emitError("fm-quantize-weights: format must be f16, bf16, "
-                               "int8 or int4, got '")
+                               "int8, int7 or int4, got '")
           << format << "'";
       return signalPassFailure();
     }
@@ -85,8 +85,7 @@ private:
           if (type.getFormat() != WeightFormat::F32)
             continue;
           // A width that no group (or pair) divides stays a float format.
-          const bool grouped =
-              wanted == WeightFormat::Int8 || wanted == WeightFormat::Int4;
+          const bool grouped = isQuantized(wanted);
           const int64_t inputs = type.getShape()[1];
           int64_t group = grouped ? groupOf(wanted, inputs) : 0;
           int64_t together =

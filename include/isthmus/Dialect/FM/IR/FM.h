@@ -16,6 +16,14 @@
 
 #include "isthmus/Dialect/FM/IR/FMDialect.h.inc"
 #include "isthmus/Dialect/FM/IR/FMEnums.h.inc"
+namespace isthmus::fm {
+/// Integers, whose weights are quantised in groups.
+constexpr bool isQuantized(WeightFormat format) {
+  return format == WeightFormat::Int8 || format == WeightFormat::Int7 ||
+         format == WeightFormat::Int4;
+}
+} // namespace isthmus::fm
+
 #define GET_TYPEDEF_CLASSES
 #include "isthmus/Dialect/FM/IR/FMTypes.h.inc"
 #define GET_OP_CLASSES

@@ -37,8 +37,10 @@ def FM_FormatF16 : I32EnumAttrCase<"F16", 1, "f16">;
 def FM_FormatBF16 : I32EnumAttrCase<"BF16", 2, "bf16">;
 def FM_FormatInt8 : I32EnumAttrCase<"Int8", 3, "int8">;
 def FM_FormatInt4 : I32EnumAttrCase<"Int4", 4, "int4">;
+def FM_FormatInt7 : I32EnumAttrCase<"Int7", 5, "int7">;
 def FM_WeightFormat : I32EnumAttr<"WeightFormat", "how a weight's values are stored",
-    [FM_FormatF32, FM_FormatF16, FM_FormatBF16, FM_FormatInt8, FM_FormatInt4]> {
+    [FM_FormatF32, FM_FormatF16, FM_FormatBF16, FM_FormatInt8, FM_FormatInt4,
+     FM_FormatInt7]> {
   let cppNamespace = "::isthmus::fm";
 }
 
@@ -54,10 +56,11 @@ def FM_Function : I32EnumAttr<"Function", "an activation function",
 def FM_WeightType : FM_Type<"Weight", "weight"> {
   let summary = "a weight matrix (outputs x inputs) or vector";
   let description = [{
-    `format` is f32, f16, bf16, int8 or int4. The integer formats are quantised in groups
+    `format` is f32, f16, bf16, int8, int7 or int4. The integer formats are quantised in groups
     of `group` consecutive inputs. int8: `value = scale * q` with an f16 scale a
     group and q in [-127, 127] (8.25 bits a weight in groups of 64); the group may be
-    the whole row. int4: `value = rowScale * scale *
+    the whole row. int7: as int8 with q in [-64, 64], which an instruction set without
+    products of bytes in int32 multiplies in fewer steps. int4: `value = rowScale * scale *
     q + rowOffset * offset` with q in [0, 15], 8-bit scale and offset a group and two
     f32 factors an output (4.5 bits a weight); or, where `group` is the whole row,
     `value = scale * (step * (q - 8) + offset)` with an f32 scale an output, and step and offset,
@@ -76,7 +79,7 @@ def FM_WeightType : FM_Type<"Weight", "weight"> {
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
     bool isQuantized() const {
-      return getFormat() == WeightFormat::Int8 || getFormat() == WeightFormat::Int4;
+      return fm::isQuantized(getFormat());
     }
     /// How it lies in a bundle.
     PackedLayout getPackedLayout() const;

@@ -27,7 +27,7 @@ def QuantizeWeights : Pass<"fm-quantize-weights", "::mlir::ModuleOp"> {
     ```
   }];
   let options = [
-    Option<"format", "format", "std::string", "\"int8\"", "f16, bf16, int8 or int4">,
+    Option<"format", "format", "std::string", "\"int8\"", "f16, bf16, int8, int7 or int4">,
     Option<"scales", "scales", "std::string", "\"group\"", "of integers: group or row">
   ];
   let statistics = [Statistic<"numQuantized", "quantized", "parameters quantised">];
