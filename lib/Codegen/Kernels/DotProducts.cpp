@@ -515,10 +515,13 @@ Value isthmus::emitDotStart(KernelBuilder &k, const PackedLayout &weight,
   const int64_t value = isInt4(weight) ? 0 : added();
   if (value == 0)
     return k.cst(k.vec(kLanes, k.i32()), 0);
-  Value start = k.splat(correction(), kLanes);
-  return value == 128 ? start
-                      : arith::ShRSIOp::create(k.b, k.loc, start,
-                                               k.cst(start.getType(), 1));
+  if (value == 128)
+    return k.splat(correction(), kLanes);
+  // (Else LLVM would shift scalars, which are not where they are needed.)
+  Value whole = k.inOrder(k.splat(correction(), kLanes / 2));
+  Value half =
+      arith::ShRSIOp::create(k.b, k.loc, whole, k.cst(whole.getType(), 1));
+  return k.concat(half, half);
 }
 
 /// The second value of each pair as f32.

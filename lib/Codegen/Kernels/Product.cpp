@@ -521,30 +521,39 @@ Product::Values Product::sumInt4Rows(const Values &w, const Values &xs,
     return all;
   }
   const QRowsLayout qrows{layout.inputs, /*whole=*/true};
+  const VectorType ints = k.vec(kLanes, k.i32());
+  // Few registers: what sums start from is added when products let go of them.
+  const bool isLate = xs.size() > 1 && k.target.hasFewRegisters();
   Values sums = k.loop(
       k.cst(0), k.cst(layout.groups()), 1,
-      Values(w.size() * xs.size(), k.cst(k.vec(kLanes, k.i32()), 0)),
+      Values(w.size() * xs.size(), k.cst(ints, 0)),
       [&](Value group, ValueRange totals) {
-        Values inputs, rowSums, starts, next;
-        for (Value row : xs) {
-          inputs.push_back(k.ptr(row, k.mul(group, layout.group())));
+        Values inputs, starts, next;
+        auto sumOf = [&](Value row) {
           Value sum =
               k.load(k.i16(), k.ptr(row, k.mul(group, qrows.sumBytes())),
                      qrows.sumsOffset());
-          rowSums.push_back(
-              k.bitcast(k.vec(kLanes, k.i32()), k.splat(sum, 2 * kLanes)));
-          starts.push_back(emitSteppedStart(k, rowSums.back()));
+          return k.bitcast(ints, k.splat(sum, 2 * kLanes));
+        };
+        for (Value row : xs) {
+          inputs.push_back(k.ptr(row, k.mul(group, layout.group())));
+          starts.push_back(isLate ? k.cst(ints, 0)
+                                  : emitSteppedStart(k, sumOf(row)));
         }
         for (auto [p, panel] : llvm::enumerate(w)) {
           Value block = valuesOf(panel, group), own = factorsOf(panel, group);
           prefetchAhead(block, layout.valueBytes(), ahead, xs.size());
           prefetchAhead(own, layout.factorBytes(), ahead, xs.size());
-          Value factors = emitSteppedFactors(k, own);
           Values dots =
               emitGroupDot(k, layout, layout.group(), {block}, inputs, starts);
-          for (auto [r, dot] : llvm::enumerate(dots))
-            next.push_back(emitSteppedSum(k, dot, rowSums[r], factors,
-                                          totals[p * xs.size() + r]));
+          Value factors = emitSteppedFactors(k, own);
+          for (auto [r, dot] : llvm::enumerate(dots)) {
+            Value sum = sumOf(xs[r]), total = totals[p * xs.size() + r];
+            if (isLate)
+              dot = k.add(dot, emitSteppedStart(k, sum));
+            next.push_back(
+                k.inOrder(emitSteppedSum(k, dot, sum, factors, total)));
+          }
         }
         return next;
       });
@@ -559,16 +568,22 @@ Product::Values Product::sumInt4(const Values &w, const Values &xs,
   const bool unroll = unrolls(xs.size());
   const int64_t parts = qrows.group() / layout.group();
   const size_t count = w.size() * xs.size();
-  auto addGroup = [&](Value group, ValueRange totals) {
+  // Few registers: offsets are added when products let go of them.
+  const bool isLate = unroll && k.target.hasFewRegisters();
+  auto addGroup = [&](Value group, ValueRange before) {
+    auto indexOf = [&](Value part) { return k.add(k.mul(group, parts), part); };
+    auto sumOf = [&](Value row, Value index) {
+      return splatEntry(row, index, qrows.sumsOffset());
+    };
     // The group's scaled sums, and the totals that offsets are added to.
     Values state(count, unroll ? Value() : k.zeros(kLanes)), out;
-    state.append(totals.begin(), totals.end());
+    state.append(before.begin(), before.end());
     state = overParts(parts, unroll, state, [&](Value part, Values next) {
-      Values inputs, scaledSums;
-      Value index = k.add(k.mul(group, parts), part);
+      Values inputs, rowSums;
+      Value index = indexOf(part);
       for (Value row : xs) {
         inputs.push_back(k.ptr(row, k.mul(index, layout.group())));
-        scaledSums.push_back(splatEntry(row, index, qrows.sumsOffset()));
+        rowSums.push_back(isLate ? Value() : sumOf(row, index));
       }
       for (auto [p, panel] : llvm::enumerate(w)) {
         Value block = valuesOf(panel, index);
@@ -585,15 +600,29 @@ Product::Values Product::sumInt4(const Values &w, const Values &xs,
           // (A zero of the other sign does not reach the total.)
           scaled = scaled ? k.fma(toFloat(dot), factors.scale, scaled)
                           : k.fmul(toFloat(dot), factors.scale);
-          total = k.fma(factors.offset, scaledSums[r], total);
+          if (isLate)
+            scaled = k.inOrder(scaled);
+          else
+            total = k.fma(factors.offset, rowSums[r], total);
         }
       }
       return next;
     });
-    for (size_t i = 0; i < count; ++i)
-      out.push_back(k.fma(
-          state[i], splatEntry(xs[i % xs.size()], group, qrows.scaleOffset()),
-          state[count + i]));
+    auto totals = llvm::MutableArrayRef(state).drop_front(count);
+    for (int64_t part = 0; isLate && part < parts; ++part)
+      for (auto [p, panel] : llvm::enumerate(w)) {
+        Value index = indexOf(k.cst(part));
+        Value offset = loadFactors(panel, index).offset;
+        for (auto [r, row] : llvm::enumerate(xs)) {
+          Value &total = totals[p * xs.size() + r];
+          total = k.fma(offset, sumOf(row, index), total);
+        }
+      }
+    for (size_t i = 0; i < count; ++i) {
+      Value scale = splatEntry(xs[i % xs.size()], group, qrows.scaleOffset());
+      Value total = k.fma(state[i], scale, totals[i]);
+      out.push_back(isLate ? k.inOrder(total) : total);
+    }
     return out;
   };
   return k.loop(k.cst(0), k.cst(qrows.groups()), 1,
