@@ -155,7 +155,7 @@ static int run(int argc, char **argv) {
       ->capture_default_str();
   app.add_option("--kv", options.kv,
                  "how the KV cache is stored (default: f32 or f16 with weights "
-                 "of that format, int8 in encoders with int8 or int4, else "
+                 "of that format, int8 in encoders with integers, else "
                  "bf16)")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "int8"}));
   app.add_option("--kv-budget", options.kvBudget,
