@@ -167,6 +167,54 @@ Values dotAvx2(KernelBuilder &k, const Part &part, const Values &rows,
   return join(k, acc);
 }
 
+/// The same for any bytes, -128 among them: as int16, whose products vpmaddwd
+/// adds in pairs exactly. A register has two sums of each of four outputs, so
+/// rows come two by two.
+Values dotAvx2Words(KernelBuilder &k, const Part &part, const Values &rows,
+                    const Values &sums) {
+  constexpr size_t kRows = 2, kPieces = 4; // registers of 16 outputs
+  constexpr int64_t kBytes = 16;           // of a register, as bytes
+  VectorType ints = k.vec(8, k.i32()), words = k.vec(kBytes, k.i16());
+  auto widen = [&](Value bytes) -> Value {
+    return arith::ExtSIOp::create(k.b, k.loc, words, bytes);
+  };
+  auto everySecond = [&](Value a, Value b, int64_t first) -> Value {
+    SmallVector<int64_t> order;
+    for (int64_t lane = first; lane < 16; lane += 2)
+      order.push_back(lane);
+    return vector::ShuffleOp::create(k.b, k.loc, a, b, order);
+  };
+  Values out;
+  for (size_t first = 0; first < rows.size(); first += kRows) {
+    auto own =
+        ArrayRef(rows).slice(first, std::min(kRows, rows.size() - first));
+    Values acc(own.size() * kPieces); // [row][piece]
+    for (int64_t quad = 0; quad < part.inputs / 4; ++quad) {
+      Values weights;
+      for (int64_t at = 0; at < 64; at += kBytes)
+        weights.push_back(
+            widen(k.load(k.vec(kBytes, k.i8()), part.block, quad * 64 + at)));
+      for (auto [r, row] : llvm::enumerate(own)) {
+        Value x = widen(broadcastQuad(k, row, quad, kBytes));
+        for (size_t piece = 0; piece < kPieces; ++piece) {
+          Value &sum = acc[r * kPieces + piece];
+          Value pairs =
+              k.intrinsic("llvm.x86.avx2.pmadd.wd", ints, {weights[piece], x});
+          sum = k.inOrder(sum ? k.add(sum, pairs) : pairs);
+        }
+      }
+    }
+    for (size_t r = 0; r < own.size(); ++r) {
+      Values halves;
+      for (size_t i = r * kPieces; i < (r + 1) * kPieces; i += 2)
+        halves.push_back(k.add(everySecond(acc[i], acc[i + 1], 0),
+                               everySecond(acc[i], acc[i + 1], 1)));
+      out.push_back(k.add(sums[first + r], k.concat(halves[0], halves[1])));
+    }
+  }
+  return out;
+}
+
 /// vpdpbusd wants unsigned weights: int8 gets 128 added (a flipped sign bit)
 /// and the sums start from the correction. `bytes` is the width of its
 /// registers. Panels take turns, so that all use what was loaded of a row.
@@ -371,7 +419,7 @@ Values isthmus::emitLongDot(KernelBuilder &k, const PackedLayout &weight,
     return out;
   }
   // The saturation of vpmaddubsw needs values within +-127.
-  const bool widened =
+  const bool inWords =
       weight.range == ByteRange::All && k.target.dot == DotProduct::Avx2Madd;
   auto step = [&](Value at, int64_t count, const Values &state) {
     Values blocks, values;
@@ -380,11 +428,11 @@ Values isthmus::emitLongDot(KernelBuilder &k, const PackedLayout &weight,
       blocks.push_back(k.ptr(panel, k.mul(at, PackedLayout::kPanel)));
     for (Value row : rows)
       values.push_back(k.ptr(row, at));
-    if (!widened)
+    if (!inWords)
       return emitGroupDot(k, weight, count, blocks, values, state);
     return panelByPanel(
         blocks, rows.size(), state, [&](Value block, const Values &own) {
-          return dotPortable(k, {weight, count, block}, values, own);
+          return dotAvx2Words(k, {weight, count, block}, values, own);
         });
   };
   const int64_t whole = inputs / kStep * kStep;
