@@ -1,7 +1,7 @@
 //===- DotProducts.cpp - the instruction-set part of integer products -----===//
 //
 // Adding an instruction set means adding one function here, a case of
-// emitDotStart if it takes weights with 128 added, and one entry to the
+// emitDotStart if it takes weights with something added, and one entry to the
 // table in lib/Target. All of them give the same integers.
 //
 //===----------------------------------------------------------------------===//
@@ -388,7 +388,8 @@ Values isthmus::emitGroupDot(KernelBuilder &k, const PackedLayout &weight,
   };
   switch (k.target.dot) {
   case DotProduct::Avx2Madd:
-    return by(dotAvx2);
+    // The saturation of vpmaddubsw needs values within +-127.
+    return by(weight.range == ByteRange::All ? dotAvx2Words : dotAvx2);
   case DotProduct::AvxVnni:
     return vnni(32);
   case DotProduct::Avx512Vnni:
@@ -418,9 +419,6 @@ Values isthmus::emitLongDot(KernelBuilder &k, const PackedLayout &weight,
           k.add(sum, k.load(sum.getType(), stored, int64_t(i) * kSumBytes)));
     return out;
   }
-  // The saturation of vpmaddubsw needs values within +-127.
-  const bool inWords =
-      weight.range == ByteRange::All && k.target.dot == DotProduct::Avx2Madd;
   auto step = [&](Value at, int64_t count, const Values &state) {
     Values blocks, values;
     eachStep(at, count);
@@ -428,12 +426,7 @@ Values isthmus::emitLongDot(KernelBuilder &k, const PackedLayout &weight,
       blocks.push_back(k.ptr(panel, k.mul(at, PackedLayout::kPanel)));
     for (Value row : rows)
       values.push_back(k.ptr(row, at));
-    if (!inWords)
-      return emitGroupDot(k, weight, count, blocks, values, state);
-    return panelByPanel(
-        blocks, rows.size(), state, [&](Value block, const Values &own) {
-          return dotAvx2Words(k, {weight, count, block}, values, own);
-        });
+    return emitGroupDot(k, weight, count, blocks, values, state);
   };
   const int64_t whole = inputs / kStep * kStep;
   Values out = sums;
