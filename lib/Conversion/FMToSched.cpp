@@ -597,12 +597,11 @@ private:
                        op.getInTiles()};
     if (spec.inTiles && failed(checkMatrixUnit(*op)))
       return failure();
-    if (spec.inTiles)
-      spec.rowsAtOnce = spec.rowsPerTile();
-    while (!spec.inTiles && spec.rowsAtOnce < spec.rowsPerTile() &&
-           2 * spec.rowsAtOnce * spec.group() <=
-               target.schedule.attentionQueries)
-      spec.rowsAtOnce *= 2;
+    spec.rowsAtOnce = spec.rowsPerTile();
+    while (!spec.inTiles && spec.rowsAtOnce > 1 &&
+           (spec.rowsPerTile() % spec.rowsAtOnce != 0 ||
+            spec.rowsAtOnce * spec.group() > target.schedule.attentionQueries))
+      --spec.rowsAtOnce;
     if (failed(checkLanes(*op, spec.headDim, "head size")))
       return failure();
     // Sums of 127 * kLargestFactor must stay in int32 (CacheProducts.h).

@@ -246,8 +246,8 @@ struct AttentionSpec : KVLayout {
   /// In a matrix unit (fm::AttentionOp::fitsTiles): of all targets.
   bool inTiles = false;
   /// Rows of a tile of emitAttention: the same on every target, since all share
-  /// one schedule.
-  int64_t rowsPerTile() const { return inTiles ? kTileRows : 4; }
+  /// one schedule. Few, so that a short prompt has tiles for all threads.
+  int64_t rowsPerTile() const { return inTiles ? kTileRows : 8; }
   /// Rows that share loads if they belong together; divides rowsPerTile().
   int64_t rowsAtOnce = 1;
 

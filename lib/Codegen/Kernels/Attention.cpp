@@ -72,17 +72,7 @@ public:
   /// ascending order. Rows that belong together share what they load.
   void emitWhole() {
     forEachTile([&](Value head, Value tileRow, Value tileEnd) {
-      k.loop(tileRow, tileEnd, spec.rowsAtOnce, [&](Value first) {
-        Value last = k.min(k.add(first, spec.rowsAtOnce), tileEnd);
-        auto oneByOne = [&] {
-          k.loop(first, last, 1, [&](Value row) { emitRows(row, head, 1); });
-        };
-        if (spec.rowsAtOnce == 1)
-          return oneByOne();
-        k.ifElse(
-            areSuccessive(first, last),
-            [&] { emitRows(first, head, spec.rowsAtOnce); }, oneByOne);
-      });
+      emitBlocks(tileRow, tileEnd, head, spec.rowsAtOnce);
     });
   }
 
@@ -268,9 +258,22 @@ private:
     return (g * (spec.headDim + 2 * kLanes) + d) * 4;
   }
 
-  /// True if there are `rowsAtOnce` rows that belong together.
-  Value areSuccessive(Value first, Value last) {
-    Value full = k.equal(k.sub(last, first), k.cst(spec.rowsAtOnce));
+  /// The rows [first, end) in blocks of `count` rows, and those of blocks that
+  /// do not belong together in smaller ones.
+  void emitBlocks(Value first, Value end, Value head, int64_t count) {
+    k.loop(first, end, count, [&](Value row) {
+      auto whole = [&] { emitRows(row, head, count); };
+      if (count == 1)
+        return whole();
+      Value last = k.min(k.add(row, count), end);
+      k.ifElse(areSuccessive(row, last, count), whole,
+               [&] { emitBlocks(row, last, head, count / 2); });
+    });
+  }
+
+  /// True if the rows [first, last) are `count` and belong together.
+  Value areSuccessive(Value first, Value last, int64_t count) {
+    Value full = k.equal(k.sub(last, first), k.cst(count));
     return arith::AndIOp::create(k.b, k.loc, full,
                                  k.equal(runEnd(first, last), last));
   }
@@ -415,16 +418,28 @@ private:
     });
   }
 
-  /// Vectors of positions of a page that scores take at once: both, if the
-  /// registers hold the sums of all queries that share them.
-  int64_t scoreVectors() const {
+  /// Queries whose sums fit the registers together: two vectors of them, if
+  /// the schedule has room for those of all queries.
+  int64_t queriesAtOnce() const {
     const KernelSchedule &schedule = k.target.schedule;
-    return 2 * schedule.attentionQueries <= schedule.attentionSums ? 2 : 1;
+    const bool inPairs =
+        2 * schedule.attentionQueries <= schedule.attentionSums;
+    return std::min(schedule.attentionSums / (inPairs ? 2 : 1), rows * group);
+  }
+  /// Vectors of positions or features that so many queries take at once: as
+  /// many as there are registers for sums, and a power of two that divides
+  /// `vectors`.
+  int64_t vectorsAtOnce(int64_t queries, int64_t vectors) const {
+    int64_t width = 1;
+    while (2 * width * queries <= k.target.schedule.attentionSums &&
+           vectors % (2 * width) == 0)
+      width *= 2;
+    return width;
   }
 
   /// Calls `body(first, count)` for queries whose sums fit the registers.
   void forEachGroup(const std::function<void(int64_t, int64_t)> &body) {
-    const int64_t most = k.target.schedule.attentionSums / scoreVectors();
+    const int64_t most = queriesAtOnce();
     for (int64_t first = 0; first < rows * group; first += most)
       body(first, std::min(most, rows * group - first));
   }
@@ -455,10 +470,14 @@ private:
         return;
       }
       forEachGroup([&](int64_t query, int64_t count) {
-        emitScores(keys, next, far, k.mul(p, kPage * 4), query, count);
+        emitScores(keys, next, far, k.mul(p, kPage * 4),
+                   k.sub(inside, k.mul(p, kPage)), query, count);
       });
     });
-    emitSoftmax(first, k.mul(pageCount, kPage * 4));
+    // Tiles multiply whole pages, others no vector beyond what a row sees.
+    Value vectors = spec.inTiles ? k.mul(pageCount, kPage / kLanes)
+                                 : k.div(k.add(inside, kLanes - 1), kLanes);
+    emitSoftmax(first, k.mul(vectors, kLanes * 4));
   }
 
   /// What emitScores fetches of this page and the next one, for tiles.
@@ -486,55 +505,69 @@ private:
   /// values of this page, the keys of the next one and those of the page ahead.
   /// Whatever the order in which they read a page, they fetch others line by
   /// line, as many with each step: the hardware only follows what ascends.
-  void emitScores(Value keys, Value next, Value far, Value offset,
+  /// `left` counts the positions that are seen from this page on: vectors
+  /// beyond them are left out, unless a page ahead is fetched beside them.
+  void emitScores(Value keys, Value next, Value far, Value offset, Value left,
                   int64_t first, int64_t count) {
-    const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
-    const int64_t width = scoreVectors(), stepBytes = width * kLanes * bytes;
+    const int64_t width = vectorsAtOnce(count, kPage / kLanes);
     for (int64_t vector = 0; vector < kPage / kLanes; vector += width) {
-      auto acc = k.loop(
-          k.cst(0), k.cst(spec.headDim), step,
-          Values(count * width, products.zeroSum()),
-          [&](Value d, ValueRange in) {
-            Values sums(in), cached;
-            Value column = k.ptr(keys, k.mul(d, kPage * bytes));
-            auto fetch = [&](Value page, int64_t from) {
-              from += vector * kLanes * bytes * spec.headDim;
-              k.prefetch(k.ptr(k.ptr(page, k.mul(d, stepBytes)), from),
-                         stepBytes * step);
-            };
-            if (first == 0) {
-              fetch(keys, spec.valuesOffset());
-              fetch(next, 0);
-              if (far)
-                fetch(far, 0);
+      auto emit = [&] {
+        emitScoreVectors(keys, next, far, offset, vector, width, first, count);
+      };
+      if (vector == 0 || far)
+        emit();
+      else
+        k.ifElse(k.lessThan(k.cst(vector * kLanes), left), emit);
+    }
+  }
+
+  void emitScoreVectors(Value keys, Value next, Value far, Value offset,
+                        int64_t vector, int64_t width, int64_t first,
+                        int64_t count) {
+    const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
+    const int64_t stepBytes = width * kLanes * bytes;
+    auto acc = k.loop(
+        k.cst(0), k.cst(spec.headDim), step,
+        Values(count * width, products.zeroSum()), [&](Value d, ValueRange in) {
+          Values sums(in), cached;
+          Value column = k.ptr(keys, k.mul(d, kPage * bytes));
+          auto fetch = [&](Value page, int64_t from) {
+            from += vector * kLanes * bytes * spec.headDim;
+            k.prefetch(k.ptr(k.ptr(page, k.mul(d, stepBytes)), from),
+                       stepBytes * step);
+          };
+          if (first == 0) {
+            fetch(keys, spec.valuesOffset());
+            fetch(next, 0);
+            if (far)
+              fetch(far, 0);
+          }
+          for (int64_t v = vector; v < vector + width; ++v)
+            cached.push_back(
+                products.loadCached(column, v * kLanes * bytes * step));
+          Value at = k.ptr(queries, k.mul(d, products.factorBytes()));
+          for (int64_t i = 0; i < count; ++i) {
+            Values query = products.loadFactor(at, inQueries(first + i));
+            for (int64_t v = 0; v < width; ++v) {
+              Value &sum = sums[width * i + v];
+              sum = products.multiplyAdd(query, cached[size_t(v)], sum);
             }
-            for (int64_t v = vector; v < vector + width; ++v)
-              cached.push_back(
-                  products.loadCached(column, v * kLanes * bytes * step));
-            Value at = k.ptr(queries, k.mul(d, products.factorBytes()));
-            for (int64_t i = 0; i < count; ++i) {
-              Values query = products.loadFactor(at, inQueries(first + i));
-              for (int64_t v = 0; v < width; ++v) {
-                Value &sum = sums[width * i + v];
-                sum = products.multiplyAdd(query, cached[size_t(v)], sum);
-              }
-            }
-            return sums;
-          });
-      for (int64_t v = 0; v < width; ++v) {
-        const int64_t positions = (vector + v) * kLanes * 4;
-        Value unit = k.fcst(lanes, spec.scale * scoreUnit(spec)), keyScales;
+          }
+          return sums;
+        });
+    for (int64_t v = 0; v < width; ++v) {
+      const int64_t positions = (vector + v) * kLanes * 4;
+      Value unit = k.fcst(lanes, spec.scale * scoreUnit(spec)), keyScales;
+      if (spec.hasScales())
+        keyScales = k.fmul(
+            unit, k.load(lanes, keys, spec.keyScalesOffset() + positions));
+      for (int64_t i = 0; i < count; ++i) {
         if (spec.hasScales())
-          keyScales = k.fmul(
-              unit, k.load(lanes, keys, spec.keyScalesOffset() + positions));
-        for (int64_t i = 0; i < count; ++i) {
-          if (spec.hasScales())
-            unit = k.fmul(keyScales, k.load(lanes, softmaxOf(k.cst(first + i)),
-                                            vectorAt(kQueryScale)));
-          k.store(k.fmul(products.toFloat(acc[width * i + v]), unit),
-                  k.ptr(k.scratch, offset),
-                  (first + i) * kPartition * 4 + positions);
-        }
+          unit = k.fmul(keyScales, k.load(lanes, softmaxOf(k.cst(first + i)),
+                                          vectorAt(kQueryScale)));
+        k.store(k.fmul(products.toFloat(acc[width * i + v]), unit),
+                k.ptr(k.scratch, offset),
+                (first + i) * kPartition * 4 + positions);
       }
     }
   }
@@ -679,13 +712,11 @@ private:
     if (spec.inTiles)
       return emitOutputsInTiles(firstPage, pageCount, inside, use);
     const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
-    forEachGroup([&](int64_t query, int64_t count) {
-      // Vectors at once: as many as there are registers for sums.
-      int64_t width = 1;
-      while (2 * width * count <= k.target.schedule.attentionSums &&
-             spec.headDim % (2 * width * kLanes) == 0)
-        width *= 2;
-      for (int64_t d = 0; d < spec.headDim; d += width * kLanes) {
+    const int64_t width = vectorsAtOnce(queriesAtOnce(), spec.headDim / kLanes);
+    // (Features outside: what a group reads of them is in a cache for the
+    // next.)
+    for (int64_t d = 0; d < spec.headDim; d += width * kLanes)
+      forEachGroup([&](int64_t query, int64_t count) {
         auto acc = k.loop(
             k.cst(0), pageCount, 1, Values(count * width, products.zeroSum()),
             [&](Value p, ValueRange outer) {
@@ -725,8 +756,7 @@ private:
           for (int64_t i = 0; i < width; ++i)
             use(k.cst(query + n), d + i * kLanes,
                 sumOfValues(query + n, acc[n * width + i]));
-      }
-    });
+      });
   }
 
   void
