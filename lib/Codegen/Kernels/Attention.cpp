@@ -258,8 +258,7 @@ private:
     return (g * (spec.headDim + 2 * kLanes) + d) * 4;
   }
 
-  /// The rows [first, end) in blocks of `count` rows, and those of blocks that
-  /// do not belong together in smaller ones.
+  /// Rows in blocks of `count`; those that do not belong together in halves.
   void emitBlocks(Value first, Value end, Value head, int64_t count) {
     k.loop(first, end, count, [&](Value row) {
       auto whole = [&] { emitRows(row, head, count); };
@@ -422,13 +421,13 @@ private:
   /// the schedule has room for those of all queries.
   int64_t queriesAtOnce() const {
     const KernelSchedule &schedule = k.target.schedule;
-    const bool inPairs =
-        2 * schedule.attentionQueries <= schedule.attentionSums;
-    return std::min(schedule.attentionSums / (inPairs ? 2 : 1), rows * group);
+    const int64_t sums = schedule.attentionSums;
+    const int64_t most =
+        2 * schedule.attentionQueries <= sums ? sums / 2 : sums;
+    return std::min(most, rows * group);
   }
-  /// Vectors of positions or features that so many queries take at once: as
-  /// many as there are registers for sums, and a power of two that divides
-  /// `vectors`.
+  /// Vectors of positions or features that so many queries take at once, for
+  /// which registers hold the sums: a power of two that divides `vectors`.
   int64_t vectorsAtOnce(int64_t queries, int64_t vectors) const {
     int64_t width = 1;
     while (2 * width * queries <= k.target.schedule.attentionSums &&
@@ -452,13 +451,12 @@ private:
     Value pageCount = k.div(k.add(inside, kPage - 1), kPage);
     k.loop(k.cst(0), pageCount, 1, [&](Value p) {
       Value keys = pagePtr(k.add(firstPage, p));
-      // The next page of the sequence, of this partition or the one after.
       Value lastPage = k.div(k.add(end, -1), kPage);
-      Value next = pagePtr(k.min(k.add(k.add(firstPage, p), 1), lastPage));
-      Value far = pageAhead(p);
+      Value next = k.min(k.add(k.add(firstPage, p), 1), lastPage);
+      const Pages at{keys, pagePtr(next), pageAhead(p)};
       if (spec.inTiles) {
         auto prefetchOwn = [&] {
-          prefetchPages(k.ptr(keys, spec.valuesOffset()), next);
+          prefetchPages(k.ptr(keys, spec.valuesOffset()), at.next);
         };
         if (ahead)
           k.ifElse(ahead->isFirst, prefetchOwn);
@@ -470,8 +468,8 @@ private:
         return;
       }
       forEachGroup([&](int64_t query, int64_t count) {
-        emitScores(keys, next, far, k.mul(p, kPage * 4),
-                   k.sub(inside, k.mul(p, kPage)), query, count);
+        emitScores(at, k.mul(p, kPage * 4), k.sub(inside, k.mul(p, kPage)),
+                   query, count);
       });
     });
     // Tiles multiply whole pages, others no vector beyond what a row sees.
@@ -479,6 +477,12 @@ private:
                                  : k.div(k.add(inside, kLanes - 1), kLanes);
     emitSoftmax(first, k.mul(vectors, kLanes * 4));
   }
+
+  struct Pages {
+    Value keys; ///< at hand
+    Value next; ///< of the sequence: of this partition or the one after
+    Value far;  ///< pageAhead, or null
+  };
 
   /// What emitScores fetches of this page and the next one, for tiles.
   void prefetchPages(Value values, Value keys) {
@@ -507,40 +511,39 @@ private:
   /// line, as many with each step: the hardware only follows what ascends.
   /// `left` counts the positions that are seen from this page on: vectors
   /// beyond them are left out, unless a page ahead is fetched beside them.
-  void emitScores(Value keys, Value next, Value far, Value offset, Value left,
-                  int64_t first, int64_t count) {
+  void emitScores(const Pages &at, Value offset, Value left, int64_t first,
+                  int64_t count) {
     const int64_t width = vectorsAtOnce(count, kPage / kLanes);
     for (int64_t vector = 0; vector < kPage / kLanes; vector += width) {
       auto emit = [&] {
-        emitScoreVectors(keys, next, far, offset, vector, width, first, count);
+        emitScoreVectors(at, offset, vector, width, first, count);
       };
-      if (vector == 0 || far)
+      if (vector == 0 || at.far)
         emit();
       else
         k.ifElse(k.lessThan(k.cst(vector * kLanes), left), emit);
     }
   }
 
-  void emitScoreVectors(Value keys, Value next, Value far, Value offset,
-                        int64_t vector, int64_t width, int64_t first,
-                        int64_t count) {
+  void emitScoreVectors(const Pages &pages, Value offset, int64_t vector,
+                        int64_t width, int64_t first, int64_t count) {
     const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
     const int64_t stepBytes = width * kLanes * bytes;
     auto acc = k.loop(
         k.cst(0), k.cst(spec.headDim), step,
         Values(count * width, products.zeroSum()), [&](Value d, ValueRange in) {
           Values sums(in), cached;
-          Value column = k.ptr(keys, k.mul(d, kPage * bytes));
+          Value column = k.ptr(pages.keys, k.mul(d, kPage * bytes));
           auto fetch = [&](Value page, int64_t from) {
             from += vector * kLanes * bytes * spec.headDim;
             k.prefetch(k.ptr(k.ptr(page, k.mul(d, stepBytes)), from),
                        stepBytes * step);
           };
           if (first == 0) {
-            fetch(keys, spec.valuesOffset());
-            fetch(next, 0);
-            if (far)
-              fetch(far, 0);
+            fetch(pages.keys, spec.valuesOffset());
+            fetch(pages.next, 0);
+            if (pages.far)
+              fetch(pages.far, 0);
           }
           for (int64_t v = vector; v < vector + width; ++v)
             cached.push_back(
@@ -559,8 +562,8 @@ private:
       const int64_t positions = (vector + v) * kLanes * 4;
       Value unit = k.fcst(lanes, spec.scale * scoreUnit(spec)), keyScales;
       if (spec.hasScales())
-        keyScales = k.fmul(
-            unit, k.load(lanes, keys, spec.keyScalesOffset() + positions));
+        keyScales = k.fmul(unit, k.load(lanes, pages.keys,
+                                        spec.keyScalesOffset() + positions));
       for (int64_t i = 0; i < count; ++i) {
         if (spec.hasScales())
           unit = k.fmul(keyScales, k.load(lanes, softmaxOf(k.cst(first + i)),
@@ -713,8 +716,7 @@ private:
       return emitOutputsInTiles(firstPage, pageCount, inside, use);
     const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
     const int64_t width = vectorsAtOnce(queriesAtOnce(), spec.headDim / kLanes);
-    // (Features outside: what a group reads of them is in a cache for the
-    // next.)
+    // Features outside: what a group reads is in a cache for the next one.
     for (int64_t d = 0; d < spec.headDim; d += width * kLanes)
       forEachGroup([&](int64_t query, int64_t count) {
         auto acc = k.loop(
