@@ -599,9 +599,8 @@ private:
       return failure();
     spec.rowsAtOnce = spec.rowsPerTile();
     while (!spec.inTiles && spec.rowsAtOnce > 1 &&
-           (spec.rowsPerTile() % spec.rowsAtOnce != 0 ||
-            spec.rowsAtOnce * spec.group() > target.schedule.attentionQueries))
-      --spec.rowsAtOnce;
+           spec.rowsAtOnce * spec.group() > target.schedule.attentionQueries)
+      spec.rowsAtOnce /= 2;
     if (failed(checkLanes(*op, spec.headDim, "head size")))
       return failure();
     // Sums of 127 * kLargestFactor must stay in int32 (CacheProducts.h).

@@ -248,7 +248,8 @@ struct AttentionSpec : KVLayout {
   /// Rows of a tile of emitAttention: the same on every target, since all share
   /// one schedule. Few, so that a short prompt has tiles for all threads.
   int64_t rowsPerTile() const { return inTiles ? kTileRows : 8; }
-  /// Rows that share loads if they belong together; divides rowsPerTile().
+  /// Rows that share loads if they belong together: rowsPerTile(), halved as
+  /// often as the target's schedule asks for.
   int64_t rowsAtOnce = 1;
 
   int64_t group() const { return heads / kvHeads; }

@@ -525,6 +525,7 @@ private:
     }
   }
 
+  /// Those of `width` vectors of positions, from `vector` on.
   void emitScoreVectors(const Pages &pages, Value offset, int64_t vector,
                         int64_t width, int64_t first, int64_t count) {
     const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
