@@ -1,4 +1,5 @@
 //===- AppendKV.cpp - new keys and values enter the paged cache -----------===//
+#include "CacheRows.h"
 #include "RowWise.h"
 #include "isthmus/runtime/KernelABI.h"
 
@@ -18,10 +19,7 @@ public:
       : k(k), spec(spec), bytes(spec.valueBytes()),
         rowBytes(floatRowBytes(spec.kvHeads * spec.headDim)),
         keys(k.operand(0)), values(k.operand(1)), state(k.operand(2)),
-        positions(k.stepField(rt::kStepPositions, true)),
-        sequence(k.stepField(rt::kStepSequence, true)),
-        pageTables(k.stepField(rt::kStepPageTables, true)),
-        pageStride(k.stepField(rt::kStepPageStride, false)) {}
+        cacheRows(k) {}
 
   void emit() {
     k.loop(k.begin, k.end, 1, [&](Value tile) {
@@ -29,7 +27,7 @@ public:
       if (spec.valuesAtOnce() == 2)
         appendPairs(row, head);
       else
-        appendPlain(placeOf(row, head));
+        appendInBlocks(row, head);
     });
   }
 
@@ -37,7 +35,8 @@ private:
   KernelBuilder &k;
   const AttentionSpec &spec;
   const int64_t bytes, rowBytes;
-  Value keys, values, state, positions, sequence, pageTables, pageStride;
+  Value keys, values, state;
+  CacheRows cacheRows;
 
   /// Where a row's key and value of a head come from and go to.
   struct Place {
@@ -46,15 +45,9 @@ private:
     Value slot;       ///< the position in the page
   };
 
-  Value stepEntry(Value array, Value row) {
-    return k.toI64(k.load(k.i32(), k.ptr(array, k.mul(row, 4))));
-  }
-
   Place placeOf(Value row, Value head) {
-    Value position = stepEntry(positions, row);
-    Value entry = k.add(k.mul(stepEntry(sequence, row), pageStride),
-                        k.div(position, kPage));
-    Value page = k.toI64(k.load(k.i32(), k.ptr(pageTables, k.mul(entry, 4))));
+    Value position = cacheRows.position(row);
+    Value page = cacheRows.page(cacheRows.pages(row), k.div(position, kPage));
     Value from = k.add(k.mul(row, rowBytes), k.mul(head, spec.headDim * 4));
     return {k.ptr(keys, from), k.ptr(values, from),
             k.ptr(k.ptr(state, k.mul(page, spec.pageBytes())),
@@ -71,33 +64,94 @@ private:
   Value stored(Value value) {
     if (spec.format == PackedFormat::F32)
       return value;
-    Type type = isa<VectorType>(value.getType()) ? Type(k.vec(kLanes, k.f16()))
-                                                 : k.f16();
+    auto shape = dyn_cast<VectorType>(value.getType());
+    Type type = shape ? Type(k.vec(shape.getNumElements(), k.f16())) : k.f16();
     return arith::TruncFOp::create(k.b, k.loc, type, value);
   }
 
-  /// A key goes across the page, a line a value.
-  void appendPlain(const Place &place) {
-    Value keyOut = k.ptr(place.out, k.mul(place.slot, bytes));
-    Value valueOut = k.ptr(k.ptr(place.out, spec.valuesOffset()),
-                           k.mul(place.slot, spec.headDim * bytes));
-    k.loop(k.cst(0), k.cst(spec.headDim), 1, [&](Value d) {
-      k.store(stored(k.load(k.f32(), k.ptr(place.key, k.mul(d, 4)))),
-              k.ptr(keyOut, k.mul(d, kPage * bytes)));
-    });
-    for (int64_t d = 0; d < spec.headDim; d += kLanes)
-      k.store(stored(k.load(k.vec(kLanes, k.f32()), place.value, d * 4)),
-              valueOut, d * bytes);
+  /// Positions of which keys are turned in registers: a key goes across its
+  /// page, a line a value.
+  static constexpr int64_t kBlock = 8;
+  static_assert(kPage % kBlock == 0 && kLanes % kBlock == 0);
+
+  /// Where this step has all positions of a block, the first one's tile stores
+  /// them.
+  void appendInBlocks(Value row, Value head) {
+    Value inBlock = k.rem(cacheRows.position(row), kBlock);
+    Value first = k.sub(row, inBlock), end = k.add(first, kBlock);
+    Value isInStep = both(k.lessThan(k.cst(-1), first),
+                          k.lessThan(k.add(end, -1), k.rowCount()));
+    // (From the step's first row on where a block begins before it.)
+    Value from = arith::SelectOp::create(k.b, k.loc, isInStep, first, k.cst(0));
+    Value to = arith::SelectOp::create(k.b, k.loc, isInStep, end, k.cst(0));
+    Value fits = both(isInStep, k.equal(cacheRows.runEnd(from, to), end));
+    k.ifElse(
+        fits,
+        [&] {
+          k.ifElse(k.equal(inBlock, k.cst(0)), [&] {
+            Place place = placeOf(row, head);
+            appendKeys(place);
+            for (int64_t i = 0; i < kBlock; ++i)
+              appendValue(place, i);
+          });
+        },
+        [&] {
+          Place place = placeOf(row, head);
+          Value out = k.ptr(place.out, k.mul(place.slot, bytes));
+          k.loop(k.cst(0), k.cst(spec.headDim), 1, [&](Value d) {
+            k.store(stored(k.load(k.f32(), k.ptr(place.key, k.mul(d, 4)))),
+                    k.ptr(out, k.mul(d, kPage * bytes)));
+          });
+          appendValue(place, 0);
+        });
   }
 
-  /// Whether row `second` of the step follows `first`, its sequence's position
-  /// before.
-  Value follows(Value first, Value second) {
-    return both(
-        k.equal(stepEntry(sequence, first), stepEntry(sequence, second)),
-        k.equal(k.add(stepEntry(positions, first), 1),
-                stepEntry(positions, second)));
+  /// The keys of a block.
+  void appendKeys(const Place &first) {
+    Value out = k.ptr(first.out, k.mul(first.slot, bytes));
+    k.loop(k.cst(0), k.cst(spec.headDim), kBlock, [&](Value d) {
+      Value from = k.ptr(first.key, k.mul(d, 4));
+      Value to = k.ptr(out, k.mul(d, kPage * bytes));
+      Values rows;
+      for (int64_t i = 0; i < kBlock; ++i)
+        rows.push_back(k.load(k.vec(kBlock, k.f32()), from, i * rowBytes));
+      for (auto [i, column] : llvm::enumerate(transposed(rows)))
+        k.store(stored(column), to, int64_t(i) * kPage * bytes);
+    });
   }
+
+  /// Columns of 8 x 8 values: exchanges single lanes of neighbours, then pairs,
+  /// then halves, each within what machines shuffle at once.
+  Values transposed(Values rows) {
+    for (int64_t apart = 1; apart < kBlock; apart *= 2) {
+      SmallVector<int64_t> low, high;
+      for (int64_t i = 0; i < kBlock; ++i) {
+        const bool second = i & apart;
+        low.push_back(second ? kBlock + i - apart : i);
+        high.push_back(second ? kBlock + i : i + apart);
+      }
+      for (int64_t i = 0; i < kBlock; ++i) {
+        if (i & apart)
+          continue;
+        Value a = rows[size_t(i)], b = rows[size_t(i + apart)];
+        rows[size_t(i)] = vector::ShuffleOp::create(k.b, k.loc, a, b, low);
+        rows[size_t(i + apart)] =
+            vector::ShuffleOp::create(k.b, k.loc, a, b, high);
+      }
+    }
+    return rows;
+  }
+
+  /// The value of the row `next` rows, and positions, after that of `place`.
+  void appendValue(const Place &place, int64_t next) {
+    Value out = k.ptr(k.ptr(place.out, spec.valuesOffset()),
+                      k.mul(place.slot, spec.headDim * bytes));
+    for (int64_t d = 0; d < spec.headDim; d += kLanes)
+      k.store(stored(k.load(k.vec(kLanes, k.f32()), place.value,
+                            next * rowBytes + d * 4)),
+              out, (next * spec.headDim + d) * bytes);
+  }
+
   Value both(Value a, Value b) {
     return arith::AndIOp::create(k.b, k.loc, a, b);
   }
@@ -105,18 +159,18 @@ private:
   /// Values of two positions stand side by side. If both come in this step, the
   /// first one's tile stores them, whole registers at once.
   void appendPairs(Value row, Value head) {
-    Value isSecond = k.equal(k.rem(stepEntry(positions, row), 2), k.cst(1));
+    Value isSecond = k.equal(k.rem(cacheRows.position(row), 2), k.cst(1));
     Value before = k.max(k.add(row, -1), k.cst(0));
     Value next = k.min(k.add(row, 1), k.add(k.rowCount(), -1));
     k.ifElse(
-        both(isSecond, follows(before, row)), [] {},
+        both(isSecond, cacheRows.follows(before, row)), [] {},
         [&] {
           Place place = placeOf(row, head);
           k.ifElse(
               isSecond, [&] { appendAlone(place, /*second=*/true); },
               [&] {
                 k.ifElse(
-                    follows(row, next), [&] { appendBoth(place); },
+                    cacheRows.follows(row, next), [&] { appendBoth(place); },
                     [&] { appendAlone(place, /*second=*/false); });
               });
         });

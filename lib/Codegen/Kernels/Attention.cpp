@@ -11,6 +11,7 @@
 #include "Partitions.h"
 
 #include "CacheProducts.h"
+#include "CacheRows.h"
 #include "CacheTiles.h"
 #include "RowWise.h"
 #include "isthmus/runtime/KernelABI.h"
@@ -51,14 +52,10 @@ class AttentionEmitter {
 public:
   AttentionEmitter(KernelBuilder &k, const AttentionSpec &spec)
       : k(k), spec(spec), group(spec.group()), products(k, spec, spec.inTiles),
-        lanes(k.vec(kLanes, k.f32())) {
+        cacheRows(k), lanes(k.vec(kLanes, k.f32())) {
     q = k.operand(0);
     state = k.operand(1);
     y = k.operand(2);
-    positions = k.stepField(rt::kStepPositions, true);
-    sequence = k.stepField(rt::kStepSequence, true);
-    pageTables = k.stepField(rt::kStepPageTables, true);
-    pageStride = k.stepField(rt::kStepPageStride, false);
     if (spec.bidirectional)
       lengths = k.stepField(rt::kStepLengths, true);
     running = k.ptr(k.scratch, spec.rowsAtOnce * group * kPartition * 4);
@@ -87,14 +84,14 @@ public:
       k.store(tileRow, next);
       k.loop(tileRow, tileEnd, 1, [&](Value row) {
         k.ifElse(k.equal(row, k.load(k.i64(), next)), [&] {
-          Value last = runEnd(row, tileEnd);
+          Value last = cacheRows.runEnd(row, tileEnd);
           k.store(last, next);
           Value fromLast = k.max(k.add(last, -most), k.cst(0));
           Value fromRow = k.min(k.add(row, most), rowCount);
-          Value endsThere =
-              k.equal(k.sub(runEnd(fromLast, last), fromLast), k.cst(most));
+          Value endsThere = k.equal(
+              k.sub(cacheRows.runEnd(fromLast, last), fromLast), k.cst(most));
           Value beginsHere =
-              k.equal(k.sub(runEnd(row, fromRow), row), k.cst(most));
+              k.equal(k.sub(cacheRows.runEnd(row, fromRow), row), k.cst(most));
           Value isLong =
               arith::OrIOp::create(k.b, k.loc, endsThere, beginsHere);
           if (inBlocks)
@@ -123,10 +120,10 @@ public:
       // What this thread reads after it comes from memory meanwhile.
       Value last = k.add(k.mul(k.mul(k.rowCount(), spec.kvHeads), count), -1);
       PartitionTile next = splitTile(k.min(k.add(tile, 1), last), count);
-      ahead = Ahead{pagesOf(next.row), k.mul(next.head, spec.headBytes()),
-                    k.mul(next.partition, kPartition / kPage),
-                    k.div(k.add(seenBy(next.row), -1), kPage),
-                    k.equal(tile, k.begin)};
+      ahead = Ahead{
+          cacheRows.pages(next.row), k.mul(next.head, spec.headBytes()),
+          k.mul(next.partition, kPartition / kPage),
+          k.div(k.add(seenBy(next.row), -1), kPage), k.equal(tile, k.begin)};
       Value partial =
           k.ptr(k.ptr(y, k.mul(own.row, spec.partialRowBytes())),
                 k.mul(k.add(k.mul(own.head, spec.partitions), own.partition),
@@ -156,8 +153,9 @@ private:
   const AttentionSpec &spec;
   int64_t group; ///< query heads that share a key/value head
   CacheProducts products;
+  CacheRows cacheRows;
   VectorType lanes;
-  Value q, state, y, positions, sequence, pageTables, pageStride, lengths;
+  Value q, state, y, lengths;
   Value running, softmax; ///< per query, in scratch
   Value rounded;          ///< queries as factors, in scratch
   Value lastValues;       ///< in tiles: of a page that is not full, in scratch
@@ -187,28 +185,6 @@ private:
                           spec.rowsPerTile());
       body(head, first, k.min(k.add(first, spec.rowsPerTile()), rowCount));
     });
-  }
-
-  /// Where the rows from `first` on, before `end`, stop to be of one sequence,
-  /// each a position after the one before.
-  Value runEnd(Value first, Value end) {
-    auto entry = [&](Value array, Value row) {
-      return k.toI64(k.load(k.i32(), k.ptr(array, k.mul(row, 4))));
-    };
-    return k.loop(k.add(first, 1), end, 1, {k.add(first, 1)},
-                  [&](Value row, ValueRange reached) -> Values {
-                    Value before = k.add(row, -1);
-                    Value same =
-                        k.equal(entry(sequence, row), entry(sequence, before));
-                    Value follows = k.equal(entry(positions, row),
-                                            k.add(entry(positions, before), 1));
-                    Value isNext = k.equal(row, reached[0]);
-                    for (Value condition : {same, follows})
-                      isNext =
-                          arith::AndIOp::create(k.b, k.loc, isNext, condition);
-                    return {arith::SelectOp::create(k.b, k.loc, isNext,
-                                                    k.add(row, 1), reached[0])};
-                  })[0];
   }
 
   struct PartitionTile {
@@ -274,33 +250,36 @@ private:
   Value areSuccessive(Value first, Value last, int64_t count) {
     Value full = k.equal(k.sub(last, first), k.cst(count));
     return arith::AndIOp::create(k.b, k.loc, full,
-                                 k.equal(runEnd(first, last), last));
+                                 k.equal(cacheRows.runEnd(first, last), last));
   }
 
-  Value positionOf(Value row) {
-    return k.toI64(k.load(k.i32(), k.ptr(positions, k.mul(row, 4))));
-  }
-  Value sequenceOf(Value row) {
-    return k.toI64(k.load(k.i32(), k.ptr(sequence, k.mul(row, 4))));
-  }
-  /// The page table of the row's sequence.
-  Value pagesOf(Value row) {
-    return k.ptr(pageTables, k.mul(k.mul(sequenceOf(row), pageStride), 4));
-  }
   /// How many positions the row sees, from the first one on.
   Value seenBy(Value row) {
     if (!spec.bidirectional)
-      return k.add(positionOf(row), 1);
-    return k.toI64(k.load(k.i32(), k.ptr(lengths, k.mul(sequenceOf(row), 4))));
+      return k.add(cacheRows.position(row), 1);
+    return k.toI64(
+        k.load(k.i32(), k.ptr(lengths, k.mul(cacheRows.sequence(row), 4))));
+  }
+
+  /// Offset of the queries and outputs of a row and key/value head.
+  Value offsetOf(Value row, Value head) {
+    return k.add(k.mul(row, rowBytes()), k.mul(head, group * spec.headDim * 4));
+  }
+
+  /// Fetches the queries of `count` rows: another core may have made them, and
+  /// sums of scores would wait for each row's.
+  void fetchQueries(Value first, Value head, int64_t count) {
+    k.loop(first, k.add(first, count), 1, [&](Value row) {
+      k.prefetch(k.ptr(q, offsetOf(row, head)), group * spec.headDim * 4);
+    });
   }
 
   void openRows(Value row, Value head, int64_t count) {
     rows = count;
-    Value rowOffset =
-        k.add(k.mul(row, rowBytes()), k.mul(head, group * spec.headDim * 4));
-    position = positionOf(row);
+    Value rowOffset = offsetOf(row, head);
+    position = cacheRows.position(row);
     end = spec.bidirectional ? seenBy(row) : k.add(position, count);
-    pages = pagesOf(row);
+    pages = cacheRows.pages(row);
     queries = k.ptr(q, rowOffset);
     out = k.ptr(y, rowOffset);
     kvOffset = k.mul(head, spec.headBytes());
@@ -332,6 +311,7 @@ private:
 
   void emitRows(Value row, Value head, int64_t count) {
     openRows(row, head, count);
+    fetchQueries(k.add(row, count), head, count);
     forEachQuery([&](Value query) {
       Value own = softmaxOf(query);
       k.store(k.fcst(lanes, kMaskedScore), own, vectorAt(kRunningMaximum));
@@ -372,7 +352,7 @@ private:
 
   Value pagePtr(Value index) { return pagePtr(pages, index, kvOffset); }
   Value pagePtr(Value table, Value index, Value offset) {
-    Value page = k.toI64(k.load(k.i32(), k.ptr(table, k.mul(index, 4))));
+    Value page = cacheRows.page(table, index);
     return k.ptr(k.ptr(state, k.mul(page, spec.pageBytes())), offset);
   }
   /// The page to fetch while page `p` of the partition is read, or null.
