@@ -46,14 +46,19 @@ public:
 
   void emitManyRows() {
     product.forEachChunk(layout.panels(), [&](const Product::Chunk &chunk) {
-      forEachPanels(chunk.begin, chunk.end, product.panelsAtOnce(),
-                    [&](Value tile, int64_t panels) {
-                      product.multiply(chunk, x, panelsFrom(tile, panels),
-                                       /*ahead=*/panels,
-                                       [&](Value row, const Values &sums) {
-                                         finish(tile, row, sums);
-                                       });
-                    });
+      forEachPanels(
+          chunk.begin, chunk.end, product.panelsAtOnce(),
+          [&](Value tile, int64_t panels) {
+            auto fetch = [&](Value row) {
+              k.prefetch(k.ptr(residual, offsetOf(tile, row)),
+                         panels * kLanes * 4);
+            };
+            product.multiply(
+                chunk, x, panelsFrom(tile, panels),
+                /*ahead=*/panels,
+                [&](Value row, const Values &sums) { finish(tile, row, sums); },
+                residual ? fetch : Product::Fetch());
+          });
     });
   }
 
@@ -111,6 +116,11 @@ private:
   }
   Value panelAt(Value tile) {
     return k.ptr(weight, k.mul(tile, layout.panelBytes()));
+  }
+
+  /// Of outputs of a row, from the first of panel `tile` on.
+  Value offsetOf(Value tile, Value row) {
+    return k.add(k.mul(row, yRowBytes), k.mul(tile, kLanes * 4));
   }
 
   /// Outputs of a row, from the first of panel `tile` on.

@@ -176,21 +176,23 @@ void Product::withPanels(const Chunk &chunk, const Values &firsts,
       });
 }
 
-void Product::multiply(
-    const Chunk &chunk, Value x, const Values &panels, int64_t ahead,
-    const std::function<void(Value, const Values &)> &finish) {
+void Product::multiply(const Chunk &chunk, Value x, const Values &panels,
+                       int64_t ahead, const Finish &finish,
+                       const Fetch &fetch) {
   withPanels(chunk, panels, 1,
              [&](Product &product, const Values &own, int64_t) {
-               product.multiplyPanels(chunk, x, own, ahead, finish);
+               product.multiplyPanels(chunk, x, own, ahead, finish, fetch);
              });
 }
 
-void Product::multiplyPanels(
-    const Chunk &chunk, Value x, const Values &panels, int64_t ahead,
-    const std::function<void(Value, const Values &)> &finish) {
+void Product::multiplyPanels(const Chunk &chunk, Value x, const Values &panels,
+                             int64_t ahead, const Finish &finish,
+                             const Fetch &fetch) {
   forEachRun(chunk, [&](const Run &run) {
     k.loop(k.cst(0), run.count, 1, [&](Value index) {
       Block block = blockOf(chunk, run, index);
+      for (int64_t r = 0; fetch && r < run.rows; ++r)
+        fetch(k.add(block.firstRow, r));
       Values all = sums(panels, rowsOf(block, x), ahead, &block);
       for (int64_t r = 0; r < run.rows; ++r) {
         Values own;

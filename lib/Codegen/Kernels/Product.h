@@ -48,9 +48,13 @@ public:
   /// \param ahead  as for sums.
   /// \param finish is given each row and its sums, one a panel. A row may come
   ///               again, the last time with its sums.
-  void multiply(
-      const Chunk &chunk, mlir::Value x, const Values &panels, int64_t ahead,
-      const std::function<void(mlir::Value row, const Values &sums)> &finish);
+  /// \param fetch  is given each row before its sums are made, to fetch what
+  ///               `finish` loads; or null.
+  using Finish = std::function<void(mlir::Value row, const Values &sums)>;
+  using Fetch = std::function<void(mlir::Value row)>;
+  void multiply(const Chunk &chunk, mlir::Value x, const Values &panels,
+                int64_t ahead, const Finish &finish,
+                const Fetch &fetch = nullptr);
 
   /// Rows that are multiplied at once.
   struct Block {
@@ -112,9 +116,8 @@ private:
                   const std::function<void(const Run &)> &body);
   Block blockOf(const Chunk &chunk, const Run &run, mlir::Value index);
   /// multiply, of panels as they are.
-  void multiplyPanels(
-      const Chunk &chunk, mlir::Value x, const Values &panels, int64_t ahead,
-      const std::function<void(mlir::Value, const Values &)> &finish);
+  void multiplyPanels(const Chunk &chunk, mlir::Value x, const Values &panels,
+                      int64_t ahead, const Finish &finish, const Fetch &fetch);
 
   /// What turns a group's integer sums into values, for 16 outputs.
   struct GroupFactors {
