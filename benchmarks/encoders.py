@@ -8,9 +8,10 @@ DIR is what benchmarks/setup_peers.sh filled (`ort ov`); exported models are kep
 ViT-B/16, CLIP-B/32 (each tower) and GPT-2 (124M) have generated weights, MiniLM its own
 (scripts/fetch-model.sh minilm). Texts have 128 tokens, CLIP's 77; GPT-2 gives the logits
 after 128. Contestants take turns, one measurement (the median of several passes) a round;
-medians of the rounds are printed, with the ratio to the faster peer and the share of the
-roofline that `isthmus bench --profile` finds. A peer that cannot run a model is left out
-and named.
+medians of the rounds are printed, with the ratio to the faster peer (the median of the
+rounds' ratios, between their quartiles: neighbours who come and go slow a whole round) and the
+share of the roofline that `isthmus bench --profile` finds. A peer that cannot run a model is
+left out and named.
 
 f32: everything in f32 (OpenVINO is told so: by itself it would compute in bf16 here).
 bf16: weights and products of isthmus and OpenVINO, from the same f32 model.
@@ -138,7 +139,10 @@ def measure(kind, work, precision, batch, args):
     for peer in peers.values():
         peer.close()
     roofline = own(kind, bundle, batch, args.threads, max(2, passes), "--profile")[1]
-    return {name: statistics.median(times) for name, times in seconds.items()}, roofline
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    fastest = min(peers, key=medians.get)
+    ratios = [theirs / ours for theirs, ours in zip(seconds[fastest], seconds["isthmus"])]
+    return medians, statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3, roofline
 
 
 def main():
@@ -155,13 +159,12 @@ def main():
         work = prepare(kind, precisions)
         for precision in precisions:
             for batch in map(int, args.batch.split(",")):
-                medians, roofline = measure(kind, work, precision, batch, args)
-                fastest = min(v for k, v in medians.items() if k != "isthmus")
+                medians, (low, ratio, high), roofline = measure(kind, work, precision, batch, args)
                 rows.append(dict(kind=kind, precision=precision, batch=batch, seconds=medians, roofline=roofline,
-                                 ratio=fastest / medians["isthmus"]))
+                                 ratio=ratio, quartiles=[low, high]))
                 times = ", ".join(f"{name} {1e3 * value:.1f} ms" for name, value in medians.items())
-                print(f"{kind:<11} {precision:<8} batch {batch:<3} {rows[-1]['ratio']:.2f} x the fastest peer, "
-                      f"{100 * roofline:.0f} % of the roofline ({times})", flush=True)
+                print(f"{kind:<11} {precision:<8} batch {batch:<3} {ratio:.2f} x the fastest peer ({low:.2f} to "
+                      f"{high:.2f}), {100 * roofline:.0f} % of the roofline ({times})", flush=True)
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(rows, indent=1))
 

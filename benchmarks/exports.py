@@ -6,7 +6,7 @@
 DIR is what benchmarks/setup_peers.sh made with `ort`: SmolLM2's checkpoint in f32, and what onnxruntime-genai's builder
 makes of it. PyTorch's exports are made at the first run. Each is compiled with the same --weights as the checkpoint;
 greedy tokens are compared on 8 prompts, prefill (512) and decode (at 128) timed in turns. Printed: how many tokens are
-equal, the medians' ratios to the checkpoint's and, for the builder's files, to onnxruntime-genai running the same file.
+equal, the medians of the rounds' ratios to the checkpoint's and, for the builder's files, to onnxruntime-genai running the same file.
 The builder's int4 and int8 files hold other weights, so their tokens are not to be the checkpoint's.
 """
 import argparse
@@ -75,17 +75,19 @@ def main():
             names = list(contestants)
             for name in names[turn % len(names):] + names[:turn % len(names)]:
                 samples[name].append(contestants[name]())
-        median = {name: {kind: statistics.median(s[kind] for s in rows) for kind in ("prefill", "decode")}
-                  for name, rows in samples.items()}
+
+        def ratio(name, other, kind):
+            """The median of the rounds': neighbours who come and go slow a whole round."""
+            return statistics.median(a[kind] / b[kind] for a, b in zip(samples[name], samples[other]))
+
         for name in exports:
             equal = sum(a == b for a, b in zip(bundles[name].tokens(), wanted))
-            ratio = {kind: median[name][kind] / median["checkpoint"][kind] for kind in median[name]}
             line = (f"{weights:<5} {name:<17} {equal}/{len(wanted)} tokens equal; of the checkpoint's speed: prefill "
-                    f"{ratio['prefill']:.2f}, decode {ratio['decode']:.2f}")
+                    f"{ratio(name, 'checkpoint', 'prefill'):.2f}, decode {ratio(name, 'checkpoint', 'decode'):.2f}")
             if name in BUILDER:
-                other = median[f"onnxruntime-{name}"]
-                line += (f"; of onnxruntime-genai's on this file: prefill {median[name]['prefill'] / other['prefill']:.2f}, "
-                         f"decode {median[name]['decode'] / other['decode']:.2f}")
+                other = f"onnxruntime-{name}"
+                line += (f"; of onnxruntime-genai's on this file: prefill {ratio(name, other, 'prefill'):.2f}, "
+                         f"decode {ratio(name, other, 'decode'):.2f}")
             print(f"{line}; compiled in {bundles[name].seconds:.1f} s, the checkpoint in {native.seconds:.1f} s", flush=True)
 
 

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Decode and prefill beside llama.cpp, onnxruntime-genai and OpenVINO GenAI.
+"""Decode and prefill beside llama.cpp, onnxruntime-genai, OpenVINO GenAI and CTranslate2.
 
     PEERS=DIR benchmarks/peers.py [--model smollm2] [--rounds 5] [--only decode,prefill,batch,depth] [--kv int8]
                               [--json FILE]
 
 DIR is what benchmarks/setup_peers.sh filled. Contestants take turns, one repetition each a
-round, so that all see the same neighbours; medians are printed with their ratio to the
-fastest peer, and for isthmus the share of the roofline of the same run (`isthmus bench
+round, so that all see the same neighbours; medians are printed with the ratio to the
+fastest peer (the median of the rounds' ratios), and for isthmus the share of the roofline of the same run (`isthmus bench
 --profile`: weights and cache over the median of read probes between the steps). Peers that
 are not installed are left out and named.
 
 How they differ: llama-bench and isthmus feed random tokens, llama-bench samples nothing;
 OpenVINO reads the Q4_1 GGUF and computes prefill in its own precision; onnxruntime's prefill
-contains the first token. int4 of onnxruntime has a 4-bit head too, the others' has 8 bits.
+contains the first token, and so does CTranslate2's, whose decoding is what more tokens take. int4 of onnxruntime has a 4-bit head too, the others' has 8 bits.
 
 --kv int8: keys and values of isthmus and llama.cpp (q8_0) in 8 bits; the other peers keep their own.
 --model: smollm2; qwen (2.5-Coder-0.5B; llama.cpp and OpenVINO alone); gemma (3, 270M; llama.cpp alone); llama-3.2-1b and -3b, shapes
@@ -73,6 +73,25 @@ for repetition in range(2):
     ids = np.random.default_rng(repetition).integers(100, 40000, (1, prompt)).astype(np.int64)
     metrics = pipe.generate(og.TokenizedInputs(ov.Tensor(ids), ov.Tensor(np.ones_like(ids))), config).perf_metrics
 print(json.dumps({"prefill": prompt / (metrics.get_ttft().mean / 1e3), "decode": 1e3 / metrics.get_tpot().mean}))
+"""
+
+
+CT2 = """
+import json, sys, time
+import ctranslate2
+import numpy as np
+path, prompt, count, threads = sys.argv[1], *map(int, sys.argv[2:5])
+generator = ctranslate2.Generator(path, device="cpu", inter_threads=1, intra_threads=threads)
+vocabulary = json.load(open(path + "/vocabulary.json"))
+seconds = {}
+for repetition in range(2):
+    ids = np.random.default_rng(repetition).integers(100, 40000, prompt)
+    for length in (1, count + 1):
+        start = time.perf_counter()
+        generator.generate_batch([[vocabulary[i] for i in ids]], max_length=length, min_length=length, sampling_topk=1,
+                                 include_prompt_in_result=False)
+        seconds[length] = time.perf_counter() - start
+print(json.dumps({"prefill": prompt / seconds[1], "decode": count / (seconds[count + 1] - seconds[1])}))
 """
 
 
@@ -166,6 +185,9 @@ def peers_of(model, kind, weights, kv):
     peers = [LlamaCpp(model, k, kv=kv) for k in LLAMA[weights]]
     if model == "smollm2" and weights not in ("bf16", "f16"):
         peers.append(ort("fp32" if weights == "f32" else weights.removesuffix("-row").replace("int7", "int8")))
+    if model == "smollm2" and weights in ("f32", "int8", "int8-row", "int7", "int7-row"):
+        folder = PEERS / "model" / "ct2" / ("float32" if weights == "f32" else "int8")
+        peers.append(Script("CTranslate2", "venv-ort", CT2, str(folder)))
     # OpenVINO leads in prefill; in decode it is the slowest of them.
     if model in ("smollm2", "qwen") and kind == "prefill" and weights != "f32":
         # It reads no BF16; what it makes of F16 it decides itself.
@@ -222,6 +244,7 @@ def main():
                   if all(kind in s for s in rows)}
         own = median.pop("isthmus")
         best = max(median, key=median.get)
+        ratio = statistics.median(a[kind] / b[kind] for a, b in zip(samples["isthmus"], samples[best]))
         mean = {k: statistics.median(s[k] for s in samples["isthmus"]) for k in (f"{kind}_roofline", f"{kind}_products")}
         after = f" after {options['depth']}" if options["depth"] else ""
         shape = f"{options['prompt']} tokens{after}" if kind == "prefill" else \
@@ -229,7 +252,7 @@ def main():
         limit = f"{mean[f'{kind}_roofline']:.0%} of the roofline" if kind == "decode" else \
             f"products at {mean[f'{kind}_products']:.0%} of the peak"
         print(f"{kind:<8}{weights:<9}{shape:<22}{options['threads']} threads  isthmus {own:7.1f} tok/s, {limit}; "
-              f"{own / median[best]:.2f} x {best} ({median[best]:.1f})"
+              f"{ratio:.2f} x {best} ({median[best]:.1f})"
               + "".join(f", {name} {value:.1f}" for name, value in median.items() if name != best)
               + (f"  [not installed: {', '.join(missing)}]" if missing else ""), flush=True)
         records.append(dict(kind=kind, weights=weights, **options, samples=samples))

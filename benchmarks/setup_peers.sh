@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds and installs the peers that peers.py measures, outside the project, for this CPU
-# at their fastest setting: llama.cpp (native, repacking), onnxruntime-genai, OpenVINO GenAI.
-# About half an hour on two cores. usage: PEERS=DIR benchmarks/setup_peers.sh [llama] [avx2] [ort] [ov]
+# at their fastest setting: llama.cpp (native, repacking), onnxruntime-genai, OpenVINO GenAI,
+# CTranslate2 (in ort's environment, from its model). About half an hour on two cores.
+# usage: PEERS=DIR benchmarks/setup_peers.sh [llama] [avx2] [ort] [ov] [ct2]
 set -euo pipefail
 : "${PEERS:?set PEERS to a folder outside the project}"
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -45,4 +46,10 @@ ov() {
   python3 -m venv venv-ov
   venv-ov/bin/pip install -q openvino==2026.4.1 openvino-genai==2026.4.1.0 nncf==3.4.0
 }
-for step in "${@:-llama ort ov}"; do for s in $step; do $s; done; done
+ct2() { # after ort
+  venv-ort/bin/pip install -q ctranslate2==4.8.5
+  for type in float32 int8; do
+    venv-ort/bin/ct2-transformers-converter --model model/hf-f32 --output_dir "model/ct2/$type" --quantization "$type" --force
+  done
+}
+for step in "${@:-llama ort ov ct2}"; do for s in $step; do $s; done; done
