@@ -6,7 +6,8 @@
 DIR is what benchmarks/setup_peers.sh made with `ort`: SmolLM2's checkpoint in f32, and what onnxruntime-genai's builder
 makes of it. PyTorch's exports are made at the first run. Each is compiled with the same --weights as the checkpoint;
 greedy tokens are compared on 8 prompts, prefill (512) and decode (at 128) timed in turns. Printed: how many tokens are
-equal, the medians of the rounds' ratios to the checkpoint's and, for the builder's files, to onnxruntime-genai running the same file.
+equal, the medians of the rounds' ratios to the checkpoint's and, for the builder's files, to onnxruntime-genai
+running the same file.
 The builder's int4 and int8 files hold other weights, so their tokens are not to be the checkpoint's.
 """
 import argparse

@@ -69,8 +69,8 @@ private:
     return arith::TruncFOp::create(k.b, k.loc, type, value);
   }
 
-  /// Positions of which keys are turned in registers: a key goes across its
-  /// page, a line a value.
+  /// Positions of which keys are turned in registers: a key stands across its
+  /// page, a value a line.
   static constexpr int64_t kBlock = 8;
   static_assert(kPage % kBlock == 0 && kLanes % kBlock == 0);
 

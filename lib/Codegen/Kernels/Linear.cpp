@@ -128,7 +128,7 @@ private:
     VectorType lanes = k.vec(kLanes, k.f32());
     for (auto [p, sum] : llvm::enumerate(sums)) {
       Value column = k.mul(k.add(tile, int64_t(p)), kLanes * 4);
-      Value offset = k.add(k.mul(row, yRowBytes), column), result = sum;
+      Value offset = offsetOf(k.add(tile, int64_t(p)), row), result = sum;
       if (bias)
         result = k.fadd(result, k.load(lanes, k.ptr(bias, column)));
       if (residual)

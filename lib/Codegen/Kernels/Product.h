@@ -41,6 +41,9 @@ public:
                            int64_t rowsPerTile,
                            const std::function<void(const Chunk &)> &body);
 
+  using Finish = std::function<void(mlir::Value row, const Values &sums)>;
+  using Fetch = std::function<void(mlir::Value row)>;
+
   /// Multiplies the rows of a chunk with panels.
   ///
   /// \param x      the first row of activations of the step.
@@ -50,8 +53,6 @@ public:
   ///               again, the last time with its sums.
   /// \param fetch  is given each row before its sums are made, to fetch what
   ///               `finish` loads; or null.
-  using Finish = std::function<void(mlir::Value row, const Values &sums)>;
-  using Fetch = std::function<void(mlir::Value row)>;
   void multiply(const Chunk &chunk, mlir::Value x, const Values &panels,
                 int64_t ahead, const Finish &finish,
                 const Fetch &fetch = nullptr);
