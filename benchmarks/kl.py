@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Divergence of quantised bundles from the f32 model, and perplexity, beside llama.cpp's Q4_0.
+"""Divergence of quantised bundles from the f32 model, and perplexity, beside llama.cpp's Q4_0 (and the file's own
+blocks, if --weights has "file").
 
     PEERS=DIR benchmarks/kl.py [--model qwen] [--weights int4,int4-row,int8] [--chunks 8] --text FILE
 
@@ -32,8 +33,8 @@ def logits(bundle, ids, folder):
     return np.memmap(file, np.float32, "r").reshape(CHUNK, -1)[CHUNK // 2:CHUNK - 1].astype(np.float64)
 
 
-def llama(model, text, chunks, folder):
-    reference, quantised = LlamaCpp(model, "BF16"), LlamaCpp(model, "Q4_0")
+def llama(model, kind, text, chunks, folder):
+    reference, quantised = LlamaCpp(model, "BF16"), LlamaCpp(model, kind)
     if not quantised.installed:
         return None
     options = ["-f", text, "-c", CHUNK, "--chunks", chunks, "-t", 2, "--kl-divergence-base", f"{folder}/base"]
@@ -72,11 +73,12 @@ def main():
                 surprise[weights] += surprise_in(got)
             print(f"\r{chunk + 1} of {args.chunks} chunks", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
-        peer = llama(args.model, args.text, args.chunks, folder)
+        peers = {kind: llama(args.model, kind, args.text, args.chunks, folder)
+                 for kind in ("Q4_0", *(["file"] if "file" in bundles else []))}
     perplexity = {w: math.exp(v) for w, v in surprise.items()}
     print(f"mean KL from the unquantised model and perplexity over {args.chunks} chunks: f32 {perplexity['f32']:.3f}, "
           + ", ".join(f"{w} {v:.4f} {perplexity[w]:.3f}" for w, v in divergence.items())
-          + (f"; llama.cpp Q4_0 {peer[0]:.4f} {peer[1]:.3f}" if peer is not None else ""))
+          + "".join(f"; llama.cpp {kind} {peer[0]:.4f} {peer[1]:.3f}" for kind, peer in peers.items() if peer))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ How they differ: llama-bench and isthmus feed random tokens, llama-bench samples
 OpenVINO reads the Q4_1 GGUF and computes prefill in its own precision; onnxruntime's prefill
 contains the first token, and so does CTranslate2's, whose decoding is what more tokens take. int4 of onnxruntime has a 4-bit head too, the others' has 8 bits.
 
+--weights file: the GGUF's own blocks, on both sides; --model may then be any GGUF file.
 --kv int8: keys and values of isthmus and llama.cpp (q8_0) in 8 bits; the other peers keep their own.
 --model: smollm2; qwen (2.5-Coder-0.5B; llama.cpp and OpenVINO alone); gemma (3, 270M; llama.cpp alone); llama-3.2-1b and -3b, shapes
 with random weights (llama.cpp alone: shaped_gguf.py), which no cache holds.
@@ -104,6 +105,8 @@ def run(command, **kwargs):
 
 def source(model):
     """What isthmus compiles: a file, or the name of a shape."""
+    if model.endswith(".gguf"):
+        return model
     if model not in FETCHED:
         return f"generated:{model}"
     return run([ROOT / "scripts" / "fetch-model.sh", FETCHED[model]]).strip()
@@ -113,7 +116,7 @@ class Isthmus:
     name = "isthmus"
 
     def __init__(self, model, weights, extra=()):
-        self.bundle = PEERS / "model" / f"{model}-{weights}{'-'.join(extra)}.isth"
+        self.bundle = PEERS / "model" / f"{pathlib.Path(model).stem}-{weights}{'-'.join(extra)}.isth"
         run([ISTHMUS, "compile", source(model), "--weights", weights, *extra, "-o", self.bundle])
 
     def __call__(self, prompt, depth, count, threads, batch):
@@ -133,7 +136,7 @@ class LlamaCpp:
     def __init__(self, model, kind, build="build-llama", kv=None):
         self.cache = ["-ctk", "q8_0", "-ctv", "q8_0", "-fa", "1"] if kv == "int8" else []
         self.name, self.bin = f"llama.cpp {kind}", PEERS / build / "bin"
-        self.model = PEERS / "model" / f"{model}.{kind}.gguf"
+        self.model = pathlib.Path(source(model)) if kind == "file" else PEERS / "model" / f"{model}.{kind}.gguf"
         self.installed = (self.bin / "llama-bench").exists()
         if self.installed and not self.model.exists():
             if model in FETCHED:
@@ -177,19 +180,20 @@ def ort(kind):
     return Script(f"onnxruntime-genai {kind}", "venv-ort", ORT, str(PEERS / "model" / "ort" / kind))
 
 
-LLAMA = {"int4": ["Q4_0"], "int4-row": ["Q4_0"], "int8": ["Q8_0"], "int8-row": ["Q8_0"],
+LLAMA = {"file": ["file"], "int4": ["Q4_0"], "int4-row": ["Q4_0"], "int8": ["Q8_0"], "int8-row": ["Q8_0"],
          "int7": ["Q8_0"], "int7-row": ["Q8_0"], "bf16": ["BF16", "F16"], "f16": ["F16", "BF16"], "f32": ["F32"]}
 
 
 def peers_of(model, kind, weights, kv):
     peers = [LlamaCpp(model, k, kv=kv) for k in LLAMA[weights]]
-    if model == "smollm2" and weights not in ("bf16", "f16"):
+    if model == "smollm2" and weights not in ("bf16", "f16", "file"):
         peers.append(ort("fp32" if weights == "f32" else weights.removesuffix("-row").replace("int7", "int8")))
     if model == "smollm2" and weights in ("f32", "int8", "int8-row", "int7", "int7-row"):
         folder = PEERS / "model" / "ct2" / ("float32" if weights == "f32" else "int8")
         peers.append(Script("CTranslate2", "venv-ort", CT2, str(folder)))
     # OpenVINO leads in prefill; in decode it is the slowest of them.
-    if model in ("smollm2", "qwen") and kind == "prefill" and weights != "f32":
+    reads = ("smollm2",) if weights == "file" else ("smollm2", "qwen")
+    if model in reads and kind == "prefill" and weights != "f32":
         # It reads no BF16; what it makes of F16 it decides itself.
         file = source(model) if model == "smollm2" else LlamaCpp(model, LLAMA[weights][-1]).model
         peers.append(Script("openvino-genai", "venv-ov", OV, str(file)))
@@ -216,17 +220,18 @@ def cases(model, only):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2", choices=[*FETCHED, "llama-3.2-1b", "llama-3.2-3b"])
+    parser.add_argument("--model", default="smollm2", help=f"{', '.join(FETCHED)}, llama-3.2-1b, llama-3.2-3b, or a GGUF "
+                        "file, with --weights file alone")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="decode,prefill,batch,depth")
-    parser.add_argument("--weights", default=",".join(LLAMA))
+    parser.add_argument("--weights", default=",".join(LLAMA), help="default: %(default)s")
     parser.add_argument("--avx2", action="store_true", help="AVX2 alone on both sides (setup_peers.sh avx2)")
     parser.add_argument("--kv", choices=["int8"], help="the cache of isthmus and llama.cpp (default: their own)")
     parser.add_argument("--json", help="write all samples to this file")
     args = parser.parse_args()
     records = []
     for kind, weights, options in cases(args.model, args.only.split(",")):
-        if weights not in args.weights.split(","):
+        if weights not in args.weights.split(",") or (weights == "file" and source(args.model).startswith("generated")):
             continue
         if args.avx2:
             contestants = [Isthmus(args.model, weights, ("--target", "x86-64-avx2")),

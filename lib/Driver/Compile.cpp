@@ -158,7 +158,8 @@ private:
       fm::SplitRowsOptions split;
       // f32 weights are split once for a run of rows: measured, 50 of CLIP's
       // are too few, and 197 of ViT-B/16 enough.
-      split.leastImageRows = options.weights == "f32" && !isAsked ? 128 : 0;
+      const bool hasF32 = options.weights == "f32" || options.weights == "file";
+      split.leastImageRows = hasF32 && !isAsked ? 128 : 0;
       passes.addPass(fm::createSplitRows(split));
     }
     fm::SetKVFormatOptions kv;

@@ -16,7 +16,7 @@ struct Format {
   std::string_view name;
   BlockSize block;
 };
-constexpr std::array<Format, 15> kFormats = {{
+constexpr std::array<Format, 16> kFormats = {{
     {DType::F32, "f32", {1, 4}},
     {DType::F16, "f16", {1, 2}},
     {DType::BF16, "bf16", {1, 2}},
@@ -24,6 +24,7 @@ constexpr std::array<Format, 15> kFormats = {{
     {DType::Q4_0, "q4_0", {32, 18}},
     {DType::Q4_1, "q4_1", {32, 20}},
     {DType::Q5_0, "q5_0", {32, 22}},
+    {DType::Q5_1, "q5_1", {32, 24}},
     {DType::Q4_K, "q4_k", {256, 144}},
     {DType::Q5_K, "q5_k", {256, 176}},
     {DType::Q6_K, "q6_k", {256, 210}},

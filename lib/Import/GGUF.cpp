@@ -198,6 +198,8 @@ private:
       return DType::Q4_1;
     case 6:
       return DType::Q5_0;
+    case 7:
+      return DType::Q5_1;
     case 8:
       return DType::Q8_0;
     case 12:
@@ -211,7 +213,7 @@ private:
     default:
       throw Error("{}: tensor '{}' has ggml type {}, which is not supported; "
                   "re-quantise it to F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, "
-                  "Q4_K, Q5_K or Q6_K",
+                  "Q5_1, Q4_K, Q5_K or Q6_K",
                   where, name, type);
     }
   }

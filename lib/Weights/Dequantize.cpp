@@ -1,9 +1,7 @@
 //===- Dequantize.cpp - decodes checkpoint formats to f32 -----------------===//
-//
-// Block formats as ggml defines them (ggml-common.h). All fields little-endian.
-//
-//===----------------------------------------------------------------------===//
 #include "isthmus/Weights/RowOps.h"
+
+#include "Blocks.h"
 
 #include <cmath>
 #include <cstring>
@@ -18,93 +16,23 @@ float half(const uint8_t *bytes) {
   return float(value);
 }
 
-/// Six-bit scale and minimum `j` of eight, packed in 12 bytes (q4_k, q5_k).
-void scaleAndMin(const uint8_t *packed, int j, int &scale, int &minimum) {
-  if (j < 4) {
-    scale = packed[j] & 63;
-    minimum = packed[j + 4] & 63;
-  } else {
-    scale = (packed[j + 4] & 15) | ((packed[j - 4] >> 6) << 4);
-    minimum = (packed[j + 4] >> 4) | ((packed[j] >> 6) << 4);
+void decodeBlock(const PackedLayout &layout, const uint8_t *bytes,
+                 std::span<float> out) {
+  weights::Block block;
+  weights::readBlock(layout.format, bytes, block);
+  const auto group = size_t(layout.group());
+  const int zero = int(layout.zero());
+  const bool hasOffsets = layout.hasOffsets();
+  for (size_t g = 0; g < out.size() / group; ++g) {
+    const float scale = float(block.scale) * float(block.scales[g]);
+    const float offset = float(block.offset) * float(block.offsets[g]);
+    const int16_t *q = block.q + g * group;
+    std::span<float> own = out.subspan(g * group, group);
+    for (size_t i = 0; i < group; ++i)
+      own[i] = scale * float(q[i] - zero);
+    for (size_t i = 0; hasOffsets && i < group; ++i)
+      own[i] += offset;
   }
-}
-
-void decodeQ8_0(const uint8_t *b, float *out) {
-  float d = half(b);
-  for (int i = 0; i < 32; ++i)
-    out[i] = d * float(int8_t(b[2 + i]));
-}
-
-void decodeQ4_0(const uint8_t *b, float *out) {
-  float d = half(b);
-  for (int i = 0; i < 16; ++i) {
-    out[i] = d * float((b[2 + i] & 15) - 8);
-    out[i + 16] = d * float((b[2 + i] >> 4) - 8);
-  }
-}
-
-void decodeQ4_1(const uint8_t *b, float *out) {
-  float d = half(b), m = half(b + 2);
-  for (int i = 0; i < 16; ++i) {
-    out[i] = d * float(b[4 + i] & 15) + m;
-    out[i + 16] = d * float(b[4 + i] >> 4) + m;
-  }
-}
-
-void decodeQ5_0(const uint8_t *b, float *out) {
-  float d = half(b);
-  uint32_t high;
-  std::memcpy(&high, b + 2, 4);
-  for (int i = 0; i < 16; ++i) {
-    int low = (b[6 + i] & 15) | int((high >> i & 1) << 4);
-    int top = (b[6 + i] >> 4) | int((high >> (i + 16) & 1) << 4);
-    out[i] = d * float(low - 16);
-    out[i + 16] = d * float(top - 16);
-  }
-}
-
-void decodeQ4_K(const uint8_t *b, float *out) {
-  float d = half(b), dmin = half(b + 2);
-  const uint8_t *scales = b + 4, *q = b + 16;
-  for (int pair = 0; pair < 4; ++pair, q += 32, out += 64)
-    for (int part = 0; part < 2; ++part) {
-      int scale, minimum;
-      scaleAndMin(scales, 2 * pair + part, scale, minimum);
-      float s = d * float(scale), m = dmin * float(minimum);
-      for (int i = 0; i < 32; ++i)
-        out[32 * part + i] = s * float(q[i] >> (4 * part) & 15) - m;
-    }
-}
-
-void decodeQ5_K(const uint8_t *b, float *out) {
-  float d = half(b), dmin = half(b + 2);
-  const uint8_t *scales = b + 4, *high = b + 16, *q = b + 48;
-  for (int pair = 0; pair < 4; ++pair, q += 32, out += 64)
-    for (int part = 0; part < 2; ++part) {
-      int scale, minimum, j = 2 * pair + part;
-      scaleAndMin(scales, j, scale, minimum);
-      float s = d * float(scale), m = dmin * float(minimum);
-      for (int i = 0; i < 32; ++i) {
-        int value = (q[i] >> (4 * part) & 15) + ((high[i] >> j & 1) << 4);
-        out[32 * part + i] = s * float(value) - m;
-      }
-    }
-}
-
-void decodeQ6_K(const uint8_t *b, float *out) {
-  const uint8_t *low = b, *high = b + 128;
-  const auto *scales = reinterpret_cast<const int8_t *>(b + 192);
-  float d = half(b + 208);
-  for (int n = 0; n < 2; ++n, low += 64, high += 32, scales += 8, out += 128)
-    for (int i = 0; i < 32; ++i) {
-      const int values[4] = {(low[i] & 15) | ((high[i] & 3) << 4),
-                             (low[i + 32] & 15) | ((high[i] >> 2 & 3) << 4),
-                             (low[i] >> 4) | ((high[i] >> 4 & 3) << 4),
-                             (low[i + 32] >> 4) | ((high[i] >> 6 & 3) << 4)};
-      for (int k = 0; k < 4; ++k)
-        out[32 * k + i] =
-            d * float(scales[2 * k + i / 16]) * float(values[k] - 32);
-    }
 }
 } // namespace
 
@@ -144,33 +72,11 @@ void weights::dequantize(DType dtype, const std::byte *source,
   default:
     break;
   }
-  void (*decode)(const uint8_t *, float *) = nullptr;
-  switch (dtype) {
-  case DType::Q8_0:
-    decode = decodeQ8_0;
-    break;
-  case DType::Q4_0:
-    decode = decodeQ4_0;
-    break;
-  case DType::Q4_1:
-    decode = decodeQ4_1;
-    break;
-  case DType::Q5_0:
-    decode = decodeQ5_0;
-    break;
-  case DType::Q4_K:
-    decode = decodeQ4_K;
-    break;
-  case DType::Q5_K:
-    decode = decodeQ5_K;
-    break;
-  default:
-    decode = decodeQ6_K;
-    break;
-  }
-  import::BlockSize block = import::blockSizeOf(dtype);
+  const import::BlockSize block = import::blockSizeOf(dtype);
+  const PackedLayout layout{formatOf(dtype), 0, 0};
   for (size_t i = 0; i < out.size() / block.values; ++i)
-    decode(bytes + i * block.bytes, out.data() + i * block.values);
+    decodeBlock(layout, bytes + i * block.bytes,
+                out.subspan(i * block.values, block.values));
 }
 
 void weights::generate(uint64_t seed, uint64_t first, int64_t inputs,

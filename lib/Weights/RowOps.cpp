@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cassert>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -367,5 +368,8 @@ void weights::packPanel(const PackedLayout &layout,
   case PackedFormat::Int4:
     return layout.oneScale ? packInt4Stepped(layout, rows, bytes, onGrid)
                            : packInt4(layout, rows, bytes, onGrid);
+  default:
+    break;
   }
+  assert(false && "blocks are not made of floats (packBlocks)");
 }

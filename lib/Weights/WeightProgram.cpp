@@ -60,7 +60,8 @@ static WeightProgram::Stage readRows(const rt::MappedFile &file,
           [&file, offset, rowBytes](int64_t first, int64_t count) {
             file.release(offset + uint64_t(first) * rowBytes,
                          uint64_t(count) * rowBytes);
-          }};
+          },
+          [=](int64_t row) { return data + uint64_t(row) * rowBytes; }};
 }
 
 /// The same column by column.
@@ -96,7 +97,7 @@ static FailureOr<WeightProgram::Stage> readColumns(const rt::MappedFile &file,
     if (first + count == last)
       file.release(offset, bytes);
   };
-  return WeightProgram::Stage{read, release};
+  return WeightProgram::Stage{read, release, {}};
 }
 
 static WeightProgram::Stage unpermute(const WeightProgram::Stage &inner,
@@ -111,14 +112,18 @@ static WeightProgram::Stage unpermute(const WeightProgram::Stage &inner,
     return {[=, read = inner.read](int64_t row, std::span<float> out) {
               read(sourceIndex(row), out);
             },
-            inner.release};
+            inner.release,
+            [=, stored = inner.stored](int64_t row) {
+              return stored(sourceIndex(row));
+            }};
   return {[=, read = inner.read](int64_t, std::span<float> out) {
             std::vector<float> values(out.size());
             read(0, values);
             for (size_t i = 0; i < out.size(); ++i)
               out[i] = values[size_t(sourceIndex(int64_t(i)))];
           },
-          inner.release};
+          inner.release,
+          {}};
 }
 
 static WeightProgram::Stage slice(const WeightProgram::Stage &inner,
@@ -129,6 +134,9 @@ static WeightProgram::Stage slice(const WeightProgram::Stage &inner,
             },
             [=, release = inner.release](int64_t row, int64_t count) {
               release(first + row, count);
+            },
+            [=, stored = inner.stored](int64_t row) {
+              return stored(first + row);
             }};
   return {
       [=, read = inner.read, size = whole[0]](int64_t, std::span<float> out) {
@@ -136,7 +144,8 @@ static WeightProgram::Stage slice(const WeightProgram::Stage &inner,
         read(0, values);
         std::copy_n(values.begin() + first, out.size(), out.begin());
       },
-      inner.release};
+      inner.release,
+      {}};
 }
 
 static WeightProgram::Stage
@@ -165,7 +174,8 @@ dequantizeLinear(fm::DequantizeOp op, const WeightProgram::Stage &values,
             for (size_t i = 0; i < out.size(); ++i)
               out[i] = (out[i] - zero[i / block]) * scale[i / block];
           },
-          values.release};
+          values.release,
+          {}};
 }
 
 FailureOr<WeightProgram> WeightProgram::build(fm::ParamOp param,
@@ -190,7 +200,8 @@ FailureOr<WeightProgram> WeightProgram::build(fm::ParamOp param,
                                                   std::span<float> out) {
                    generate(seed, uint64_t(row * width), inputs, out);
                  },
-                 nothing};
+                 nothing,
+                 {}};
       else
         stage = readRows(sources.open(source.getFile().str()), source, name);
       program.onGrid |= isFourBits(source);
@@ -210,7 +221,8 @@ FailureOr<WeightProgram> WeightProgram::build(fm::ParamOp param,
                  std::copy_n(values.begin() + row * int64_t(out.size()),
                              out.size(), out.begin());
                },
-               nothing};
+               nothing,
+               {}};
     } else if (auto dequantized = dyn_cast<fm::DequantizeOp>(op)) {
       std::optional<Stage> zeros;
       if (dequantized.getZeros())
@@ -268,17 +280,24 @@ void WeightProgram::run(
     auto work = [&](int64_t from, int64_t to) {
       std::vector<float> values(static_cast<size_t>(panelFloats));
       const float *rowPointers[PackedLayout::kPanel];
+      const std::byte *blockPointers[PackedLayout::kPanel];
       for (int64_t panel = from; panel < to; ++panel) {
         int64_t row = panel * PackedLayout::kPanel;
         auto count = size_t(std::min(PackedLayout::kPanel, rows - row));
-        for (size_t i = 0; i < count; ++i) {
-          auto place =
-              std::span(values).subspan(i * size_t(width), size_t(width));
-          computeRow(row + int64_t(i), place);
-          rowPointers[i] = place.data();
+        std::byte *place = out.data() + size_t(panel - first) * panelBytes;
+        if (isBlocks(packed.format)) {
+          for (size_t i = 0; i < count; ++i)
+            blockPointers[i] = result.stored(row + int64_t(i));
+          packBlocks(packed, std::span(blockPointers, count), place);
+          continue;
         }
-        packPanel(packed, std::span(rowPointers, count),
-                  out.data() + size_t(panel - first) * panelBytes, onGrid);
+        for (size_t i = 0; i < count; ++i) {
+          auto own =
+              std::span(values).subspan(i * size_t(width), size_t(width));
+          computeRow(row + int64_t(i), own);
+          rowPointers[i] = own.data();
+        }
+        packPanel(packed, std::span(rowPointers, count), place, onGrid);
       }
     };
     {

@@ -73,19 +73,22 @@ links:
 """
 
 # Budgets that no weight format lets one device meet alone, at 2,048 positions.
-BUDGETS = {"llama": (5300, 4600), "qwen2": (3750, 3750)}
+BUDGETS = {"llama": (5300, 4600), "qwen2": (3750, 3750), "wide": (10500, 10500)}
 
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory, isthmus):
-    """bundles(model, weights, split=False, *options): compiled once each."""
+    """bundles(model, weights, split=False, *options): compiled once each; of weights "blocks"
+    from a GGUF file with blocks of all kinds, which are kept."""
     folder = tmp_path_factory.mktemp("bundles")
     made = {}
 
     def get(model, weights="f32", *options, split=False):
         key = (model, weights, split, options)
         if key not in made:
-            source = folder / model
+            source = folder / (f"{model}.gguf" if weights == "blocks" else model)
+            if weights == "blocks" and not source.exists():
+                tiny.write_gguf(source, model, tiny.mixed)
             if not source.exists():
                 tiny.write_folder(source, model, shards=2 if model == "qwen2" else 1)
             out = folder / f"{len(made)}.isth"
@@ -94,7 +97,8 @@ def bundles(tmp_path_factory, isthmus):
                 (folder / f"{model}.yaml").write_text(SPLIT % BUDGETS[model])
                 # The cache of other weights is f16: as many bytes.
                 extra = ["--context", 2048 if weights == "f32" else 4096, "--topology", folder / f"{model}.yaml"]
-            isthmus("compile", source, "--weights", weights, "-o", out, *extra, *options)
+            isthmus("compile", source, "--weights", "file" if weights == "blocks" else weights, "-o", out, *extra,
+                    *options)
             made[key] = out
         return made[key]
     return get

@@ -51,7 +51,7 @@ CONFIGS = {
     # Rows of 256, for GGUF's super-blocks.
     "wide": dict(model_type="llama", hidden_size=256, intermediate_size=256, num_hidden_layers=2,
                  num_attention_heads=4, num_key_value_heads=2, head_dim=64, vocab_size=512,
-                 max_position_embeddings=512, rms_norm_eps=1e-5, rope_theta=10000.0,
+                 max_position_embeddings=1024, rms_norm_eps=1e-5, rope_theta=10000.0,
                  tie_word_embeddings=True, hidden_act="silu", bos_token_id=0, eos_token_id=1),
     # A product so long that its split rows come in three parts.
     "long": dict(model_type="llama", hidden_size=64, intermediate_size=1632, num_hidden_layers=2,
@@ -221,9 +221,21 @@ def add_tokenizer(writer, sentence_piece):
     writer.add_token_types(types)
 
 
+BLOCKS = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
+
+
+def mixed(name):
+    """All of them in one file, as llama.cpp mixes them: layers differ, and one's gate and up do."""
+    if "layers" not in name:
+        return "Q6_K"
+    layer, part = int(name.split(".")[2]), name.split(".")[-2].removesuffix("_proj")
+    return (dict(q="Q8_0", k="Q4_0", v="Q4_1", o="Q5_0", gate="Q5_1", up="Q5_1", down="Q5_K") if layer == 0 else
+            dict(q="Q4_K", k="Q5_K", v="Q6_K", o="Q4_0", gate="Q4_K", up="Q4_1", down="Q6_K")).get(part, "F32")
+
+
 def write_gguf(path, name, dtype="F32", sentence_piece=None):
-    """Writes the checkpoint with its matrices in `dtype`; returns the f32 values that
-    the file stands for, by Hugging Face name."""
+    """Writes the checkpoint with its matrices in `dtype`, or in what it gives for their
+    names; returns the f32 values that the file stands for, by Hugging Face name."""
     import gguf
     c = CONFIGS[name]
     writer = gguf.GGUFWriter(str(path), "qwen2" if c["model_type"] == "qwen2" else "llama")
@@ -239,22 +251,23 @@ def write_gguf(path, name, dtype="F32", sentence_piece=None):
     writer.add_layer_norm_rms_eps(c["rms_norm_eps"])
     writer.add_rope_freq_base(c["rope_theta"])
     add_tokenizer(writer, sentence_piece)
-    kind = gguf.GGMLQuantizationType[dtype]
     random = np.random.Generator(np.random.PCG64(3))
     values = {}
     for key, value in weights(name).items():
+        own = dtype(key) if callable(dtype) else dtype
+        kind = gguf.GGMLQuantizationType[own]
         heads = {"q_proj": c["num_attention_heads"], "k_proj": c["num_key_value_heads"]}.get(key.split(".")[-2])
         turn = heads and c["model_type"] == "llama"
         stored = permute(value, heads) if turn else value
-        if value.ndim == 1 or dtype == "F32":
+        if value.ndim == 1 or own == "F32":
             raw, used = stored, gguf.GGMLQuantizationType.F32
-        elif dtype.endswith("_K"):
+        elif own.endswith("_K"):
             # No encoder at hand: random blocks with sane scales are as good a test.
             block, size = gguf.GGML_QUANT_SIZES[kind]
             raw = random.integers(0, 256, (stored.shape[0], stored.shape[1] // block * size), dtype=np.uint8)
             blocks = raw.reshape(-1, size)
             scale = np.array([2e-4], np.float16).view(np.uint8)
-            for at in {"Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}[dtype]:
+            for at in {"Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}[own]:
                 blocks[:, at:at + 2] = scale
             used = kind
         else:

@@ -252,6 +252,90 @@ TEST(Dequantize, KnownBlocks) {
   EXPECT_EQ(value, 1.0f);
 }
 
+namespace {
+float halfAt(const uint8_t *bytes) {
+  _Float16 value;
+  std::memcpy(&value, bytes, sizeof(value));
+  return float(value);
+}
+
+/// Input i of output o of a panel, as PackedLayout.h says that blocks lie.
+float valueAt(const PackedLayout &layout, const uint8_t *panel, int64_t o,
+              int64_t i) {
+  const int64_t bits = bitsOf(layout.format), size = layout.group();
+  const int64_t g = i / size, j = i % size, half = size / 2;
+  const uint8_t *factors =
+      panel + layout.factorsOffset() + g * layout.factorBytes();
+  const uint8_t *values =
+      panel + layout.valuesOffset() + g * layout.valueBytes();
+  const uint8_t *super = panel + i / 256 * layout.superBytes();
+  if (layout.format == PackedFormat::Q8_0)
+    return halfAt(factors + 2 * o) *
+           float(int8_t(values[j / 4 * 64 + 4 * o + j % 4]));
+  int q = values[j % half / 4 * 64 + 4 * o + j % 4] >> (j / half * 4) & 15;
+  if (bits > 4)
+    q |= (values[16 * half + 4 * o + j % 4] >> (j / 4 * (bits - 4)) &
+          ((1 << (bits - 4)) - 1))
+         << 4;
+  switch (layout.format) {
+  case PackedFormat::Q4_1:
+  case PackedFormat::Q5_1:
+    return halfAt(factors + 2 * o) * float(q) + halfAt(factors + 32 + 2 * o);
+  case PackedFormat::Q4_K:
+  case PackedFormat::Q5_K:
+    return halfAt(super + 2 * o) * float(factors[o]) * float(q) +
+           halfAt(super + 32 + 2 * o) * float(int8_t(factors[16 + o]));
+  case PackedFormat::Q6_K:
+    return halfAt(super + 2 * o) * float(int8_t(factors[o])) * float(q - 32);
+  default:
+    return halfAt(factors + 2 * o) * float(q - (1 << (bits - 1)));
+  }
+}
+} // namespace
+
+TEST(PackBlocks, KeepsEveryValueOfEveryFormat) {
+  constexpr int64_t kRows = 3, kInputs = 512;
+  const std::pair<import::DType, PackedFormat> formats[] = {
+      {import::DType::Q8_0, PackedFormat::Q8_0},
+      {import::DType::Q4_0, PackedFormat::Q4_0},
+      {import::DType::Q4_1, PackedFormat::Q4_1},
+      {import::DType::Q5_0, PackedFormat::Q5_0},
+      {import::DType::Q5_1, PackedFormat::Q5_1},
+      {import::DType::Q4_K, PackedFormat::Q4_K},
+      {import::DType::Q5_K, PackedFormat::Q5_K},
+      {import::DType::Q6_K, PackedFormat::Q6_K}};
+  std::mt19937 random(5);
+  for (auto [dtype, format] : formats) {
+    const import::BlockSize block = import::blockSizeOf(dtype);
+    const size_t rowBytes = kInputs / block.values * block.bytes;
+    std::vector<std::byte> file(kRows * rowBytes);
+    for (std::byte &byte : file)
+      byte = std::byte(random());
+    // Bits of any kind but for the floats, of which some would be no numbers.
+    const _Float16 scale = _Float16(0.0123f);
+    for (size_t at = 0; at < file.size(); at += block.bytes)
+      for (size_t offset : format == PackedFormat::Q6_K
+                               ? std::vector<size_t>{208}
+                               : std::vector<size_t>{0, 2})
+        std::memcpy(&file[at + offset], &scale, 2);
+    const PackedLayout layout{format, kRows, kInputs};
+    const std::byte *rows[kRows];
+    for (size_t r = 0; r < kRows; ++r)
+      rows[r] = file.data() + r * rowBytes;
+    std::vector<std::byte> panel(size_t(layout.panelBytes()));
+    packBlocks(layout, rows, panel.data());
+    std::vector<float> expected(kInputs);
+    for (int64_t o = 0; o < kRows; ++o) {
+      dequantize(dtype, rows[o], expected);
+      for (int64_t i = 0; i < kInputs; ++i)
+        EXPECT_EQ(
+            valueAt(layout, reinterpret_cast<uint8_t *>(panel.data()), o, i),
+            expected[size_t(i)])
+            << import::nameOf(dtype) << " output " << o << " input " << i;
+    }
+  }
+}
+
 TEST(Generate, IsTheSameFromAnyStart) {
   std::vector<float> all(64), part(16);
   generate(5, 0, 64, all);

@@ -80,11 +80,8 @@ parseShapes(const std::vector<std::string> &texts) {
   return shapes;
 }
 
-static CompileReport compileCheckpoint(const std::string &model,
-                                       int64_t generatedLayers, uint64_t seed,
-                                       const Topology &topology,
-                                       const CompileOptions &options,
-                                       const std::string &output) {
+static import::Checkpoint openModel(const std::string &model,
+                                    int64_t generatedLayers, uint64_t seed) {
   import::Checkpoint checkpoint =
       model.starts_with(kGenerated)
           ? generate(model.substr(std::strlen(kGenerated)), generatedLayers,
@@ -95,7 +92,7 @@ static CompileReport compileCheckpoint(const std::string &model,
   if (!checkpoint.tokenizer.unsupported.empty())
     fmt::print(stderr, "warning: {}: {}. The bundle takes token ids only\n",
                model, checkpoint.tokenizer.unsupported);
-  return compile(checkpoint, topology, options, output);
+  return checkpoint;
 }
 
 static int run(int argc, char **argv) {
@@ -130,14 +127,19 @@ static int run(int argc, char **argv) {
                  "how kernels are cut: 'tuned' as 'isthmus tune' found for the "
                  "target, 'default', or a file that it made")
       ->capture_default_str();
-  app.add_option("--weights", options.weights,
-                 "how weights are stored; int8-row, int7-row, int4-row: with a "
-                 "scale a row, not a group, faster for many rows and less "
-                 "exact; int7, int7-row: bytes within +-64, less exact than "
-                 "int8, faster for many rows with AVX2 and no VNNI")
-      ->check(CLI::IsMember({"f32", "f16", "bf16", "int8", "int8-row", "int7",
-                             "int7-row", "int4", "int4-row"}))
-      ->capture_default_str();
+  const CLI::Option *weights =
+      app.add_option(
+             "--weights", options.weights,
+             "how weights are stored (default: file for a GGUF file that "
+             "is not pruned, else int4); file: as they are, floats or "
+             "blocks of GGUF; int8-row, int7-row, int4-row: with a scale a "
+             "row, "
+             "not a group, faster for many rows and less exact; int7, "
+             "int7-row: bytes within +-64, less exact than int8, faster "
+             "for many rows with AVX2 and no VNNI")
+          ->check(
+              CLI::IsMember({"file", "f32", "f16", "bf16", "int8", "int8-row",
+                             "int7", "int7-row", "int4", "int4-row"}));
   app.add_option(
          "--products", options.products,
          "how products with f32 and bf16 weights and a bf16 cache are made; "
@@ -209,8 +211,12 @@ static int run(int argc, char **argv) {
         import::readOnnx(model, {false, parseShapes(shapes)});
     report = compile(graph, topology, options, output);
   } else {
-    report = compileCheckpoint(model, generatedLayers, seed, topology, options,
-                               output);
+    const import::Checkpoint checkpoint =
+        openModel(model, generatedLayers, seed);
+    // (What pruning changes is no longer as the file has it.)
+    if (weights->empty() && checkpoint.isGGUF && options.prune.empty())
+      options.weights = "file";
+    report = compile(checkpoint, topology, options, output);
   }
   if (terminal)
     fmt::print(stderr, "\r\033[K");

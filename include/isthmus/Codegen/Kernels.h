@@ -31,9 +31,11 @@ constexpr int64_t floatRowBytes(int64_t features) {
 /// what products need beside them: int32 -128 * sum [groups], for instructions
 /// that take int8 weights with 128 added, and the sums of 32 values that the
 /// offsets of int4 weights multiply: f32 scale * sum [features / 32], or int16
-/// sum where all values have one scale (`whole`). A group is
-/// int8GroupOf(features) values, or all.
+/// sum where all values have one scale (`whole`). Those with scales of groups
+/// have int16 sum [features / 16] as well, by which products with blocks count
+/// from their zero. A group is int8GroupOf(features) values, or all.
 struct QRowsLayout {
+  static constexpr int64_t kShortSum = 16; ///< values of a sum of the last kind
   int64_t features;
   bool whole = false;
   int64_t group() const { return whole ? features : int8GroupOf(features); }
@@ -43,7 +45,10 @@ struct QRowsLayout {
   int64_t sumsOffset() const { return correctionOffset() + 4 * groups(); }
   int64_t sums() const { return features / PackedLayout::kInt4Group; }
   int64_t sumBytes() const { return whole ? 2 : 4; }
-  int64_t usedBytes() const { return sumsOffset() + sumBytes() * sums(); }
+  int64_t shortSumsOffset() const { return sumsOffset() + sumBytes() * sums(); }
+  int64_t usedBytes() const {
+    return shortSumsOffset() + (whole ? 0 : features / kShortSum * 2);
+  }
   int64_t rowBytes() const { return rowStride(usedBytes()); }
 };
 
@@ -98,11 +103,9 @@ constexpr RowFormat rowFormatFor(const PackedLayout &weight) {
     return RowFormat::F32;
   case PackedFormat::BF16:
     return RowFormat::BF16;
-  case PackedFormat::Int8:
-  case PackedFormat::Int4:
+  default:
     return weight.oneScale ? RowFormat::Int8Row : RowFormat::Int8;
   }
-  return RowFormat::F32;
 }
 
 /// How rows are stored that a matrix unit multiplies with a weight of floats

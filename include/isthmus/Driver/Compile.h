@@ -15,7 +15,7 @@ namespace isthmus {
 
 struct CompileOptions {
   /// f32, f16, bf16, int8, int7 or int4; int8-row and so on: a scale a row, not
-  /// a group
+  /// a group; file: as the file has them
   std::string weights = "int4";
   /// How products of f32 and bf16 values are made: "vector", which gives the
   /// same bits on every target; "matrix", in a matrix unit (fm-split-rows,

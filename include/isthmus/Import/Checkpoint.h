@@ -29,6 +29,7 @@ enum class DType {
   Q4_0,
   Q4_1,
   Q5_0,
+  Q5_1,
   Q4_K,
   Q5_K,
   Q6_K,

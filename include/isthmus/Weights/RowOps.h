@@ -90,4 +90,9 @@ Int4SteppedRow quantizeInt4Stepped(std::span<const float> row,
 void packPanel(const PackedLayout &layout, std::span<const float *const> rows,
                std::byte *out, bool onGrid = false);
 
+/// The same of a format that keeps blocks: `rows[i]` are those of output i in a
+/// file.
+void packBlocks(const PackedLayout &layout,
+                std::span<const std::byte *const> rows, std::byte *out);
+
 } // namespace isthmus::weights

@@ -29,6 +29,8 @@ public:
     std::function<void(int64_t row, std::span<float>)> read;
     /// Rows that will not be read again.
     std::function<void(int64_t first, int64_t count)> release;
+    /// The bytes of a row in a file; null if it is computed.
+    std::function<const std::byte *(int64_t row)> stored;
   };
 
   /// Reads the region. Fails with a diagnostic on operators it does not know.

@@ -20,10 +20,6 @@ using Values = KernelBuilder::Values;
 
 constexpr int64_t kStep = 64; ///< inputs of a step of a long dot product
 
-bool isInt4(const PackedLayout &weight) {
-  return weight.format == PackedFormat::Int4;
-}
-
 /// Which values of which weight.
 struct Part {
   const PackedLayout &weight;
@@ -31,25 +27,55 @@ struct Part {
   Value block;
 };
 
+/// Bytes of the nibbles of a group, after which upper bits come.
+int64_t nibbleBytes(const PackedLayout &weight) {
+  return PackedLayout::kPanel * weight.group() / 2;
+}
+
+/// Nibbles of inputs of `quad` with the upper bits of `upper`, if there are any
+/// (PackedLayout.h).
+Value withUpperBits(KernelBuilder &k, const PackedLayout &weight, Value nibbles,
+                    Value upper, int64_t quad) {
+  const int64_t bits = bitsOf(weight.format) - 4;
+  if (bits == 0)
+    return nibbles;
+  Type type = nibbles.getType();
+  const int64_t shift = 4 - bits * quad;
+  if (shift > 0)
+    upper = arith::ShLIOp::create(k.b, k.loc, upper, k.cst(type, shift));
+  if (shift < 0)
+    upper = arith::ShRUIOp::create(k.b, k.loc, upper, k.cst(type, -shift));
+  Value own = arith::AndIOp::create(
+      k.b, k.loc, upper, k.cst(type, ((int64_t(1) << bits) - 1) << 4));
+  return arith::OrIOp::create(k.b, k.loc, nibbles, own);
+}
+
 /// Walks over chunks of 4 inputs x 16 outputs and hands each piece of `width`
-/// bytes (width / 4 outputs) to `use(piece, bytes, quad)`; bytes are nibbles
-/// 0..15 for int4, signed values for int8, and `quad` is which group of four
-/// inputs they belong to.
+/// bytes (width / 4 outputs) to `use(piece, bytes, quad)`; bytes are values
+/// from 0 on where they are nibbles, with upper bits or without, else signed
+/// ones, and `quad` is which group of four inputs they belong to.
 template <typename Use>
 void forEachPiece(KernelBuilder &k, const Part &part, int64_t width, Use use) {
-  const bool int4 = isInt4(part.weight);
-  const int64_t chunks = part.inputs / (int4 ? 8 : 4);
+  const bool nibbles = hasNibbles(part.weight.format);
+  const int64_t chunks = part.inputs / (nibbles ? 8 : 4);
   VectorType bytes = k.vec(width, k.i8());
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     for (int64_t piece = 0; piece < 64 / width; ++piece) {
       Value v = k.load(bytes, part.block, chunk * 64 + piece * width);
-      if (!int4) {
+      if (!nibbles) {
         use(piece, v, chunk);
         continue;
       }
-      use(piece, arith::AndIOp::create(k.b, k.loc, v, k.cst(bytes, 15)), chunk);
-      use(piece, arith::ShRUIOp::create(k.b, k.loc, v, k.cst(bytes, 4)),
-          chunk + chunks);
+      auto complete = [&](Value nibble, int64_t quad) {
+        Value upper = bitsOf(part.weight.format) == 4
+                          ? Value()
+                          : k.load(bytes, part.block,
+                                   nibbleBytes(part.weight) + piece * width);
+        use(piece, withUpperBits(k, part.weight, nibble, upper, quad), quad);
+      };
+      complete(arith::AndIOp::create(k.b, k.loc, v, k.cst(bytes, 15)), chunk);
+      complete(arith::ShRUIOp::create(k.b, k.loc, v, k.cst(bytes, 4)),
+               chunk + chunks);
     }
   }
 }
@@ -60,22 +86,33 @@ template <typename Use>
 void forEachQuad(KernelBuilder &k, const PackedLayout &weight, int64_t inputs,
                  const Values &blocks, int64_t width, Use use) {
   VectorType bytes = k.vec(width, k.i8());
-  const int64_t chunks = inputs / (isInt4(weight) ? 8 : 4);
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    Values loaded, low, high;
+  const int64_t chunks = inputs / (hasNibbles(weight.format) ? 8 : 4);
+  auto loadAll = [&](int64_t offset) {
+    Values loaded;
     for (Value block : blocks)
       for (int64_t at = 0; at < 64; at += width)
-        loaded.push_back(k.load(bytes, block, chunk * 64 + at));
-    if (!isInt4(weight)) {
+        loaded.push_back(k.load(bytes, block, offset + at));
+    return loaded;
+  };
+  const bool hasUpper = bitsOf(weight.format) > 4;
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    Values loaded = loadAll(chunk * 64);
+    if (!hasNibbles(weight.format)) {
       use(loaded, chunk);
       continue;
     }
-    for (Value v : loaded)
-      low.push_back(arith::AndIOp::create(k.b, k.loc, v, k.cst(bytes, 15)));
-    use(low, chunk);
-    for (Value v : loaded)
-      high.push_back(arith::ShRUIOp::create(k.b, k.loc, v, k.cst(bytes, 4)));
-    use(high, chunk + chunks);
+    for (bool second : {false, true}) {
+      const int64_t quad = chunk + (second ? chunks : 0);
+      Values upper = hasUpper ? loadAll(nibbleBytes(weight)) : loaded, own;
+      for (auto [v, above] : llvm::zip_equal(loaded, upper)) {
+        Value nibbles =
+            second
+                ? Value(arith::ShRUIOp::create(k.b, k.loc, v, k.cst(bytes, 4)))
+                : arith::AndIOp::create(k.b, k.loc, v, k.cst(bytes, 15));
+        own.push_back(withUpperBits(k, weight, nibbles, above, quad));
+      }
+      use(own, quad);
+    }
   }
 }
 
@@ -115,15 +152,17 @@ Value magnitudeOf(KernelBuilder &k, Value x) {
 
 /// vpmaddubsw multiplies unsigned by signed bytes and adds pairs with 16-bit
 /// saturation. Nibbles can be summed in 16 bits for a while: 8 pairs of 15 *
-/// 127 stay below 2^15. For int8 the weight's sign moves to the activation: |w|
+/// 127 stay below 2^15, and so do 4 of 31 and 2 of 63. For int8 the weight's
+/// sign moves to the activation: |w|
 /// * (sign(w) x), at most 2 * 127 * 127 < 2^15. Weights of seven bits have 64
 /// added instead, and sums start from the correction: at most 2 * 128 * 127 <
 /// 2^15. Both halves of 16 outputs take what was loaded of a row at once: there
 /// are no registers to keep it in.
 Values dotAvx2(KernelBuilder &k, const Part &part, const Values &rows,
                const Values &sums) {
-  constexpr int64_t kMostWords = 8, kHalf = 32;
-  const bool int4 = isInt4(part.weight);
+  constexpr int64_t kHalf = 32;
+  const bool nibbles = hasNibbles(part.weight.format);
+  const int64_t mostWords = 128 >> bitsOf(part.weight.format);
   const bool seven = part.weight.range == ByteRange::SevenBits;
   VectorType bytes = k.vec(kHalf, k.i8()), words = k.vec(16, k.i16()),
              ints = k.vec(8, k.i32());
@@ -138,26 +177,26 @@ Values dotAvx2(KernelBuilder &k, const Part &part, const Values &rows,
     Values unsignedValues;
     for (Value w : halves)
       unsignedValues.push_back(
-          int4    ? w
+          nibbles ? w
           : seven ? k.add(w, k.cst(bytes, part.weight.largest()))
                   : magnitudeOf(k, w));
     for (auto [r, row] : llvm::enumerate(rows)) {
       Value four = broadcastQuad(k, row, quad, kHalf);
       for (auto [half, w] : llvm::enumerate(halves)) {
-        Value x = int4 || seven
+        Value x = nibbles || seven
                       ? four
                       : k.intrinsic("llvm.x86.avx2.psign.b", bytes, {four, w});
         Value pairs = k.intrinsic("llvm.x86.avx2.pmadd.ub.sw", words,
                                   {unsignedValues[half], x});
         const size_t i = 2 * r + half;
         pending[i] = pending[i] ? k.add(pending[i], pairs) : pairs;
-        if (!int4)
+        if (!nibbles)
           flush(i);
-        Value &own = int4 ? pending[i] : acc[i];
+        Value &own = nibbles ? pending[i] : acc[i];
         own = k.inOrder(own);
       }
     }
-    if (int4 && ++held == kMostWords) {
+    if (nibbles && ++held == mostWords) {
       for (size_t i = 0; i < pending.size(); ++i)
         flush(i);
       held = 0;
@@ -221,7 +260,7 @@ Values dotAvx2Words(KernelBuilder &k, const Part &part, const Values &rows,
 Values dotVnni(KernelBuilder &k, const PackedLayout &weight, int64_t inputs,
                const Values &blocks, const Values &rows, const Values &sums,
                int64_t bytes) {
-  const bool int4 = isInt4(weight);
+  const bool nibbles = hasNibbles(weight.format);
   const int64_t lanes = bytes / 4, pieces = 64 / bytes;
   VectorType ints = k.vec(lanes, k.i32()), values = k.vec(bytes, k.i8());
   std::string name = "llvm.x86.avx512.vpdpbusd." + std::to_string(bytes * 8);
@@ -239,7 +278,7 @@ Values dotVnni(KernelBuilder &k, const PackedLayout &weight, int64_t inputs,
   };
   forEachQuad(k, weight, inputs, blocks, bytes,
               [&](const Values &loaded, int64_t quad) {
-                if (int4)
+                if (nibbles)
                   return multiply(loaded, quad);
                 Values unsignedValues;
                 for (Value v : loaded)
@@ -553,7 +592,7 @@ Value isthmus::emitDotStart(KernelBuilder &k, const PackedLayout &weight,
     }
     llvm_unreachable("unknown dot product");
   };
-  const int64_t value = isInt4(weight) ? 0 : added();
+  const int64_t value = hasNibbles(weight.format) ? 0 : added();
   if (value == 0)
     return k.cst(k.vec(kLanes, k.i32()), 0);
   if (value == 128)

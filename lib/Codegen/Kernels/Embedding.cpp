@@ -7,6 +7,94 @@
 using namespace mlir;
 using namespace isthmus;
 
+/// As loadEntry, of an integer format.
+static Value loadInteger(KernelBuilder &k, const PackedLayout &table,
+                         Value panel, Value lane, Value i) {
+  const bool nibbles = hasNibbles(table.format);
+  const int64_t half = table.group() / 2, bits = bitsOf(table.format) - 4;
+  Value group = k.div(i, table.group()), j = k.rem(i, table.group());
+  Value values = k.ptr(k.ptr(panel, k.mul(group, table.valueBytes())),
+                       table.valuesOffset());
+  Value factors = k.ptr(k.ptr(panel, k.mul(group, table.factorBytes())),
+                        table.factorsOffset());
+  auto extend = [&](Value v, bool isSigned) -> Value {
+    if (isSigned)
+      return arith::ExtSIOp::create(k.b, k.loc, k.i32(), v);
+    return arith::ExtUIOp::create(k.b, k.loc, k.i32(), v);
+  };
+  auto toFloat = [&](Value v) -> Value {
+    return arith::SIToFPOp::create(k.b, k.loc, k.f32(), v);
+  };
+  auto loadHalf = [&](Value at, int64_t offset) -> Value {
+    return arith::ExtFOp::create(k.b, k.loc, k.f32(),
+                                 k.load(k.f16(), at, offset));
+  };
+  auto loadByte = [&](Value at, int64_t offset, bool isSigned) {
+    return extend(k.load(k.i8(), at, offset), isSigned);
+  };
+  /// `count` bits of `v` from bit `first`, a value of the index type, on.
+  auto bitsFrom = [&](Value v, Value first, int64_t count) -> Value {
+    Value shift = arith::TruncIOp::create(k.b, k.loc, k.i32(), first);
+    return arith::AndIOp::create(k.b, k.loc,
+                                 arith::ShRUIOp::create(k.b, k.loc, v, shift),
+                                 k.cst(k.i32(), (int64_t(1) << count) - 1));
+  };
+  Value inBlock = nibbles ? k.rem(j, half) : j;
+  Value ofQuad = k.add(k.mul(lane, 4), k.rem(j, 4));
+  Value integer = loadByte(
+      k.ptr(values, k.add(k.mul(k.div(inBlock, 4), 64), ofQuad)), 0, true);
+  if (nibbles)
+    integer = bitsFrom(integer, k.mul(k.div(j, half), 4), 4);
+  if (nibbles && bits > 0) {
+    Value byte = loadByte(k.ptr(values, ofQuad),
+                          PackedLayout::kPanel * table.group() / 2, false);
+    Value upper = bitsFrom(byte, k.mul(k.div(j, 4), bits), bits);
+    integer = k.add(
+        integer, arith::MulIOp::create(k.b, k.loc, upper, k.cst(k.i32(), 16)));
+  }
+  if (table.zero() != 0)
+    integer = k.add(integer, k.cst(k.i32(), -table.zero()));
+
+  Value ofRow = k.ptr(panel, k.mul(lane, 4)), byteAt = k.ptr(factors, lane);
+  Value halfAt = k.ptr(factors, k.mul(lane, 2));
+  Value superAt =
+      k.ptr(k.ptr(panel, k.mul(k.div(i, kSuperBlock), table.superBytes())),
+            k.mul(lane, 2));
+  Value scale, offset;
+  switch (table.format) {
+  case PackedFormat::Int4:
+    if (table.oneScale) {
+      Value steps =
+          arith::MulIOp::create(k.b, k.loc, k.add(integer, k.cst(k.i32(), -8)),
+                                loadByte(halfAt, 0, true));
+      return k.fmul(toFloat(k.add(steps, loadByte(halfAt, 1, true))),
+                    k.load(k.f32(), ofRow));
+    }
+    scale = k.fmul(toFloat(loadByte(byteAt, 0, false)), k.load(k.f32(), ofRow));
+    offset = k.fmul(toFloat(loadByte(byteAt, kLanes, true)),
+                    k.load(k.f32(), ofRow, kLanes * 4));
+    break;
+  case PackedFormat::Q4_K:
+  case PackedFormat::Q5_K:
+    scale = k.fmul(toFloat(loadByte(byteAt, 0, false)), loadHalf(superAt, 0));
+    offset = k.fmul(toFloat(loadByte(byteAt, kLanes, true)),
+                    loadHalf(superAt, kLanes * 2));
+    break;
+  case PackedFormat::Q6_K:
+    scale = k.fmul(toFloat(loadByte(byteAt, 0, true)), loadHalf(superAt, 0));
+    break;
+  case PackedFormat::Q4_1:
+  case PackedFormat::Q5_1:
+    scale = loadHalf(halfAt, 0);
+    offset = loadHalf(halfAt, kLanes * 2);
+    break;
+  default:
+    scale = table.oneScale ? k.load(k.f32(), ofRow) : loadHalf(halfAt, 0);
+  }
+  return offset ? k.fma(toFloat(integer), scale, offset)
+                : k.fmul(toFloat(integer), scale);
+}
+
 /// Value `i` of the table row that is lane `lane` of a panel, as f32.
 static Value loadEntry(KernelBuilder &k, const PackedLayout &table, Value panel,
                        Value lane, Value i) {
@@ -25,56 +113,9 @@ static Value loadEntry(KernelBuilder &k, const PackedLayout &table, Value panel,
     return k.fromBF16(
         arith::ExtUIOp::create(k.b, k.loc, k.i32(), k.load(k.i16(), pair)));
   }
-  case PackedFormat::Int8:
-  case PackedFormat::Int4: {
-    bool int4 = table.format == PackedFormat::Int4;
-    Value group = k.div(i, table.group());
-    Value values = k.ptr(k.ptr(panel, k.mul(group, table.valueBytes())),
-                         table.valuesOffset());
-    Value factors = k.ptr(k.ptr(panel, k.mul(group, table.factorBytes())),
-                          table.factorsOffset());
-    Value j = k.rem(i, table.group());
-    Value inBlock = int4 ? k.rem(j, PackedLayout::kInt4Group / 2) : j;
-    Value byte = k.load(
-        k.i8(), k.ptr(values, k.add(k.mul(k.div(inBlock, 4), 64),
-                                    k.add(k.mul(lane, 4), k.rem(inBlock, 4)))));
-    Value integer = arith::ExtSIOp::create(k.b, k.loc, k.i32(), byte);
-    auto toFloat = [&](Value v) -> Value {
-      return arith::SIToFPOp::create(k.b, k.loc, k.f32(), v);
-    };
-    Value ofRow = k.ptr(panel, k.mul(lane, 4));
-    if (!int4 && table.oneScale)
-      return k.fmul(toFloat(integer), k.load(k.f32(), ofRow));
-    if (!int4) {
-      Value scale = k.load(k.f16(), k.ptr(factors, k.mul(lane, 2)));
-      return k.fmul(toFloat(integer),
-                    arith::ExtFOp::create(k.b, k.loc, k.f32(), scale));
-    }
-    Value shift = arith::TruncIOp::create(
-        k.b, k.loc, k.i32(), k.mul(k.div(j, PackedLayout::kInt4Group / 2), 4));
-    integer = arith::AndIOp::create(
-        k.b, k.loc, arith::ShRUIOp::create(k.b, k.loc, integer, shift),
-        k.cst(k.i32(), 15));
-    if (table.oneScale) {
-      Value pair = k.ptr(factors, k.mul(lane, 2));
-      auto factor = [&](int64_t offset) -> Value {
-        return arith::ExtSIOp::create(k.b, k.loc, k.i32(),
-                                      k.load(k.i8(), pair, offset));
-      };
-      Value steps = arith::MulIOp::create(
-          k.b, k.loc, k.add(integer, k.cst(k.i32(), -8)), factor(0));
-      return k.fmul(toFloat(k.add(steps, factor(1))), k.load(k.f32(), ofRow));
-    }
-    Value at = k.ptr(factors, lane);
-    Value scale = toFloat(
-        arith::ExtUIOp::create(k.b, k.loc, k.i32(), k.load(k.i8(), at)));
-    Value offset = toFloat(arith::ExtSIOp::create(k.b, k.loc, k.i32(),
-                                                  k.load(k.i8(), at, kLanes)));
-    return k.fma(toFloat(integer), k.fmul(scale, k.load(k.f32(), ofRow)),
-                 k.fmul(offset, k.load(k.f32(), ofRow, kLanes * 4)));
+  default:
+    return loadInteger(k, table, panel, lane, i);
   }
-  }
-  llvm_unreachable("unknown format");
 }
 
 /// Calls `use(row, i, value)` for each value of the table rows that `indices`,

@@ -40,11 +40,11 @@ int64_t Product::rowsAtOnce() const {
     return kTileRows;
   if (takesTiles(layout, k.target))
     return std::min(schedule.wholeRows, kTileRows / 2);
-  return layout.format == PackedFormat::Int4 ? schedule.nibbleRows
-         : format == RowFormat::Int8         ? schedule.dotRows
-         : format == RowFormat::Int8Row      ? schedule.wholeRows
-         : format == RowFormat::BF16         ? schedule.pairRows
-                                             : schedule.floatRows;
+  return hasNibbles(layout.format)      ? schedule.nibbleRows
+         : format == RowFormat::Int8    ? schedule.dotRows
+         : format == RowFormat::Int8Row ? schedule.wholeRows
+         : format == RowFormat::BF16    ? schedule.pairRows
+                                        : schedule.floatRows;
 }
 
 int64_t Product::panelsAtOnce() const {
@@ -213,11 +213,13 @@ Product::Values Product::sums(const Values &panels, const Values &rows,
   case PackedFormat::Int8:
     return layout.oneScale ? sumInt8Rows(panels, rows, ahead)
                            : sumInt8(panels, rows, ahead);
-  case PackedFormat::Int4:
-    return layout.oneScale ? sumInt4Rows(panels, rows, ahead)
-                           : sumInt4(panels, rows, ahead);
-  default:
+  case PackedFormat::F32:
+  case PackedFormat::F16:
+  case PackedFormat::BF16:
     return sumFloats(panels, rows, ahead, block);
+  default:
+    return layout.oneScale ? sumInt4Rows(panels, rows, ahead)
+                           : sumGroups(panels, rows, ahead);
   }
 }
 
@@ -562,17 +564,51 @@ Product::Values Product::sumInt4Rows(const Values &w, const Values &xs,
   return scaled(w, xs, sums);
 }
 
-/// A group of a row meets one or two of the weight, each with a scale and an
-/// offset of its own.
-Product::Values Product::sumInt4(const Values &w, const Values &xs,
-                                 int64_t ahead) {
+Value Product::startOf(Value row, Value group, size_t rows) {
+  const QRowsLayout qrows{layout.inputs};
+  const int64_t sumsOfGroup = layout.group() / QRowsLayout::kShortSum;
+  VectorType ints = k.vec(kLanes, k.i32());
+  Value sums = k.ptr(row, k.mul(group, 2 * sumsOfGroup));
+  if (!hasNibbles(layout.format))
+    return emitDotStart(k, layout, rows, [&]() -> Value {
+      Value total;
+      for (int64_t i = 0; i < sumsOfGroup; ++i) {
+        Value sum = arith::ExtSIOp::create(
+            k.b, k.loc, k.i32(),
+            k.load(k.i16(), sums, qrows.shortSumsOffset() + 2 * i));
+        total = total ? k.add(total, sum) : sum;
+      }
+      return arith::MulIOp::create(k.b, k.loc, total, k.cst(k.i32(), -128));
+    });
+  if (layout.zero() == 0)
+    return k.cst(ints, 0);
+  const int64_t factor = -layout.zero() & 0xffff;
+  if (sumsOfGroup == 1) {
+    Value sum = k.load(k.i16(), sums, qrows.shortSumsOffset());
+    return emitWordDot(k, k.bitcast(ints, k.splat(sum, 2 * kLanes)),
+                       k.cst(ints, factor), k.cst(ints, 0));
+  }
+  Value pair = k.load(k.i32(), sums, qrows.shortSumsOffset());
+  return emitWordDot(k, k.splat(pair, kLanes),
+                     k.cst(ints, factor << 16 | factor), k.cst(ints, 0));
+}
+
+/// A group of a row meets one, two or four of the weight, each with a scale of
+/// its own, and with an offset or a zero of its integers.
+Product::Values Product::sumGroups(const Values &w, const Values &xs,
+                                   int64_t ahead) {
   const QRowsLayout qrows{layout.inputs};
   const bool unroll = unrolls(xs.size());
   const int64_t parts = qrows.group() / layout.group();
   const size_t count = w.size() * xs.size();
+  const bool hasOffsets = layout.hasOffsets();
   // Few registers: offsets are added when products let go of them.
   const bool isLate = unroll && k.target.hasFewRegisters();
   auto addGroup = [&](Value group, ValueRange before) {
+    if (hasSuperBlocks(layout.format))
+      for (Value panel : w)
+        prefetchAhead(superFactorsOf(panel, k.mul(group, parts)),
+                      layout.superBytes(), ahead, xs.size());
     auto indexOf = [&](Value part) { return k.add(k.mul(group, parts), part); };
     auto sumOf = [&](Value row, Value index) {
       return splatEntry(row, index, qrows.sumsOffset());
@@ -581,22 +617,25 @@ Product::Values Product::sumInt4(const Values &w, const Values &xs,
     Values state(count, unroll ? Value() : k.zeros(kLanes)), out;
     state.append(before.begin(), before.end());
     state = overParts(parts, unroll, state, [&](Value part, Values next) {
-      Values inputs, rowSums;
+      Values inputs, rowSums, starts;
       Value index = indexOf(part);
       for (Value row : xs) {
         inputs.push_back(k.ptr(row, k.mul(index, layout.group())));
-        rowSums.push_back(isLate ? Value() : sumOf(row, index));
+        rowSums.push_back(isLate || !hasOffsets ? Value() : sumOf(row, index));
+        starts.push_back(isLate ? k.cst(k.vec(kLanes, k.i32()), 0)
+                                : startOf(row, index, xs.size()));
       }
       for (auto [p, panel] : llvm::enumerate(w)) {
         Value block = valuesOf(panel, index);
         prefetchAhead(block, layout.valueBytes(), ahead, xs.size());
         prefetchAhead(factorsOf(panel, index), layout.factorBytes(), ahead,
                       xs.size());
-        Values dots = emitGroupDot(
-            k, layout, layout.group(), {block}, inputs,
-            Values(xs.size(), emitDotStart(k, layout, xs.size(), {})));
+        Values dots =
+            emitGroupDot(k, layout, layout.group(), {block}, inputs, starts);
         GroupFactors factors = loadFactors(panel, index);
         for (auto [r, dot] : llvm::enumerate(dots)) {
+          if (isLate && !hasOffsets)
+            dot = k.add(dot, startOf(xs[r], index, xs.size()));
           Value &scaled = next[p * xs.size() + r];
           Value &total = next[count + p * xs.size() + r];
           // (A zero of the other sign does not reach the total.)
@@ -604,14 +643,14 @@ Product::Values Product::sumInt4(const Values &w, const Values &xs,
                           : k.fmul(toFloat(dot), factors.scale);
           if (isLate)
             scaled = k.inOrder(scaled);
-          else
+          else if (hasOffsets)
             total = k.fma(factors.offset, rowSums[r], total);
         }
       }
       return next;
     });
     auto totals = llvm::MutableArrayRef(state).drop_front(count);
-    for (int64_t part = 0; isLate && part < parts; ++part)
+    for (int64_t part = 0; isLate && hasOffsets && part < parts; ++part)
       for (auto [p, panel] : llvm::enumerate(w)) {
         Value index = indexOf(k.cst(part));
         Value offset = loadFactors(panel, index).offset;
@@ -656,7 +695,7 @@ Product::Values Product::sumGroupsInTiles(Value panel, const Values &xs,
                     [](Value, int64_t) {});
     }
   };
-  const bool offsets = layout.format == PackedFormat::Int4;
+  const bool offsets = layout.hasOffsets();
   multiply(k.cst(0));
   return k.loop(
       k.cst(0), k.cst(qrows.groups()), 1, Values(xs.size(), k.zeros(kLanes)),
@@ -696,19 +735,44 @@ Value Product::toFloat(Value integers) {
   return arith::SIToFPOp::create(k.b, k.loc, k.vec(kLanes, k.f32()), integers);
 }
 
+Value Product::superFactorsOf(Value panel, Value group) {
+  Value block = k.div(group, kSuperBlock / layout.group());
+  return k.ptr(panel, k.mul(block, layout.superBytes()));
+}
+
 Product::GroupFactors Product::loadFactors(Value panel, Value group) {
-  VectorType floats = k.vec(kLanes, k.f32()), ints = k.vec(kLanes, k.i32());
-  if (layout.format == PackedFormat::Int8) {
-    if (layout.oneScale)
-      return {k.load(floats, panel), nullptr};
-    Value half = k.load(k.vec(kLanes, k.f16()), factorsOf(panel, group));
-    return {arith::ExtFOp::create(k.b, k.loc, floats, half), nullptr};
-  }
-  VectorType bytes = k.vec(kLanes, k.i8());
+  VectorType floats = k.vec(kLanes, k.f32()), ints = k.vec(kLanes, k.i32()),
+             bytes = k.vec(kLanes, k.i8());
   Value at = factorsOf(panel, group);
-  Value scale = k.load(bytes, at), offset = k.load(bytes, at, kLanes);
-  scale = toFloat(arith::ExtUIOp::create(k.b, k.loc, ints, scale));
-  offset = toFloat(arith::ExtSIOp::create(k.b, k.loc, ints, offset));
-  return {k.fmul(scale, k.load(floats, panel)),
-          k.fmul(offset, k.load(floats, panel, kLanes * 4))};
+  auto loadHalves = [&](Value from, int64_t offset) -> Value {
+    return arith::ExtFOp::create(k.b, k.loc, floats,
+                                 k.load(k.vec(kLanes, k.f16()), from, offset));
+  };
+  auto loadSigned = [&](int64_t offset) {
+    return toFloat(
+        arith::ExtSIOp::create(k.b, k.loc, ints, k.load(bytes, at, offset)));
+  };
+  auto loadUnsigned = [&] {
+    return toFloat(arith::ExtUIOp::create(k.b, k.loc, ints, k.load(bytes, at)));
+  };
+  switch (layout.format) {
+  case PackedFormat::Int4:
+    return {k.fmul(loadUnsigned(), k.load(floats, panel)),
+            k.fmul(loadSigned(kLanes), k.load(floats, panel, kLanes * 4))};
+  case PackedFormat::Q4_K:
+  case PackedFormat::Q5_K: {
+    Value super = superFactorsOf(panel, group);
+    return {k.fmul(loadUnsigned(), loadHalves(super, 0)),
+            k.fmul(loadSigned(kLanes), loadHalves(super, kLanes * 2))};
+  }
+  case PackedFormat::Q6_K:
+    return {k.fmul(loadSigned(0), loadHalves(superFactorsOf(panel, group), 0)),
+            nullptr};
+  case PackedFormat::Q4_1:
+  case PackedFormat::Q5_1:
+    return {loadHalves(at, 0), loadHalves(at, kLanes * 2)};
+  default:
+    return {layout.oneScale ? k.load(floats, panel) : loadHalves(at, 0),
+            nullptr};
+  }
 }

@@ -122,18 +122,18 @@ private:
 
   /// What turns a group's integer sums into values, for 16 outputs.
   struct GroupFactors {
-    mlir::Value scale, offset; ///< offset: int4 only
+    mlir::Value scale, offset; ///< offset: where groups have one
   };
 
   Values sumFloats(const Values &panels, const Values &rows, int64_t ahead,
                    const Block *block);
   Values sumInt8(const Values &panels, const Values &rows, int64_t ahead);
   Values sumInt8Rows(const Values &panels, const Values &rows, int64_t ahead);
-  Values sumInt4(const Values &panels, const Values &rows, int64_t ahead);
+  Values sumGroups(const Values &panels, const Values &rows, int64_t ahead);
   Values sumInt4Rows(const Values &panels, const Values &rows, int64_t ahead);
   /// Whole sums of integers, by the scales of both sides.
   Values scaled(const Values &panels, const Values &rows, Values sums);
-  /// As sumInt8 and sumInt4, of one panel with as many rows as make a tile.
+  /// As sumInt8 and sumGroups, of one panel with as many rows as make a tile.
   Values sumGroupsInTiles(mlir::Value panel, const Values &rows, int64_t ahead,
                           const Block *block);
   bool unrolls(size_t rows) const;
@@ -146,7 +146,11 @@ private:
   /// The values of a group of inputs in a panel, and its factors.
   mlir::Value valuesOf(mlir::Value panel, mlir::Value group);
   mlir::Value factorsOf(mlir::Value panel, mlir::Value group);
+  mlir::Value superFactorsOf(mlir::Value panel, mlir::Value group);
   GroupFactors loadFactors(mlir::Value panel, mlir::Value group);
+  /// What sums of a group of the weight start from, that its integers count
+  /// from their zero.
+  mlir::Value startOf(mlir::Value row, mlir::Value group, size_t rows);
   void prefetchAhead(mlir::Value at, int64_t bytes, int64_t ahead, size_t rows);
   void prefetchShare(const Values &panels, mlir::Value at, int64_t bytes,
                      int64_t ahead, const Block *block);

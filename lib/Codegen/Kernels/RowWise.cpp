@@ -52,11 +52,15 @@ static void storeGroupEntries(KernelBuilder &k, Value row, Value group,
           layout.correctionOffset());
 }
 
-/// Of 32 values, the roundedBits of two in each lane.
-static Value sumOfRounded(KernelBuilder &k, Value lanes) {
+/// Of so many values, the roundedBits of one or more in each lane.
+static Value sumOfRounded(KernelBuilder &k, Value lanes, int64_t values) {
   Value sum = vector::ReductionOp::create(k.b, k.loc,
                                           vector::CombiningKind::ADD, lanes);
-  return k.add(sum, k.cst(k.i32(), KernelBuilder::roundedBias(32)));
+  return k.add(sum, k.cst(k.i32(), KernelBuilder::roundedBias(values)));
+}
+
+static void storeShort(KernelBuilder &k, Value sum, Value at, int64_t offset) {
+  k.store(arith::TruncIOp::create(k.b, k.loc, k.i16(), sum), at, offset);
 }
 
 void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
@@ -65,22 +69,22 @@ void isthmus::storeQuantizedGroup(KernelBuilder &k, Value row, Value group,
   auto [scale, factor] = scalingFor(k, largestMagnitude(k, values), 127.0);
   Value factors = k.splat(factor, kLanes);
   Value at = k.ptr(row, k.mul(group, layout.group()));
-  KernelBuilder::Values sums; // of 32 values, one a lane or two
+  Value entry = k.ptr(row, k.mul(group, 2 * int64_t(values.size())));
+  Value first, total; // of 16 values, of all
   for (auto [i, v] : llvm::enumerate(values)) {
     Value q = k.roundedBits(k.fmul(v, factors));
-    if (i % 2 == 0)
-      sums.push_back(q);
-    else
-      sums.back() = k.add(sums.back(), q);
     k.store(arith::TruncIOp::create(k.b, k.loc, k.vec(kLanes, k.i8()), q), at,
             int64_t(i) * kLanes);
-  }
-  Value sumEntry = k.ptr(row, k.mul(group, 4 * int64_t(sums.size()))), total;
-  for (auto [i, lanes] : llvm::enumerate(sums)) {
-    Value sum = sumOfRounded(k, lanes);
+    Value sum = sumOfRounded(k, q, QRowsLayout::kShortSum);
+    storeShort(k, sum, entry, layout.shortSumsOffset() + 2 * int64_t(i));
+    if (i % 2 == 0) {
+      first = sum;
+      continue;
+    }
+    sum = k.add(first, sum);
     total = total ? k.add(total, sum) : sum;
     k.store(k.fmul(scale, arith::SIToFPOp::create(k.b, k.loc, k.f32(), sum)),
-            sumEntry, layout.sumsOffset() + 4 * int64_t(i));
+            entry, layout.sumsOffset() + 4 * int64_t(i / 2));
   }
   storeGroupEntries(k, row, group, layout, scale, total);
 }
@@ -144,10 +148,9 @@ static void storeQuantizedRow(KernelBuilder &k, Value row, int64_t features,
                   k.ptr(row, i), at);
           sums = sums ? k.add(sums, q) : q;
         }
-        Value sum = sumOfRounded(k, sums);
-        k.store(arith::TruncIOp::create(k.b, k.loc, k.i16(), sum),
-                k.ptr(row, k.div(i, kGroup / layout.sumBytes())),
-                layout.sumsOffset());
+        Value sum = sumOfRounded(k, sums, kGroup);
+        storeShort(k, sum, k.ptr(row, k.div(i, kGroup / layout.sumBytes())),
+                   layout.sumsOffset());
         return {k.add(sofar[0], sum)};
       })[0];
   storeGroupEntries(k, row, k.cst(0), layout, scale, total);

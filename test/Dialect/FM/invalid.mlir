@@ -12,7 +12,40 @@ fm.param @w : !fm.weight<[16, 128], int4, group = 64> {
 
 // -----
 
-// expected-error@+1 {{'group' goes with int8, int7 and int4 only}}
+// expected-error@+1 {{q6_k has groups of 16 in whole blocks of 256; got 32 of 256 inputs}}
+fm.param @w : !fm.weight<[16, 256], q6_k, group = 32> {
+}
+
+// -----
+
+// expected-error@+1 {{q4_k has groups of 32 in whole blocks of 256; got 32 of 128 inputs}}
+fm.param @w : !fm.weight<[16, 128], q4_k, group = 32> {
+}
+
+// -----
+
+// What another format says of its values is not what a block keeps.
+fm.param @w : !fm.weight<[16, 64], q8_0, group = 32> {
+  %0 = fm.source "m.gguf" at 0 as "q5_0" : !fm.weight<[16, 64], f32>
+  // expected-error@+1 {{keeps blocks of q8_0, and takes rows of a source that has them}}
+  %1 = fm.quantize %0 : !fm.weight<[16, 64], f32> -> !fm.weight<[16, 64], q8_0, group = 32>
+  fm.yield %1 : !fm.weight<[16, 64], q8_0, group = 32>
+}
+
+// -----
+
+// Nor are they what was computed of them.
+fm.param @w : !fm.weight<[16, 64], q8_0, group = 32> {
+  %0 = fm.source "m.gguf" at 0 as "q8_0" : !fm.weight<[16, 64], f32>
+  %1 = fm.prune %0 "2:4" : !fm.weight<[16, 64], f32>
+  // expected-error@+1 {{keeps blocks of q8_0, and takes rows of a source that has them}}
+  %2 = fm.quantize %1 : !fm.weight<[16, 64], f32> -> !fm.weight<[16, 64], q8_0, group = 32>
+  fm.yield %2 : !fm.weight<[16, 64], q8_0, group = 32>
+}
+
+// -----
+
+// expected-error@+1 {{'group' goes with formats of integers only}}
 fm.param @w : !fm.weight<[16, 32], f32, group = 32> {
 }
 

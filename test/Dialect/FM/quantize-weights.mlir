@@ -7,6 +7,9 @@
 // RUN: sed 's/\b32\b/64/g; s/x32x/x64x/g' %S/../../Inputs/two-layers.mlir | isthmus-opt --fm-quantize-weights="format=int4 scales=row" | FileCheck %s --check-prefix=WIDE
 // RUN: isthmus-opt %s --fm-quantize-weights="format=int8 scales=row" --canonicalize | FileCheck %s --check-prefix=GATED
 // RUN: isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=int7 | FileCheck %s --check-prefix=SEVEN
+// RUN: sed -e '/at 1 /s/"<seed>".*"f32"/"m.gguf" at 1 as "q8_0"/' -e '/at 3 /s/"<seed>".*"f32"/"m.gguf" at 3 as "q4_0"/' -e '/at 4 /s/"<seed>".*"f32"/"m.gguf" at 4 as "f16"/' %S/../../Inputs/two-layers.mlir > %t.file.mlir
+// RUN: isthmus-opt %t.file.mlir --fm-quantize-weights=format=file | FileCheck %s --check-prefix=FILE
+// RUN: not isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=file 2>&1 | FileCheck %s --check-prefix=COMPUTED
 // RUN: not isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights="format=int8 scales=column" 2>&1 | FileCheck %s --check-prefix=SCALES
 // RUN: not isthmus-opt %S/../../Inputs/two-layers.mlir --fm-quantize-weights=format=int3 2>&1 | FileCheck %s --check-prefix=ERROR
 
@@ -53,7 +56,21 @@
 // BF16: %[[N:.*]] = fm.rms_norm {{.*}} -> tensor<?x32xbf16>
 // BF16: fm.linear %[[N]]{{.*}} : tensor<?x32xbf16>, <[32, 32], bf16> -> tensor<?x32xf32>
 
-// ERROR: format must be f16, bf16, int8, int7 or int4, got 'int3'
+// Each matrix as its file has it; layers whose formats differ have a block each.
+// FILE: fm.param @table : !fm.weight<[64, 32], q8_0, group = 32>
+// FILE: fm.quantize {{.*}} -> <[64, 32], q8_0, group = 32>
+// FILE: fm.param @w0 : !fm.weight<[32, 32], q4_0, group = 32>
+// FILE: fm.param @w1 : !fm.weight<[32, 32], f16>
+// FILE: fm.block @layer({{.*}}!fm.weight<[32, 32], q4_0, group = 32>)
+// FILE: fm.quantize_rows
+// FILE: fm.block @layer_0({{.*}}!fm.weight<[32, 32], f16>)
+// FILE-NOT: fm.quantize_rows
+// FILE: fm.block @head
+// FILE: fm.call @layer(
+// FILE: fm.call @layer_0(
+// COMPUTED: 'table' cannot be kept as its file has it: its values are computed; choose a format
+
+// ERROR: format must be f16, bf16, int8, int7, int4 or file, got 'int3'
 
 // What a gated unit gives waits in bf16 for the one scale of its row.
 // GATED: %[[H:.*]] = fm.gated_linear {{.*}} -> tensor<?x128xbf16>

@@ -35,7 +35,7 @@ LogicalResult WeightType::verify(function_ref<InFlightDiagnostic()> emitError,
       return emitError() << "weight dimensions must be positive, got " << dim;
   if (!fm::isQuantized(format)) {
     if (group != 0)
-      return emitError() << "'group' goes with int8, int7 and int4 only";
+      return emitError() << "'group' goes with formats of integers only";
     return success();
   }
   if (shape.size() != 2)
@@ -43,6 +43,16 @@ LogicalResult WeightType::verify(function_ref<InFlightDiagnostic()> emitError,
   if (group <= 0 || shape[1] % group != 0)
     return emitError() << "group of " << group << " does not divide the "
                        << shape[1] << " inputs";
+  if (const PackedFormat stored = storedAs(format); isBlocks(stored)) {
+    const PackedLayout layout{stored, shape[0], shape[1]};
+    const int64_t block =
+        hasSuperBlocks(stored) ? kSuperBlock : PackedLayout::kInt4Group;
+    if (group != layout.group() || shape[1] % block != 0)
+      return emitError() << stringifyWeightFormat(format) << " has groups of "
+                         << layout.group() << " in whole blocks of " << block
+                         << "; got " << group << " of " << shape[1]
+                         << " inputs";
+  }
   if (format == WeightFormat::Int4 && group != PackedLayout::kInt4Group &&
       (group != shape[1] || group % PackedLayout::kInt4Group != 0))
     return emitError() << "int4 has groups of " << PackedLayout::kInt4Group
@@ -53,15 +63,11 @@ LogicalResult WeightType::verify(function_ref<InFlightDiagnostic()> emitError,
 
 isthmus::PackedLayout WeightType::getPackedLayout() const {
   const int64_t inputs = getShape().size() == 2 ? getShape()[1] : 0;
-  // The two enumerations list the formats in the same order; int7 is stored as
-  // int8.
-  const bool seven = getFormat() == WeightFormat::Int7;
-  const WeightFormat stored = seven ? WeightFormat::Int8 : getFormat();
-  PackedLayout layout{static_cast<PackedFormat>(stored), getShape()[0], inputs};
-  if (seven)
+  PackedLayout layout{storedAs(getFormat()), getShape()[0], inputs};
+  if (getFormat() == WeightFormat::Int7)
     layout.range = ByteRange::SevenBits;
-  layout.oneScale =
-      isQuantized() && getGroup() == inputs && inputs != int8GroupOf(inputs);
+  layout.oneScale = isQuantized() && !isBlocks(layout.format) &&
+                    getGroup() == inputs && inputs != int8GroupOf(inputs);
   return layout;
 }
 

@@ -115,7 +115,7 @@ LogicalResult ParamOp::verify() {
 
 LogicalResult SourceOp::verify() {
   static const llvm::StringSet<> known = {
-      "f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1", "q5_0",
+      "f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1",
       "q4_k", "q5_k", "q6_k", "u8",   "i8",   "u4",   "i4"};
   if (!known.contains(getDtype()))
     return emitOpError("unknown dtype '") << getDtype() << "'";
@@ -206,11 +206,26 @@ LogicalResult QuantizeOp::verify() {
     return emitOpError("quantises f32 values");
   if (getSource().getType().getShape() != getResult().getType().getShape())
     return emitOpError("must keep the shape");
+  const WeightFormat format = getResult().getType().getFormat();
+  if (isBlocks(storedAs(format)) &&
+      storedDType(getSource()) != stringifyWeightFormat(format))
+    return emitOpError("keeps blocks of ")
+           << stringifyWeightFormat(format)
+           << ", and takes rows of a source that has them";
   return success();
 }
 
+StringRef isthmus::fm::storedDType(Value rows) {
+  Operation *op = rows.getDefiningOp();
+  while (isa_and_nonnull<UnpermuteRowsOp, SliceRowsOp>(op))
+    op = op->getOperand(0).getDefiningOp();
+  auto source = dyn_cast_or_null<SourceOp>(op);
+  return source && source.getFile() != "<seed>" ? source.getDtype()
+                                                : StringRef();
+}
+
 bool isthmus::fm::isKVFormat(WeightFormat format) {
-  return format != WeightFormat::Int4 && format != WeightFormat::Int7;
+  return format <= WeightFormat::Int8;
 }
 
 bool isthmus::fm::choosesRows(Operation &op) {

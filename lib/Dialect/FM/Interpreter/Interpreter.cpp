@@ -117,6 +117,8 @@ private:
         return keep(weights::quantizeInt4Stepped(row, onGrid));
       return keep(weights::quantizeInt4(row, onGrid));
     }
+    default:
+      return; // blocks are what the file has
     }
   }
 

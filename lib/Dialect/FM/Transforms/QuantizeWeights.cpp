@@ -6,6 +6,8 @@
 #include "mlir/IR/Builders.h"
 #include "llvm/ADT/MapVector.h"
 
+#include <optional>
+
 namespace isthmus::fm {
 #define GEN_PASS_DEF_QUANTIZEWEIGHTS
 #include "isthmus/Dialect/FM/Transforms/Passes.h.inc"
@@ -22,9 +24,11 @@ struct QuantizeWeights
 
   void runOnOperation() override {
     auto chosen = symbolizeWeightFormat(format);
-    if (!chosen || *chosen == WeightFormat::F32) {
+    const bool isFormat =
+        chosen && *chosen != WeightFormat::F32 && !isBlocks(storedAs(*chosen));
+    if (!isFormat && format != "file") {
       getOperation().emitError("fm-quantize-weights: format must be f16, bf16, "
-                               "int8, int7 or int4, got '")
+                               "int8, int7, int4 or file, got '")
           << format << "'";
       return signalPassFailure();
     }
@@ -34,7 +38,10 @@ struct QuantizeWeights
           << scales << "'";
       return signalPassFailure();
     }
-    chooseFormats(*chosen);
+    if (isFormat)
+      chooseFormats(*chosen);
+    else if (failed(keepFormats()))
+      return signalPassFailure();
     if (failed(retypeParams()))
       return signalPassFailure();
     for (BlockOp block : getOperation().getOps<BlockOp>())
@@ -62,45 +69,134 @@ private:
     return isProductWeight(use) || isa<EmbeddingOp>(use.getOwner());
   }
 
+  /// Calls `use(call, argument, param)` for each f32 matrix that a call binds
+  /// to an argument of its block which multiplies with it, or looks rows up.
+  void
+  forEachMatrix(llvm::function_ref<void(CallOp, BlockArgument, ParamOp)> use) {
+    SymbolTable symbols(getOperation());
+    for (ProgramOp program : getOperation().getOps<ProgramOp>())
+      for (CallOp call : program.getOps<CallOp>()) {
+        auto block = symbols.lookup<BlockOp>(call.getCallee());
+        const unsigned first =
+            call.getInputs().size() + (call.getState() ? 1 : 0);
+        for (auto [i, ref] : llvm::enumerate(
+                 call.getParams().getAsRange<FlatSymbolRefAttr>())) {
+          BlockArgument argument = block.getBody().getArgument(first + i);
+          auto param = symbols.lookup<ParamOp>(ref.getValue());
+          if (llvm::any_of(argument.getUses(), isMatrixOperand) &&
+              param.getWeightType().getFormat() == WeightFormat::F32)
+            use(call, argument, param);
+        }
+      }
+  }
+
+  void choose(BlockArgument argument, ParamOp param, WeightFormat format,
+              int64_t group) {
+    auto type = WeightType::get(&getContext(), param.getWeightType().getShape(),
+                                format, group);
+    paramTypes.insert({param.getSymNameAttr(), type});
+    argumentTypes[argument] = type;
+  }
+
   /// Decides a format for each parameter from what the blocks do with it. A
   /// parameter that several blocks share (a tied embedding) gets the most
   /// precise of the formats its uses ask for.
   void chooseFormats(WeightFormat chosen) {
-    SymbolTable symbols(getOperation());
-    for (ProgramOp program : getOperation().getOps<ProgramOp>()) {
-      for (CallOp call : program.getOps<CallOp>()) {
-        auto block = symbols.lookup<BlockOp>(call.getCallee());
-        bool isLayer = call.getState().has_value();
-        unsigned first = call.getInputs().size() + (isLayer ? 1 : 0);
-        for (auto [i, ref] : llvm::enumerate(
-                 call.getParams().getAsRange<FlatSymbolRefAttr>())) {
-          Value argument = block.getBody().getArgument(first + i);
-          if (llvm::none_of(argument.getUses(), isMatrixOperand))
-            continue;
-          WeightFormat wanted = chosen;
-          if (wanted == WeightFormat::Int4 && !isLayer)
-            wanted = WeightFormat::Int8;
-          auto param = symbols.lookup<ParamOp>(ref.getValue());
-          WeightType type = param.getWeightType();
-          if (type.getFormat() != WeightFormat::F32)
-            continue;
-          // A width that no group (or pair) divides stays a float format.
-          const bool grouped = isQuantized(wanted);
-          const int64_t inputs = type.getShape()[1];
-          int64_t group = grouped ? groupOf(wanted, inputs) : 0;
-          int64_t together =
-              wanted == WeightFormat::BF16 ? 2 : std::max<int64_t>(group, 1);
-          if (inputs % together != 0 ||
-              (grouped && inputs % PackedLayout::kInt4Group != 0)) {
-            wanted = WeightFormat::F16;
-            group = 0;
-          }
-          auto newType =
-              WeightType::get(&getContext(), type.getShape(), wanted, group);
-          paramTypes.insert({param.getSymNameAttr(), newType});
-          argumentTypes[argument] = newType;
-        }
+    forEachMatrix([&](CallOp call, BlockArgument argument, ParamOp param) {
+      WeightFormat wanted = chosen;
+      const bool isLayer = call.getState().has_value();
+      if (wanted == WeightFormat::Int4 && !isLayer)
+        wanted = WeightFormat::Int8;
+      // A width that no group (or pair) divides stays a float format.
+      const bool grouped = isQuantized(wanted);
+      const int64_t inputs = param.getWeightType().getShape()[1];
+      int64_t group = grouped ? groupOf(wanted, inputs) : 0;
+      int64_t together =
+          wanted == WeightFormat::BF16 ? 2 : std::max<int64_t>(group, 1);
+      if (inputs % together != 0 ||
+          (grouped && inputs % PackedLayout::kInt4Group != 0)) {
+        wanted = WeightFormat::F16;
+        group = 0;
       }
+      choose(argument, param, wanted, group);
+    });
+  }
+
+  /// The format that keeps the values of a parameter as its file has them.
+  static FailureOr<WeightFormat> keptFormat(ParamOp param) {
+    Value rows = cast<YieldOp>(param.getBody().front().back()).getValue();
+    auto turned = rows.getDefiningOp<TransposeOp>();
+    const StringRef stored = storedDType(turned ? turned.getSource() : rows);
+    const std::optional<WeightFormat> format = symbolizeWeightFormat(stored);
+    const int64_t inputs = param.getWeightType().getShape()[1];
+    // (Pairs of bf16 stand side by side.)
+    if (format == WeightFormat::BF16 && inputs % 2 != 0)
+      return WeightFormat::F32;
+    if (format &&
+        (!isQuantized(*format) || (isBlocks(storedAs(*format)) && !turned)))
+      return *format;
+    return param.emitError("'")
+           << param.getSymName() << "' cannot be kept as its file has it: "
+           << (stored.empty() ? "its values are computed"
+                              : "no product takes '" + stored.str() + "'")
+           << "; choose a format, int8 or int4 for example, instead of file";
+  }
+
+  /// Keeps each parameter as its file has it. Calls whose parameters differ
+  /// have a block each.
+  LogicalResult keepFormats() {
+    llvm::MapVector<ParamOp, WeightFormat> formats;
+    bool failed = false;
+    forEachMatrix([&](CallOp, BlockArgument, ParamOp param) {
+      if (formats.contains(param))
+        return;
+      FailureOr<WeightFormat> format = keptFormat(param);
+      failed |= mlir::failed(format);
+      formats[param] = mlir::failed(format) ? WeightFormat::F32 : *format;
+    });
+    if (failed)
+      return failure();
+    separateCalls(formats);
+    forEachMatrix([&](CallOp, BlockArgument argument, ParamOp param) {
+      const WeightFormat format = formats.lookup(param);
+      if (format == WeightFormat::F32)
+        return;
+      const ArrayRef<int64_t> shape = param.getWeightType().getShape();
+      const PackedLayout layout{storedAs(format), shape[0], shape[1]};
+      choose(argument, param, format,
+             isBlocks(layout.format) ? layout.group() : 0);
+    });
+    return success();
+  }
+
+  /// Clones blocks until all calls of one bind parameters of the same formats.
+  void separateCalls(const llvm::MapVector<ParamOp, WeightFormat> &formats) {
+    llvm::MapVector<CallOp, SmallVector<WeightFormat>> bound;
+    forEachMatrix([&](CallOp call, BlockArgument, ParamOp param) {
+      bound[call].push_back(formats.lookup(param));
+    });
+    SymbolTable symbols(getOperation());
+    using Kind = std::pair<StringAttr, SmallVector<WeightFormat>>;
+    SmallVector<std::pair<Kind, StringAttr>> blocks; // and what calls call
+    for (auto &[call, own] : bound) {
+      auto callee = call.getCalleeAttr().getAttr();
+      const Kind kind{callee, own};
+      auto *known = llvm::find_if(
+          blocks, [&](const auto &entry) { return entry.first == kind; });
+      if (known == blocks.end()) {
+        const bool isFirst = llvm::none_of(blocks, [&](const auto &entry) {
+          return entry.first.first == callee;
+        });
+        StringAttr name = callee;
+        if (!isFirst) {
+          auto block = symbols.lookup<BlockOp>(callee);
+          auto clone = block.clone();
+          name = symbols.insert(clone, std::next(Block::iterator(block)));
+        }
+        blocks.push_back({kind, name});
+        known = std::prev(blocks.end());
+      }
+      call.setCalleeAttr(FlatSymbolRefAttr::get(known->second));
     }
   }
 

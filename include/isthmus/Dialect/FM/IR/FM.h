@@ -19,8 +19,13 @@
 namespace isthmus::fm {
 /// Integers, whose weights are quantised in groups.
 constexpr bool isQuantized(WeightFormat format) {
-  return format == WeightFormat::Int8 || format == WeightFormat::Int7 ||
-         format == WeightFormat::Int4;
+  return format >= WeightFormat::Int8;
+}
+/// How a weight is stored. (The two enumerations list formats in the same
+/// order; int7 is stored as int8.)
+constexpr PackedFormat storedAs(WeightFormat format) {
+  return format == WeightFormat::Int7 ? PackedFormat::Int8
+                                      : static_cast<PackedFormat>(format);
 }
 } // namespace isthmus::fm
 
@@ -33,6 +38,10 @@ namespace isthmus::fm {
 
 /// True if `use` is a weight matrix of a product (fm.linear, fm.gated_linear).
 bool isProductWeight(mlir::OpOperand &use);
+
+/// The dtype in which a file stores rows of a weight program, that are rows of
+/// a source as it has them; empty if something computes them.
+llvm::StringRef storedDType(mlir::Value rows);
 
 /// True if the operator goes from the step's rows to those that are wanted.
 bool choosesRows(mlir::Operation &op);

@@ -37,10 +37,19 @@ def FM_FormatF16 : I32EnumAttrCase<"F16", 1, "f16">;
 def FM_FormatBF16 : I32EnumAttrCase<"BF16", 2, "bf16">;
 def FM_FormatInt8 : I32EnumAttrCase<"Int8", 3, "int8">;
 def FM_FormatInt4 : I32EnumAttrCase<"Int4", 4, "int4">;
-def FM_FormatInt7 : I32EnumAttrCase<"Int7", 5, "int7">;
+def FM_FormatQ8_0 : I32EnumAttrCase<"Q8_0", 5, "q8_0">;
+def FM_FormatQ4_0 : I32EnumAttrCase<"Q4_0", 6, "q4_0">;
+def FM_FormatQ4_1 : I32EnumAttrCase<"Q4_1", 7, "q4_1">;
+def FM_FormatQ5_0 : I32EnumAttrCase<"Q5_0", 8, "q5_0">;
+def FM_FormatQ5_1 : I32EnumAttrCase<"Q5_1", 9, "q5_1">;
+def FM_FormatQ4_K : I32EnumAttrCase<"Q4_K", 10, "q4_k">;
+def FM_FormatQ5_K : I32EnumAttrCase<"Q5_K", 11, "q5_k">;
+def FM_FormatQ6_K : I32EnumAttrCase<"Q6_K", 12, "q6_k">;
+def FM_FormatInt7 : I32EnumAttrCase<"Int7", 13, "int7">;
 def FM_WeightFormat : I32EnumAttr<"WeightFormat", "how a weight's values are stored",
     [FM_FormatF32, FM_FormatF16, FM_FormatBF16, FM_FormatInt8, FM_FormatInt4,
-     FM_FormatInt7]> {
+     FM_FormatQ8_0, FM_FormatQ4_0, FM_FormatQ4_1, FM_FormatQ5_0, FM_FormatQ5_1,
+     FM_FormatQ4_K, FM_FormatQ5_K, FM_FormatQ6_K, FM_FormatInt7]> {
   let cppNamespace = "::isthmus::fm";
 }
 
@@ -56,7 +65,8 @@ def FM_Function : I32EnumAttr<"Function", "an activation function",
 def FM_WeightType : FM_Type<"Weight", "weight"> {
   let summary = "a weight matrix (outputs x inputs) or vector";
   let description = [{
-    `format` is f32, f16, bf16, int8, int7 or int4. The integer formats are quantised in groups
+    `format` is f32, f16, bf16, int8, int7, int4, or one of the blocks of GGUF, q8_0, q4_0, q4_1,
+    q5_0, q5_1, q4_k, q5_k and q6_k. The integer formats are quantised in groups
     of `group` consecutive inputs. int8: `value = scale * q` with an f16 scale a
     group and q in [-127, 127] (8.25 bits a weight in groups of 64); the group may be
     the whole row. int7: as int8 with q in [-64, 64], which an instruction set without
@@ -64,11 +74,13 @@ def FM_WeightType : FM_Type<"Weight", "weight"> {
     q + rowOffset * offset` with q in [0, 15], 8-bit scale and offset a group and two
     f32 factors an output (4.5 bits a weight); or, where `group` is the whole row,
     `value = scale * (step * (q - 8) + offset)` with an f32 scale an output, and step and offset,
-    8-bit integers, for each 32 inputs (4.5 bits as well).
+    8-bit integers, for each 32 inputs (4.5 bits as well). Blocks have groups of 32, q6_k of 16,
+    and are a file's own, value by value: nothing is quantised to them.
 
     ```mlir
     !fm.weight<[576, 1536], int4, group = 32>
     !fm.weight<[576, 1536], int4, group = 1536>
+    !fm.weight<[576, 1536], q4_k, group = 32>
     !fm.weight<[576], f32>
     ```
   }];

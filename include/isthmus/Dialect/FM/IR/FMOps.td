@@ -115,7 +115,7 @@ def FM_SourceOp : FM_Op<"source", [Pure]> {
   let summary = "the bytes of a checkpoint tensor, as f32 values";
   let description = [{
     `dtype` names the stored format as GGUF or safetensors does in lower case: f32,
-    f16, bf16, q8_0, q4_0, q4_1, q5_0, q4_k, q5_k, q6_k; or ONNX's integers u8, i8, u4, i4
+    f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k; or ONNX's integers u8, i8, u4, i4
     (two to a byte, the first lowest), whose values are these numbers. The special file `<seed>`
     generates values from the seed given as `offset` (for shapes whose weights are
     not at hand).
@@ -215,7 +215,8 @@ def FM_QuantizeOp : FM_Op<"quantize", [Pure]> {
     int4 fits scale and offset of each group by least squares for a fixed set of
     ranges and keeps the best; of a source of four bits a group keeps its steps. Both then
     round to nearest. int4 with one scale takes the better of the two steps next to the
-    fitted one.
+    fitted one. Blocks of GGUF are kept: the source must have them, and nothing but the order
+    of rows may change before.
   }];
   let arguments = (ins FM_WeightType:$source);
   let results = (outs FM_WeightType:$result);

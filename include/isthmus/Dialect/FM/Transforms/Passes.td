@@ -5,7 +5,7 @@
 include "mlir/Pass/PassBase.td"
 
 def QuantizeWeights : Pass<"fm-quantize-weights", "::mlir::ModuleOp"> {
-  let summary = "Store matrices in f16, bf16, int8 or int4";
+  let summary = "Store matrices in f16, bf16, int8 or int4, or as their file has them";
   let description = [{
     Appends `fm.quantize` to the weight program of every matrix that a block uses
     in `fm.linear` or `fm.embedding`, retypes the blocks, and puts
@@ -19,6 +19,9 @@ def QuantizeWeights : Pass<"fm-quantize-weights", "::mlir::ModuleOp"> {
     one outlier coarsens a whole row. Groups of int4 then have steps and offsets in whole
     multiples of that scale.
 
+    With `format=file` each matrix keeps the values that its file has, f32, f16, bf16, or blocks of
+    GGUF. Layers whose formats differ get a block each.
+
     ```mlir
     %y = fm.linear %x, %w : tensor<?x64xf32>, !fm.weight<[32, 64], f32> -> tensor<?x32xf32>
     // becomes
@@ -27,7 +30,7 @@ def QuantizeWeights : Pass<"fm-quantize-weights", "::mlir::ModuleOp"> {
     ```
   }];
   let options = [
-    Option<"format", "format", "std::string", "\"int8\"", "f16, bf16, int8, int7 or int4">,
+    Option<"format", "format", "std::string", "\"int8\"", "f16, bf16, int8, int7, int4 or file">,
     Option<"scales", "scales", "std::string", "\"group\"", "of integers: group or row">
   ];
   let statistics = [Statistic<"numQuantized", "quantized", "parameters quantised">];
