@@ -37,9 +37,8 @@ void readScales(const uint8_t *packed, Block &block) {
     const int scale = j < 4
                           ? packed[j] & 63
                           : (packed[j + 4] & 15) | ((packed[j - 4] >> 6) << 4);
-    const int minimum = j < 4
-                            ? packed[j + 4] & 63
-                            : (packed[j + 4] >> 4) | ((packed[j] >> 6) << 4);
+    const int minimum = j < 4 ? packed[j + 4] & 63
+                              : (packed[j + 4] >> 4) | ((packed[j] >> 6) << 4);
     block.scales[j] = int8_t(scale);
     block.offsets[j] = int8_t(-minimum);
   }
@@ -111,8 +110,8 @@ void weights::readBlock(PackedFormat format, const uint8_t *b, Block &block) {
   std::fill_n(block.offsets, Block::kMostGroups, int8_t(1));
   // (A format without offsets has none to read.)
   block.scale = half(format == PackedFormat::Q6_K ? b + 208 : b);
-  block.offset = PackedLayout{format, 0, 0}.hasOffsets() ? half(b + 2)
-                                                         : _Float16(0);
+  block.offset =
+      PackedLayout{format, 0, 0}.hasOffsets() ? half(b + 2) : _Float16(0);
   switch (format) {
   case PackedFormat::Q4_0:
     return readNibbles(b + 2, 16, block.q);
@@ -171,8 +170,8 @@ void weights::packBlocks(const PackedLayout &layout,
     for (int64_t b = 0; b < layout.inputs / size; ++b) {
       readBlock(layout.format, from, block);
       from += bytesOf(layout.format);
-      uint8_t *factors = bytes + layout.factorsOffset() +
-                         b * groups * layout.factorBytes();
+      uint8_t *factors =
+          bytes + layout.factorsOffset() + b * groups * layout.factorBytes();
       // Two floats of all values, the second where there are offsets.
       uint8_t *floats = super ? bytes + b * layout.superBytes() : factors;
       std::memcpy(floats + 2 * o, &block.scale, 2);

@@ -90,6 +90,19 @@ def test_bytes_at_their_limits(isthmus, tmp_path, weights):
     assert np.abs(own - exact).max() < 5e-3 * np.abs(exact).max()
 
 
+@pytest.mark.parametrize("blocks", tiny.BLOCKS)
+def test_blocks_at_their_limits(isthmus, tmp_path, blocks):
+    """The same of blocks: all their bits are set, in bytes with a sign the least value."""
+    tensors = {name: np.ones_like(tensor) for name, tensor in tiny.weights("wide").items()}
+    tensors["model.embed_tokens.weight"] = np.full_like(tensors["model.embed_tokens.weight"], 0.01)
+    tensors["model.embed_tokens.weight"][::2] = -0.01
+    file = tmp_path / "m.gguf"
+    tiny.write_gguf(file, "wide", lambda name: "F32" if "embed" in name else blocks,
+                    byte=0x80 if blocks == "Q8_0" else 0xFF, tensors=tensors)
+    own, exact = (isthmus.logits(compiled(isthmus, file, w), PROMPT, tmp_path) for w in ("file", "f32"))
+    assert np.abs(own - exact).max() < 5e-3 * np.abs(exact).max()
+
+
 @pytest.mark.parametrize("kv", ["f32", "bf16", "int8"])
 @pytest.mark.parametrize("products", ["vector", pytest.param("matrix", marks=needs_matrix_unit)])
 def test_what_others_left_in_the_cache(isthmus, start, tmp_path, products, kv):

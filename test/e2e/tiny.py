@@ -233,9 +233,10 @@ def mixed(name):
             dict(q="Q4_K", k="Q5_K", v="Q6_K", o="Q4_0", gate="Q4_K", up="Q4_1", down="Q6_K")).get(part, "F32")
 
 
-def write_gguf(path, name, dtype="F32", sentence_piece=None):
+def write_gguf(path, name, dtype="F32", sentence_piece=None, byte=None, tensors=None):
     """Writes the checkpoint with its matrices in `dtype`, or in what it gives for their
-    names; returns the f32 values that the file stands for, by Hugging Face name."""
+    names, all bytes of their blocks `byte` if it is given; returns the f32 values that the file
+    stands for, by Hugging Face name."""
     import gguf
     c = CONFIGS[name]
     writer = gguf.GGUFWriter(str(path), "qwen2" if c["model_type"] == "qwen2" else "llama")
@@ -253,7 +254,7 @@ def write_gguf(path, name, dtype="F32", sentence_piece=None):
     add_tokenizer(writer, sentence_piece)
     random = np.random.Generator(np.random.PCG64(3))
     values = {}
-    for key, value in weights(name).items():
+    for key, value in (tensors or weights(name)).items():
         own = dtype(key) if callable(dtype) else dtype
         kind = gguf.GGMLQuantizationType[own]
         heads = {"q_proj": c["num_attention_heads"], "k_proj": c["num_key_value_heads"]}.get(key.split(".")[-2])
@@ -261,13 +262,15 @@ def write_gguf(path, name, dtype="F32", sentence_piece=None):
         stored = permute(value, heads) if turn else value
         if value.ndim == 1 or own == "F32":
             raw, used = stored, gguf.GGMLQuantizationType.F32
-        elif own.endswith("_K"):
-            # No encoder at hand: random blocks with sane scales are as good a test.
+        elif own in BLOCKS and (byte is not None or own.endswith("_K")):
+            # No encoder of some at hand: random blocks with sane scales are as good a test.
             block, size = gguf.GGML_QUANT_SIZES[kind]
             raw = random.integers(0, 256, (stored.shape[0], stored.shape[1] // block * size), dtype=np.uint8)
+            if byte is not None:
+                raw[:] = byte
             blocks = raw.reshape(-1, size)
             scale = np.array([2e-4], np.float16).view(np.uint8)
-            for at in {"Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}[own]:
+            for at in (208,) if own == "Q6_K" else (0, 2) if own in ("Q4_1", "Q5_1", "Q4_K", "Q5_K") else (0,):
                 blocks[:, at:at + 2] = scale
             used = kind
         else:

@@ -103,6 +103,7 @@ void forEachQuad(KernelBuilder &k, const PackedLayout &weight, int64_t inputs,
     }
     for (bool second : {false, true}) {
       const int64_t quad = chunk + (second ? chunks : 0);
+      // (Any will do where there are none.)
       Values upper = hasUpper ? loadAll(nibbleBytes(weight)) : loaded, own;
       for (auto [v, above] : llvm::zip_equal(loaded, upper)) {
         Value nibbles =
@@ -152,12 +153,12 @@ Value magnitudeOf(KernelBuilder &k, Value x) {
 
 /// vpmaddubsw multiplies unsigned by signed bytes and adds pairs with 16-bit
 /// saturation. Nibbles can be summed in 16 bits for a while: 8 pairs of 15 *
-/// 127 stay below 2^15, and so do 4 of 31 and 2 of 63. For int8 the weight's
-/// sign moves to the activation: |w|
-/// * (sign(w) x), at most 2 * 127 * 127 < 2^15. Weights of seven bits have 64
-/// added instead, and sums start from the correction: at most 2 * 128 * 127 <
-/// 2^15. Both halves of 16 outputs take what was loaded of a row at once: there
-/// are no registers to keep it in.
+/// 127 stay below 2^15, and so do 4 of 31 and 2 of 63. For bytes the weight's
+/// sign moves to the activation: |w| * (sign(w) x), at most 2 * 128 * 127 <
+/// 2^15 (rows of products have no -128, weights of q8_0 may). Weights of seven
+/// bits have 64 added instead, and sums start from the correction: at most 2 *
+/// 128 * 127 as well. Both halves of 16 outputs take what was loaded of a row
+/// at once: there are no registers to keep it in.
 Values dotAvx2(KernelBuilder &k, const Part &part, const Values &rows,
                const Values &sums) {
   constexpr int64_t kHalf = 32;
