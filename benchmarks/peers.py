@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Decode and prefill beside llama.cpp, onnxruntime-genai, OpenVINO GenAI and CTranslate2.
 
-    PEERS=DIR benchmarks/peers.py [--model smollm2] [--rounds 5] [--only decode,prefill,batch,depth] [--kv int8]
+    PEERS=DIR benchmarks/peers.py [--model smollm2] [--rounds 5] [--only decode,prefill,batch,depth,loss] [--kv int8]
                               [--json FILE]
 
 DIR is what benchmarks/setup_peers.sh filled. Contestants take turns, one repetition each a
@@ -14,6 +14,8 @@ How they differ: llama-bench and isthmus feed random tokens, llama-bench samples
 OpenVINO reads the Q4_1 GGUF and computes prefill in its own precision; onnxruntime's prefill
 contains the first token, and so does CTranslate2's, whose decoding is what more tokens take. int4 of onnxruntime has a 4-bit head too, the others' has 8 bits.
 
+--only loss: isthmus alone, what decoding at 512 and 2,048 loses against 128 beyond what the bytes of the cache
+explain. Depths take turns; the median of the rounds is printed with its quartiles.
 --weights file: the GGUF's own blocks, on both sides; --model may then be any GGUF file.
 --kv int8: keys and values of isthmus and llama.cpp (q8_0) in 8 bits; the other peers keep their own.
 --model: smollm2; qwen (2.5-Coder-0.5B; llama.cpp and OpenVINO alone); gemma (3, 270M; llama.cpp alone); llama-3.2-1b and -3b, shapes
@@ -126,6 +128,7 @@ class Isthmus:
         result = {k: out[f"{k}_tok_s"] for k in ("prefill", "decode") if f"{k}_tok_s" in out}
         for kind, profile in out["profile"].items():
             result[f"{kind}_roofline"] = profile["roofline"]
+            result[f"{kind}_bytes"] = sum(k["bytes"] for k in profile["kernels"]) / profile["steps"]
             products = [k for k in profile["kernels"] if "linear" in k["kernel"]]
             seconds = sum(k["seconds"] for k in products)
             result[f"{kind}_products"] = sum(k["roofline"] * k["seconds"] for k in products) / seconds
@@ -218,6 +221,23 @@ def cases(model, only):
             yield "prefill", weights, dict(prompt=512, depth=7680, count=0, threads=2, batch=1)
 
 
+def losses(model, weights, rounds):
+    """Prints by how much decoding at a depth is slower than at 128 beyond the ratio of what both read."""
+    isthmus = Isthmus(model, weights)
+    depths = (128, 512, 2048)
+    samples = {depth: [] for depth in depths}
+    for turn in range(rounds):
+        for depth in depths if turn % 2 == 0 else reversed(depths):
+            samples[depth].append(isthmus(prompt=0, depth=depth, count=64, threads=2, batch=1))
+    for depth in depths[1:]:
+        lost = [1 - b["decode"] * b["decode_bytes"] / (a["decode"] * a["decode_bytes"])
+                for a, b in zip(samples[depths[0]], samples[depth])]
+        low, middle, high = statistics.quantiles(lost, n=4)
+        print(f"loss    {weights:<9}at {depth:<5} {samples[depth][0]['decode_bytes'] / 1e6:.1f} MB a token, at 128 "
+              f"{samples[128][0]['decode_bytes'] / 1e6:.1f}: {middle:.1%} slower than bytes explain (quartiles {low:.1%} "
+              f"to {high:.1%})", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2", help=f"{', '.join(FETCHED)}, llama-3.2-1b, llama-3.2-3b, or a GGUF "
@@ -230,6 +250,9 @@ def main():
     parser.add_argument("--json", help="write all samples to this file")
     args = parser.parse_args()
     records = []
+    if "loss" in args.only.split(","):
+        for weights in args.weights.split(","):
+            losses(args.model, weights, args.rounds)
     for kind, weights, options in cases(args.model, args.only.split(",")):
         if weights not in args.weights.split(",") or (weights == "file" and source(args.model).startswith("generated")):
             continue

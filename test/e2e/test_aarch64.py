@@ -9,7 +9,7 @@ from PIL import Image
 
 import tiny_encoders
 from conftest import ROOT, Isthmus
-from test_numerics import FORMATS, INT8_CACHE, VECTOR
+from test_numerics import FORMATS, INT8_CACHE, VECTOR, model_of
 from test_tokens import REFERENCES
 
 PROMPT = [3, 200, 17, 42, 9]
@@ -28,8 +28,8 @@ def emulated():
 @pytest.mark.parametrize("weights,options", [(weights, VECTOR) for weights in FORMATS] + [INT8_CACHE])
 def test_same_tokens_and_logits(isthmus, bundles, emulated, tmp_path, weights, options, target):
     arm = Isthmus(emulated)
-    bundle = bundles("llama", weights, *options, "--target", target)
-    here = bundles("llama", weights, *options)
+    bundle = bundles(model_of(weights), weights, *options, "--target", target)
+    here = bundles(model_of(weights), weights, *options)
     tokens = arm.tokens(bundle, PROMPT, "--threads", 2, count=8)
     assert tokens == isthmus.tokens(here, PROMPT, count=8)
     ids = [(11 * i + 4) % 500 for i in range(75)]
