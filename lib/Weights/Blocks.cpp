@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <utility>
 
 using namespace isthmus;
 using namespace isthmus::weights;
@@ -17,7 +19,7 @@ _Float16 half(const uint8_t *bytes) {
   return value;
 }
 
-/// Sixteen bytes: low nibbles first, then high ones.
+/// Of `count` bytes the low nibbles first, then the high ones.
 void readNibbles(const uint8_t *bytes, int count, int16_t *q) {
   for (int i = 0; i < count; ++i) {
     q[i] = bytes[i] & 15;
@@ -44,16 +46,15 @@ void readScales(const uint8_t *packed, Block &block) {
   }
 }
 
-void readQ4_K(const uint8_t *b, Block &block) {
+/// The factors of q4_k and q5_k, and the lower four bits of their values.
+void readLower(const uint8_t *b, const uint8_t *nibbles, Block &block) {
   readScales(b + 4, block);
   for (int pair = 0; pair < 4; ++pair)
-    readNibbles(b + 16 + 32 * pair, 32, block.q + 64 * pair);
+    readNibbles(nibbles + 32 * pair, 32, block.q + 64 * pair);
 }
 
 void readQ5_K(const uint8_t *b, Block &block) {
-  readScales(b + 4, block);
-  for (int pair = 0; pair < 4; ++pair)
-    readNibbles(b + 48 + 32 * pair, 32, block.q + 64 * pair);
+  readLower(b, b + 48, block);
   for (int i = 0; i < 256; ++i)
     block.q[i] = int16_t(block.q[i] | (b[16 + i % 32] >> (i / 32) & 1) << 4);
 }
@@ -71,38 +72,26 @@ void readQ6_K(const uint8_t *b, Block &block) {
 }
 } // namespace
 
+/// What keeps the blocks of which dtype.
+static constexpr std::pair<DType, PackedFormat> kKept[] = {
+    {DType::Q8_0, PackedFormat::Q8_0}, {DType::Q4_0, PackedFormat::Q4_0},
+    {DType::Q4_1, PackedFormat::Q4_1}, {DType::Q5_0, PackedFormat::Q5_0},
+    {DType::Q5_1, PackedFormat::Q5_1}, {DType::Q4_K, PackedFormat::Q4_K},
+    {DType::Q5_K, PackedFormat::Q5_K}, {DType::Q6_K, PackedFormat::Q6_K}};
+
 PackedFormat weights::formatOf(DType dtype) {
-  switch (dtype) {
-  case DType::Q8_0:
-    return PackedFormat::Q8_0;
-  case DType::Q4_0:
-    return PackedFormat::Q4_0;
-  case DType::Q4_1:
-    return PackedFormat::Q4_1;
-  case DType::Q5_0:
-    return PackedFormat::Q5_0;
-  case DType::Q5_1:
-    return PackedFormat::Q5_1;
-  case DType::Q4_K:
-    return PackedFormat::Q4_K;
-  case DType::Q5_K:
-    return PackedFormat::Q5_K;
-  case DType::Q6_K:
-    return PackedFormat::Q6_K;
-  default:
-    return PackedFormat::F32;
-  }
+  for (auto [own, format] : kKept)
+    if (own == dtype)
+      return format;
+  return PackedFormat::F32;
 }
 
-/// Bytes of a block in a file: that of its values and, with six bits each in 12
-/// bytes or as bytes, of its factors.
-static int64_t bytesOf(PackedFormat format) {
-  const PackedLayout layout{format, 0, 0};
-  const int64_t floats = layout.hasOffsets() ? 4 : 2;
-  if (!hasSuperBlocks(format))
-    return floats + 32 * bitsOf(format) / 8;
-  return floats + kSuperBlock * bitsOf(format) / 8 +
-         (format == PackedFormat::Q6_K ? 16 : 12);
+/// Values and bytes of a block in a file.
+static import::BlockSize sizeOf(PackedFormat format) {
+  const auto *kept =
+      std::find_if(std::begin(kKept), std::end(kKept),
+                   [&](const auto &entry) { return entry.second == format; });
+  return import::blockSizeOf(kept->first);
 }
 
 void weights::readBlock(PackedFormat format, const uint8_t *b, Block &block) {
@@ -124,7 +113,7 @@ void weights::readBlock(PackedFormat format, const uint8_t *b, Block &block) {
     readNibbles(b + 8, 16, block.q);
     return addFifthBits(b + 4, block.q);
   case PackedFormat::Q4_K:
-    return readQ4_K(b, block);
+    return readLower(b, b + 16, block);
   case PackedFormat::Q5_K:
     return readQ5_K(b, block);
   case PackedFormat::Q6_K:
@@ -162,14 +151,15 @@ void weights::packBlocks(const PackedLayout &layout,
   std::memset(out, 0, size_t(layout.panelBytes()));
   auto *bytes = reinterpret_cast<uint8_t *>(out);
   const bool super = hasSuperBlocks(layout.format);
-  const int64_t size = super ? kSuperBlock : PackedLayout::kInt4Group;
+  const import::BlockSize inFile = sizeOf(layout.format);
+  const auto size = int64_t(inFile.values);
   const int64_t groups = size / layout.group();
   Block block;
   for (size_t o = 0; o < rows.size(); ++o) {
     const auto *from = reinterpret_cast<const uint8_t *>(rows[o]);
     for (int64_t b = 0; b < layout.inputs / size; ++b) {
       readBlock(layout.format, from, block);
-      from += bytesOf(layout.format);
+      from += inFile.bytes;
       uint8_t *factors =
           bytes + layout.factorsOffset() + b * groups * layout.factorBytes();
       // Two floats of all values, the second where there are offsets.

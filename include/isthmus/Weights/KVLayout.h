@@ -19,7 +19,7 @@
 namespace isthmus {
 
 struct KVLayout {
-  PackedFormat format; ///< any but int4
+  PackedFormat format; ///< f32, f16, bf16 or int8
   int64_t kvHeads, headDim;
 
   int64_t valueBytes() const {

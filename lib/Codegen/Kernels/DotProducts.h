@@ -6,12 +6,12 @@
 namespace isthmus {
 
 /// Adds to `sums` the exact int32 dot products of a part of a block of each of
-/// some panels of a packed int8 or int4 weight (16 outputs, `PackedLayout.h`)
-/// with the same inputs of each row. int4 counts nibbles as 0..15; what they
-/// stand for is the caller's business.
+/// some panels of a packed weight of integers (16 outputs, `PackedLayout.h`)
+/// with the same inputs of each row. Nibbles, with upper bits if there are any,
+/// count from 0; what they stand for is the caller's business.
 ///
 /// \param weight the layout of the weight.
-/// \param inputs how many: of int4 a whole block, of int8 a multiple of 4.
+/// \param inputs how many: of nibbles a whole block, of bytes a multiple of 4.
 /// \param blocks for each panel, a pointer to the first of them in its block.
 /// \param rows   for each row, a pointer to the first of its int8 values; all
 ///               as far apart as the first two.
