@@ -73,6 +73,7 @@ void Engine::finish(size_t index, FinishReason reason,
   active.erase(active.begin() + ptrdiff_t(index));
   freePages.insert(freePages.end(), sequence.pages.begin(),
                    sequence.pages.end());
+  std::ranges::sort(freePages, std::greater());
   {
     std::lock_guard lock(mutex);
     counters.active = active.size();

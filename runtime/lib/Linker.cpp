@@ -106,7 +106,8 @@ void addState(LinkedStage &stage, uint32_t state, uint64_t pageBytes) {
 } // namespace
 
 uint64_t LinkedStage::peakBytes(uint64_t positions, unsigned threads) const {
-  uint64_t pages = (positions + kPagePositions - 1) / kPagePositions;
+  const uint64_t pages =
+      pagesInGroups((positions + kPagePositions - 1) / kPagePositions);
   return weightBytes + arenaBytes + (scratchBytes + privateBytes) * threads +
          pageBytes * pages;
 }

@@ -86,7 +86,7 @@ StageExecutor::StageExecutor(const Bundle &bundle, const KernelLibrary &kernels,
   uint64_t stateBytes = 0;
   for (auto [state, pageBytes] : large.linked.states) {
     offsets[state] = stateBytes;
-    stateBytes += aligned(pageBytes * pages);
+    stateBytes += aligned(pageBytes * pagesInGroups(pages));
   }
   states = HostMemory(stateBytes);
   for (auto [state, offset] : offsets)

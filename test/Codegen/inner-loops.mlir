@@ -51,14 +51,14 @@
 // BF16: linear_bf16_128x256: 158 instructions, 0 dots, 96 fmas, 2 prefetches, 0 spills, 0 shuffles
 // BF16: attention_9_9_64_bf16: 24 instructions, 0 dots, 8 fmas, 4 prefetches, 0 spills, 0 shuffles
 // BF16: attention_9_9_64_bf16: 29 instructions, 0 dots, 16 fmas, 0 prefetches, 0 spills, 0 shuffles
-// BF16: attention_partitions_9_9_64_bf16_p1: 24 instructions, 0 dots, 4 fmas, 12 prefetches, 0 spills, 0 shuffles
-// BF16: attention_partitions_9_9_64_bf16_p1: 14 instructions, 0 dots, 4 fmas, 4 prefetches, 0 spills, 0 shuffles
+// BF16: attention_partitions_9_9_64_bf16_p1: 27 instructions, 0 dots, 8 fmas, 8 prefetches, 0 spills, 0 shuffles
+// BF16: attention_partitions_9_9_64_bf16_p1: 15 instructions, 0 dots, 4 fmas, 4 prefetches, 0 spills, 0 shuffles
 
 // int8 keys and values are widened to pairs of int16.
 // VNNI: attention_9_9_64_int8: 22 instructions, 8 dots, 0 fmas, 2 prefetches, 0 spills, 0 shuffles
 // VNNI: attention_9_9_64_int8: 29 instructions, 16 dots, 0 fmas, 0 prefetches, 0 spills, 0 shuffles
-// VNNI: attention_partitions_9_9_64_int8_p1: 24 instructions, 2 dots, 0 fmas, 6 prefetches, 0 spills, 0 shuffles
-// VNNI: attention_partitions_9_9_64_int8_p1: 16 instructions, 4 dots, 0 fmas, 2 prefetches, 0 spills, 0 shuffles
+// VNNI: attention_partitions_9_9_64_int8_p1: 37 instructions, 2 dots, 0 fmas, 4 prefetches, 0 spills, 0 shuffles
+// VNNI: attention_partitions_9_9_64_int8_p1: 17 instructions, 4 dots, 0 fmas, 2 prefetches, 0 spills, 0 shuffles
 
 // UNPACK-LABEL: {{^}}linear_int4_128x256:
 // UNPACK: vpand{{[dq]}} %zmm{{[0-9]+}}, %zmm[[A:[0-9]+]], %zmm[[LOW:[0-9]+]]
@@ -110,9 +110,9 @@
 // AVX2: linear_bf16_128x256: 176 instructions, 0 dots, 96 fmas, 1 prefetches, 0 spills, 0 shuffles
 // AVX2: attention_9_9_64_bf16: 40 instructions, 0 dots, 16 fmas, 2 prefetches, 0 spills, 0 shuffles
 // AVX2: attention_9_9_64_bf16: 35 instructions, 0 dots, 16 fmas, 0 prefetches, 0 spills, 0 shuffles
-// A few queries take more positions at once, and fetch the page ahead beside them.
-// AVX2: attention_partitions_9_9_64_bf16_p1: 34 instructions, 0 dots, 8 fmas, 6 prefetches, 0 spills, 0 shuffles
-// AVX2: attention_partitions_9_9_64_bf16_p1: 63 instructions, 0 dots, 16 fmas, 4 prefetches, 6 spills, 0 shuffles
+// A few queries take more positions at once, and fetch the next page beside them.
+// AVX2: attention_partitions_9_9_64_bf16_p1: 31 instructions, 0 dots, 8 fmas, 2 prefetches, 0 spills, 0 shuffles
+// AVX2: attention_partitions_9_9_64_bf16_p1: 61 instructions, 0 dots, 16 fmas, 4 prefetches, 4 spills, 0 shuffles
 // AVXVNNI: linear_int4_128x256: {{[0-9]+}} instructions, 32 dots, 8 fmas, 10 prefetches
 // AVXVNNI: linear_int8_128x256: {{[0-9]+}} instructions, 32 dots, 0 fmas, 16 prefetches, 0 spills, 0 shuffles
 // AVXVNNI: linear_int8rows_128x256: 228 instructions, 128 dots, 0 fmas, 0 prefetches, 0 spills, 0 shuffles

@@ -26,6 +26,7 @@ public:
     if (fail)
       throw Error("a worker is gone");
     largest = std::max(largest, batch.ids.size());
+    pageTables = batch.pageTables;
     for (size_t i = 0; i < batch.ids.size(); ++i)
       at(batch, i, batch.positions[i]) = batch.ids[i];
     result = {};
@@ -39,6 +40,7 @@ public:
     }
   }
   size_t largest = 0;
+  std::vector<int32_t> pageTables; ///< of the last step
   std::atomic<bool> fail = false;
 
 private:
@@ -112,6 +114,18 @@ TEST(Engine, StopsAtStopTokensAndAtTheContext) {
   engine.submit(full.request);
   EXPECT_EQ(full.done.get_future().get().first, FinishReason::Length);
   EXPECT_EQ(full.tokens.size(), 6u);
+}
+
+TEST(Engine, PagesOfASequenceLieSideBySide) {
+  SumRunner runner(16, 64);
+  Engine engine(runner, 1);
+  // Of the second one too, which gets what the first one gave back.
+  for (int i = 0; i < 2; ++i) {
+    Asked asked({1, 2, 3}, 5 * kPagePositions);
+    engine.submit(asked.request);
+    asked.done.get_future().wait();
+    EXPECT_EQ(runner.pageTables, (std::vector<int32_t>{0, 1, 2, 3, 4, 5}));
+  }
 }
 
 TEST(Engine, CancelFreesPages) {

@@ -1,14 +1,16 @@
 //===- KVLayout.h - how keys and values lie in the cache --------*- C++ -*-===//
 //
-// A page of the cache holds rt::kPagePositions positions; for each key/value
-// head of it, keys and then values:
+// A page of the cache holds rt::kPagePositions positions. What lies one after
+// the other in memory is read faster than what is scattered over it, and pages
+// of a sequence mostly have successive numbers: therefore pages lie in groups
+// of rt::kPartitionPages, and a group holds, for each key/value head, the keys
+// of its pages and then their values. Of one page and head those are:
 //
 //   f32, f16    keys [headDim][positions], values [positions][headDim]
 //   bf16, int8  what is summed stands in pairs: keys
 //               [headDim / 2][positions][2], values
 //               [positions / 2][headDim][2]
-//   int8        after them the f32 scales of keys and of values, [positions]
-//               each
+//   int8        after keys, and after values, their f32 scales [positions]
 //
 //===----------------------------------------------------------------------===//
 #pragma once
@@ -40,18 +42,22 @@ struct KVLayout {
   /// Whether each key and each value has a scale.
   bool hasScales() const { return format == PackedFormat::Int8; }
 
-  // Of one head in a page, in bytes.
-  int64_t valuesOffset() const {
+  // In bytes. What has an offset has it from the keys of a head in a page.
+  int64_t keysBytes() const { ///< and values: of a head in a page
     return headDim * rt::kPagePositions * valueBytes();
   }
-  int64_t keyScalesOffset() const { return 2 * valuesOffset(); }
-  int64_t valueScalesOffset() const {
-    return keyScalesOffset() + rt::kPagePositions * 4;
+  int64_t keyScalesOffset() const { return keysBytes(); }
+  int64_t valuesOffset() const { return rt::kPartitionPages * keysStride(); }
+  int64_t valueScalesOffset() const { return valuesOffset() + keysBytes(); }
+  /// From a page to the next one of its group.
+  int64_t keysStride() const {
+    return keysBytes() + (hasScales() ? rt::kPagePositions * 4 : 0);
   }
-  int64_t headBytes() const {
-    return keyScalesOffset() + (hasScales() ? 2 * rt::kPagePositions * 4 : 0);
-  }
-  int64_t pageBytes() const { return kvHeads * headBytes(); }
+  /// From a head to the next one of a group.
+  int64_t headStride() const { return 2 * valuesOffset(); }
+  int64_t groupBytes() const { return kvHeads * headStride(); }
+  /// What a page adds to a cache of whole groups.
+  int64_t pageBytes() const { return groupBytes() / rt::kPartitionPages; }
   /// Bytes of one position of all heads.
   int64_t positionBytes() const { return pageBytes() / rt::kPagePositions; }
 };

@@ -47,11 +47,11 @@ private:
 
   Place placeOf(Value row, Value head) {
     Value position = cacheRows.position(row);
-    Value page = cacheRows.page(cacheRows.pages(row), k.div(position, kPage));
+    Value page = cacheRows.pageOffset(spec, cacheRows.pages(row),
+                                      k.div(position, kPage));
     Value from = k.add(k.mul(row, rowBytes), k.mul(head, spec.headDim * 4));
     return {k.ptr(keys, from), k.ptr(values, from),
-            k.ptr(k.ptr(state, k.mul(page, spec.pageBytes())),
-                  k.mul(head, spec.headBytes())),
+            k.ptr(k.ptr(state, page), k.mul(head, spec.headStride())),
             k.rem(position, kPage)};
   }
 

@@ -31,15 +31,7 @@ int64_t AttentionSpec::scratchBytes() const {
   // For each query probabilities, running outputs, the query as factors, and
   // eight vectors of state; in tiles, the values of a page too.
   return rowsPerTile() * group() * (kPartition + 2 * headDim + 8 * kLanes) * 4 +
-         (inTiles ? valuesOffset() : 0);
-}
-
-int64_t AttentionSpec::partialBytes() const {
-  return group() * (headDim + 2 * kLanes) * 4;
-}
-
-int64_t AttentionSpec::partialRowBytes() const {
-  return kvHeads * partitions * partialBytes();
+         (inTiles ? keysBytes() : 0);
 }
 
 namespace {
@@ -117,19 +109,18 @@ public:
     k.loop(k.begin, k.end, 1, [&](Value tile) {
       PartitionTile own = splitTile(tile, count);
       openRows(own.row, own.head, 1);
-      // What this thread reads after it comes from memory meanwhile.
+      // What this thread reads after it.
       Value last = k.add(k.mul(k.mul(k.rowCount(), spec.kvHeads), count), -1);
       PartitionTile next = splitTile(k.min(k.add(tile, 1), last), count);
-      ahead = Ahead{
-          cacheRows.pages(next.row), k.mul(next.head, spec.headBytes()),
-          k.mul(next.partition, kPartition / kPage),
-          k.div(k.add(seenBy(next.row), -1), kPage), k.equal(tile, k.begin)};
+      Value nextPage = k.min(k.mul(next.partition, rt::kPartitionPages),
+                             k.div(k.add(seenBy(next.row), -1), kPage));
+      keysAfter = pagePtr(cacheRows.pages(next.row), nextPage,
+                          k.mul(next.head, spec.headStride()));
       Value partial =
           k.ptr(k.ptr(y, k.mul(own.row, spec.partialRowBytes())),
                 k.mul(k.add(k.mul(own.head, spec.partitions), own.partition),
                       spec.partialBytes()));
-      Value first = k.mul(own.partition, kPartition);
-      Value inside = k.min(k.sub(end, first), k.cst(kPartition));
+      openPartition(k.mul(own.partition, kPartition));
       auto nothing = [&] {
         for (int64_t g = 0; g < group; ++g)
           for (int64_t d = 0; d < spec.headDim + 2 * kLanes; d += kLanes)
@@ -139,12 +130,7 @@ public:
       };
       k.ifElse(
           k.lessThan(k.cst(0), inside),
-          [&] {
-            ifVisible(
-                first, inside, [&] { emitAndStore(partial, first, inside); },
-                nothing);
-          },
-          nothing);
+          [&] { ifVisible([&] { emitAndStore(partial); }, nothing); }, nothing);
     });
   }
 
@@ -163,14 +149,12 @@ private:
   // and position, places of queries and outputs of the first.
   int64_t rows = 1;
   Value end, position, pages, queries, kvOffset, out;
+  // Of the partition at hand: its first position, how many the last row sees of
+  // it (1..256), and their pages.
+  Value first, inside, firstPage, pageCount;
 
-  /// The pages of one head that the thread will read next, of which page p is
-  /// fetched while page p of the present partition is read.
-  struct Ahead {
-    Value pages, kvOffset, first, last;
-    Value isFirst; ///< of a piece: perhaps nobody fetched for it
-  };
-  std::optional<Ahead> ahead;
+  /// Of partitions: the first keys that the thread reads after this one.
+  Value keysAfter;
 
   /// Gives `body` the key/value head and the rows of each tile: all rows of a
   /// head before those of the next one, so that its keys and values stay in a
@@ -282,9 +266,16 @@ private:
     pages = cacheRows.pages(row);
     queries = k.ptr(q, rowOffset);
     out = k.ptr(y, rowOffset);
-    kvOffset = k.mul(head, spec.headBytes());
+    kvOffset = k.mul(head, spec.headStride());
     if (products.roundsFactors())
       roundQueries();
+  }
+
+  void openPartition(Value begin) {
+    first = begin;
+    inside = k.min(k.sub(end, first), k.cst(kPartition));
+    firstPage = k.div(first, kPage);
+    pageCount = k.div(k.add(inside, kPage - 1), kPage);
   }
 
   void roundQueries() {
@@ -319,9 +310,9 @@ private:
     });
     k.loop(k.cst(0), k.cst(rows * group * spec.headDim * 4), kLanes * 4,
            [&](Value o) { k.store(k.zeros(kLanes), k.ptr(running, o)); });
-    k.loop(k.cst(0), end, kPartition, [&](Value first) {
-      Value inside = k.min(k.sub(end, first), k.cst(kPartition));
-      ifVisible(first, inside, [&] { emitAndMerge(first, inside); });
+    k.loop(k.cst(0), end, kPartition, [&](Value begin) {
+      openPartition(begin);
+      ifVisible([&] { emitAndMerge(); });
     });
     forEachQuery([&](Value query) {
       Value sum = k.load(lanes, softmaxOf(query), vectorAt(kRunningSum));
@@ -338,7 +329,7 @@ private:
   /// Runs `body` unless neither a sink nor any row's window reaches the
   /// partition.
   void ifVisible(
-      Value first, Value inside, const std::function<void()> &body,
+      const std::function<void()> &body,
       const std::function<void()> &otherwise = [] {}) {
     if (!spec.window)
       return body();
@@ -351,20 +342,15 @@ private:
   }
 
   Value pagePtr(Value index) { return pagePtr(pages, index, kvOffset); }
+  /// Page `p` of the partition.
+  Value pageOf(Value p) { return pagePtr(k.add(firstPage, p)); }
   Value pagePtr(Value table, Value index, Value offset) {
-    Value page = cacheRows.page(table, index);
-    return k.ptr(k.ptr(state, k.mul(page, spec.pageBytes())), offset);
-  }
-  /// The page to fetch while page `p` of the partition is read, or null.
-  Value pageAhead(Value p) {
-    if (!ahead)
-      return {};
-    Value index = k.min(k.add(ahead->first, p), ahead->last);
-    return pagePtr(ahead->pages, index, ahead->kvOffset);
+    return k.ptr(k.ptr(state, cacheRows.pageOffset(spec, table, index)),
+                 offset);
   }
 
-  void emitAndMerge(Value first, Value inside) {
-    emitProbabilities(first, inside);
+  void emitAndMerge() {
+    emitProbabilities();
     forEachQuery([&](Value query) {
       Value own = softmaxOf(query);
       RunningSoftmax state{k.load(lanes, own, vectorAt(kRunningMaximum)),
@@ -377,7 +363,7 @@ private:
       k.store(factors.old, own, vectorAt(kOldFactor));
       k.store(factors.added, own, vectorAt(kAddedFactor));
     });
-    emitOutputs(first, inside, [&](Value query, int64_t d, Value sum) {
+    emitOutputs([&](Value query, int64_t d, Value sum) {
       Value own = softmaxOf(query), outputs = runningOf(query);
       Value old = k.fmul(k.load(lanes, outputs, d * 4),
                          k.load(lanes, own, vectorAt(kOldFactor)));
@@ -386,13 +372,13 @@ private:
     });
   }
 
-  void emitAndStore(Value partial, Value first, Value inside) {
-    emitProbabilities(first, inside);
+  void emitAndStore(Value partial) {
+    emitProbabilities();
     for (int64_t g = 0; g < group; ++g)
       for (auto [i, which] : llvm::enumerate(std::array{kMaximum, kSum}))
         k.store(k.load(lanes, softmaxOf(k.cst(g)), vectorAt(which)), partial,
                 partialAt(g, spec.headDim + int64_t(i) * kLanes));
-    emitOutputs(first, inside, [&](Value query, int64_t d, Value sum) {
+    emitOutputs([&](Value query, int64_t d, Value sum) {
       k.store(sum, k.ptr(partial, k.mul(query, partialAt(1, 0))), d * 4);
     });
   }
@@ -423,82 +409,84 @@ private:
       body(first, std::min(most, rows * group - first));
   }
 
-  /// Scores of the positions [first, first + inside), turned into exp(score -
-  /// maximum), with the maximum and the sum beside them. `inside` counts the
-  /// positions that the last row sees, 1..256.
-  void emitProbabilities(Value first, Value inside) {
-    Value firstPage = k.div(first, kPage);
-    Value pageCount = k.div(k.add(inside, kPage - 1), kPage);
+  /// Scores of a partition, turned into exp(score - maximum), with the maximum
+  /// and the sum beside them.
+  void emitProbabilities() {
     k.loop(k.cst(0), pageCount, 1, [&](Value p) {
-      Value keys = pagePtr(k.add(firstPage, p));
-      Value lastPage = k.div(k.add(end, -1), kPage);
-      Value next = k.min(k.add(k.add(firstPage, p), 1), lastPage);
-      const Pages at{keys, pagePtr(next), pageAhead(p)};
+      Value keys = pageOf(p);
+      Values fetched = fetchedBeside(keys, p);
       if (spec.inTiles) {
-        auto prefetchOwn = [&] {
-          prefetchPages(k.ptr(keys, spec.valuesOffset()), at.next);
-        };
-        if (ahead)
-          k.ifElse(ahead->isFirst, prefetchOwn);
-        else
-          prefetchOwn();
-        CacheTiles(k, spec, rows * group)
+        if (!keysAfter)
+          prefetchAtOnce(fetched);
+        return CacheTiles(k, spec, rows * group)
             .emitScores(keys, queries, k.ptr(k.scratch, k.mul(p, kPage * 4)),
-                        kPartition * 4, p, shareOfPageAhead(0));
-        return;
+                        kPartition * 4, [&](int64_t share, int64_t count) {
+                          if (keysAfter)
+                            prefetchShare(fetched.front(), share, count);
+                        });
       }
       forEachGroup([&](int64_t query, int64_t count) {
-        emitScores(at, k.mul(p, kPage * 4), k.sub(inside, k.mul(p, kPage)),
-                   query, count);
+        emitScores(keys, fetched, k.mul(p, kPage * 4),
+                   k.sub(inside, k.mul(p, kPage)), query, count);
       });
     });
     // Tiles multiply whole pages, others no vector beyond what a row sees.
     Value vectors = spec.inTiles ? k.mul(pageCount, kPage / kLanes)
                                  : k.div(k.add(inside, kLanes - 1), kLanes);
-    emitSoftmax(first, k.mul(vectors, kLanes * 4));
+    emitSoftmax(k.mul(vectors, kLanes * 4));
   }
 
-  struct Pages {
-    Value keys; ///< at hand
-    Value next; ///< of the sequence: of this partition or the one after
-    Value far;  ///< pageAhead, or null
-  };
+  /// Keys or values, as `offset` says, of the page after page `p` of a
+  /// partition, or what comes after the last one.
+  Value pageAfter(Value p, int64_t offset, Value afterLast) {
+    Value next = k.add(p, 1);
+    Value isLast = k.equal(next, pageCount);
+    Value index = arith::SelectOp::create(k.b, k.loc, isLast, p, next);
+    Value page = k.ptr(pageOf(index), offset);
+    return arith::SelectOp::create(k.b, k.loc, isLast, afterLast, page);
+  }
 
-  /// What emitScores fetches of this page and the next one, for tiles.
-  void prefetchPages(Value values, Value keys) {
+  /// What is fetched while the keys of page `p` are multiplied: pages are too
+  /// short for the hardware to run ahead. Where rows share what they load,
+  /// caches hold a partition until its values are due: these and the next keys.
+  /// Partitions come from memory: what is read a page later, as it lies there.
+  Values fetchedBeside(Value keys, Value p) {
+    if (keysAfter)
+      return {pageAfter(p, 0, k.ptr(pageOf(k.cst(0)), spec.valuesOffset()))};
+    Value lastPage = k.div(k.add(end, -1), kPage);
+    Value next = k.min(k.add(k.add(firstPage, p), 1), lastPage);
+    return {k.ptr(keys, spec.valuesOffset()), pagePtr(next)};
+  }
+
+  /// Keys or values of some pages, for tiles.
+  void prefetchAtOnce(const Values &pages) {
     constexpr int64_t kBytes = 512;
-    k.loop(k.cst(0), k.cst(spec.valuesOffset()), kBytes, [&](Value at) {
-      for (Value page : {values, keys})
+    k.loop(k.cst(0), k.cst(spec.keysBytes()), kBytes, [&](Value at) {
+      for (Value page : pages)
         k.prefetch(k.ptr(page, at), kBytes);
     });
   }
-
-  /// Fetches keys of the page ahead, or values, which stand `offset` bytes
-  /// behind them, beside the products of tiles with the same of a page: all at
-  /// once they would hold up what comes after them.
-  CacheTiles::EachShare shareOfPageAhead(int64_t offset) {
-    return [=, this](Value page, int64_t share, int64_t count) {
-      const int64_t bytes = spec.valuesOffset() / count;
-      if (Value far = pageAhead(page))
-        k.prefetch(k.ptr(far, offset + share * bytes), bytes);
-    };
+  /// One of `count` shares of them: all at once they would hold up what comes
+  /// after them.
+  void prefetchShare(Value page, int64_t share, int64_t count) {
+    const int64_t bytes = spec.keysBytes() / count;
+    k.prefetch(k.ptr(page, share * bytes), bytes);
   }
 
-  /// scores[query][page positions] = scale * q . k, features ascending. Pages
-  /// are too short for the hardware to run ahead: the first queries fetch the
-  /// values of this page, the keys of the next one and those of the page ahead.
-  /// Whatever the order in which they read a page, they fetch others line by
+  /// scores[query][page positions] = scale * q . k, features ascending. The
+  /// first queries fetch, whatever the order in which they read a page, line by
   /// line, as many with each step: the hardware only follows what ascends.
   /// `left` counts the positions that are seen from this page on: vectors
-  /// beyond them are left out, unless a page ahead is fetched beside them.
-  void emitScores(const Pages &at, Value offset, Value left, int64_t first,
-                  int64_t count) {
+  /// beyond them are left out.
+  void emitScores(Value keys, const Values &fetched, Value offset, Value left,
+                  int64_t firstQuery, int64_t count) {
     const int64_t width = vectorsAtOnce(count, kPage / kLanes);
     for (int64_t vector = 0; vector < kPage / kLanes; vector += width) {
       auto emit = [&] {
-        emitScoreVectors(at, offset, vector, width, first, count);
+        emitScoreVectors(keys, fetched, offset, vector, width, firstQuery,
+                         count);
       };
-      if (vector == 0 || at.far)
+      if (vector == 0)
         emit();
       else
         k.ifElse(k.lessThan(k.cst(vector * kLanes), left), emit);
@@ -506,32 +494,27 @@ private:
   }
 
   /// Those of `width` vectors of positions, from `vector` on.
-  void emitScoreVectors(const Pages &pages, Value offset, int64_t vector,
-                        int64_t width, int64_t first, int64_t count) {
+  void emitScoreVectors(Value keys, const Values &fetched, Value offset,
+                        int64_t vector, int64_t width, int64_t firstQuery,
+                        int64_t count) {
     const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
     const int64_t stepBytes = width * kLanes * bytes;
     auto acc = k.loop(
         k.cst(0), k.cst(spec.headDim), step,
         Values(count * width, products.zeroSum()), [&](Value d, ValueRange in) {
           Values sums(in), cached;
-          Value column = k.ptr(pages.keys, k.mul(d, kPage * bytes));
-          auto fetch = [&](Value page, int64_t from) {
-            from += vector * kLanes * bytes * spec.headDim;
-            k.prefetch(k.ptr(k.ptr(page, k.mul(d, stepBytes)), from),
-                       stepBytes * step);
-          };
-          if (first == 0) {
-            fetch(pages.keys, spec.valuesOffset());
-            fetch(pages.next, 0);
-            if (pages.far)
-              fetch(pages.far, 0);
-          }
+          Value column = k.ptr(keys, k.mul(d, kPage * bytes));
+          const int64_t from = vector * kLanes * bytes * spec.headDim;
+          if (firstQuery == 0)
+            for (Value page : fetched)
+              k.prefetch(k.ptr(k.ptr(page, k.mul(d, stepBytes)), from),
+                         stepBytes * step);
           for (int64_t v = vector; v < vector + width; ++v)
             cached.push_back(
                 products.loadCached(column, v * kLanes * bytes * step));
           Value at = k.ptr(queries, k.mul(d, products.factorBytes()));
           for (int64_t i = 0; i < count; ++i) {
-            Values query = products.loadFactor(at, inQueries(first + i));
+            Values query = products.loadFactor(at, inQueries(firstQuery + i));
             for (int64_t v = 0; v < width; ++v) {
               Value &sum = sums[width * i + v];
               sum = products.multiplyAdd(query, cached[size_t(v)], sum);
@@ -543,22 +526,23 @@ private:
       const int64_t positions = (vector + v) * kLanes * 4;
       Value unit = k.fcst(lanes, spec.scale * scoreUnit(spec)), keyScales;
       if (spec.hasScales())
-        keyScales = k.fmul(unit, k.load(lanes, pages.keys,
-                                        spec.keyScalesOffset() + positions));
+        keyScales = k.fmul(
+            unit, k.load(lanes, keys, spec.keyScalesOffset() + positions));
       for (int64_t i = 0; i < count; ++i) {
         if (spec.hasScales())
-          unit = k.fmul(keyScales, k.load(lanes, softmaxOf(k.cst(first + i)),
-                                          vectorAt(kQueryScale)));
+          unit =
+              k.fmul(keyScales, k.load(lanes, softmaxOf(k.cst(firstQuery + i)),
+                                       vectorAt(kQueryScale)));
         k.store(k.fmul(products.toFloat(acc[width * i + v]), unit),
                 k.ptr(k.scratch, offset),
-                (first + i) * kPartition * 4 + positions);
+                (firstQuery + i) * kPartition * 4 + positions);
       }
     }
   }
 
   /// True in the lanes that a row may see of which the last position is before
   /// `seen`; `offset` is in bytes of the scores of positions from `first` on.
-  Value visible(Value offset, Value first, Value seen) {
+  Value visible(Value offset, Value seen) {
     VectorType ints = k.vec(kLanes, k.i32());
     SmallVector<int32_t> iota;
     for (int32_t i = 0; i < kLanes; ++i)
@@ -590,7 +574,7 @@ private:
     return k.fmul(score, k.fcst(lanes, spec.scale * scoreUnit(spec)));
   }
 
-  void emitSoftmax(Value first, Value bytes) {
+  void emitSoftmax(Value bytes) {
     auto select = [&](Value mask, Value yes, Value no) -> Value {
       return arith::SelectOp::create(k.b, k.loc, mask, yes, no);
     };
@@ -602,8 +586,8 @@ private:
       // Whole vectors before the row's position need no mask.
       Value clear = k.cst(0);
       if (!spec.window) {
-        Value inside = k.max(k.sub(seen, first), k.cst(0));
-        clear = k.min(k.mul(k.div(inside, kLanes), kLanes * 4), bytes);
+        Value here = k.max(k.sub(seen, first), k.cst(0));
+        clear = k.min(k.mul(k.div(here, kLanes), kLanes * 4), bytes);
       }
       auto overScores =
           [&](Values state,
@@ -621,7 +605,7 @@ private:
           [&](Value offset, ValueRange sofar, bool masked) -> Values {
             Value score = loadScore(k.ptr(scores, offset));
             if (masked)
-              score = select(visible(offset, first, seen), score,
+              score = select(visible(offset, seen), score,
                              k.fcst(lanes, kMaskedScore));
             return {k.fmax(sofar[0], score)};
           })[0];
@@ -639,8 +623,7 @@ private:
             Value e =
                 products.roundsFactors() ? k.exp2ForBF16(score) : k.exp(score);
             auto hide = [&](Value v) {
-              return masked ? select(visible(offset, first, seen), v,
-                                     k.zeros(kLanes))
+              return masked ? select(visible(offset, seen), v, k.zeros(kLanes))
                             : v;
             };
             e = hide(e);
@@ -650,7 +633,7 @@ private:
               return {
                   k.fadd(sofar[0], products.storeFactors(e, factorAt(offset))),
                   sofar[1]};
-            Value scaled = hide(k.fmul(e, valueScales(first, offset)));
+            Value scaled = hide(k.fmul(e, valueScales(offset)));
             k.store(scaled, at);
             return {k.fadd(sofar[0], e), k.fmax(sofar[1], scaled)};
           });
@@ -672,82 +655,110 @@ private:
 
   /// The scales of the values whose probabilities stand at byte `offset` of
   /// those from position `first` on.
-  Value valueScales(Value first, Value offset) {
+  Value valueScales(Value offset) {
     Value index = k.div(offset, 4);
     Value page = pagePtr(k.div(k.add(first, index), kPage));
     return k.load(lanes, k.ptr(page, k.mul(k.rem(index, kPage), 4)),
                   spec.valueScalesOffset());
   }
 
-  Value sumOfValues(int64_t query, Value sum) {
+  Value sumOfValues(Value query, Value sum) {
     sum = products.toFloat(sum);
     if (!spec.hasScales())
       return sum;
-    return k.fmul(
-        sum, k.load(lanes, softmaxOf(k.cst(query)), vectorAt(kValueScale)));
+    return k.fmul(sum, k.load(lanes, softmaxOf(query), vectorAt(kValueScale)));
   }
 
   /// Gives `use` the sums of probabilities * values, positions ascending, 16
   /// features of a query at a time.
-  void emitOutputs(Value first, Value inside,
-                   const std::function<void(Value, int64_t, Value)> &use) {
-    Value firstPage = k.div(first, kPage);
-    Value pageCount = k.div(k.add(inside, kPage - 1), kPage);
+  void emitOutputs(const std::function<void(Value, int64_t, Value)> &use) {
     if (spec.inTiles)
-      return emitOutputsInTiles(firstPage, pageCount, inside, use);
-    const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
+      return emitOutputsInTiles(use);
     const int64_t width = vectorsAtOnce(queriesAtOnce(), spec.headDim / kLanes);
-    // Features outside: what a group reads is in a cache for the next one.
-    for (int64_t d = 0; d < spec.headDim; d += width * kLanes)
-      forEachGroup([&](int64_t query, int64_t count) {
-        auto acc = k.loop(
-            k.cst(0), pageCount, 1, Values(count * width, products.zeroSum()),
-            [&](Value p, ValueRange outer) {
-              Value values = k.ptr(pagePtr(k.add(firstPage, p)),
-                                   spec.valuesOffset() + d * step * bytes);
-              Value firstInPage = k.mul(p, kPage);
-              Value limit = k.min(k.sub(inside, firstInPage), k.cst(kPage));
-              Value far = query == 0 ? pageAhead(p) : Value();
-              if (far) // (In ascending order, as emitScores does.)
-                far = k.ptr(far, spec.valuesOffset() + d * kPage * bytes);
-              return k.loop(
-                  k.cst(0), limit, step, Values(outer),
-                  [&](Value j, ValueRange in) {
-                    Values sums(in), v;
-                    Value line = k.ptr(values, k.mul(j, spec.headDim * bytes));
-                    Value factors =
-                        k.ptr(k.scratch, k.mul(k.add(firstInPage, j),
-                                               products.factorBytes()));
-                    if (far)
-                      k.prefetch(k.ptr(far, k.mul(j, width * kLanes * bytes)),
-                                 width * kLanes * bytes * step);
-                    for (int64_t i = 0; i < width; ++i)
-                      v.push_back(
-                          products.loadCached(line, i * kLanes * bytes * step));
-                    for (int64_t n = 0; n < count; ++n) {
-                      Values factor = products.loadFactor(
-                          factors, (query + n) * kPartition * 4);
-                      for (int64_t i = 0; i < width; ++i) {
-                        Value &sum = sums[n * width + i];
-                        sum = products.multiplyAdd(factor, v[i], sum);
-                      }
-                    }
-                    return sums;
-                  });
-            });
-        for (int64_t n = 0; n < count; ++n)
-          for (int64_t i = 0; i < width; ++i)
-            use(k.cst(query + n), d + i * kLanes,
-                sumOfValues(query + n, acc[n * width + i]));
+    const Value zero = products.zeroSum();
+    auto forEachPart = [&](auto body) {
+      for (int64_t d = 0; d < spec.headDim; d += width * kLanes)
+        forEachGroup([&](auto... queries) { body(d, queries...); });
+    };
+    if (!keysAfter) // What a group reads is in a cache for the next one.
+      return forEachPart([&](int64_t d, int64_t query, int64_t count) {
+        Values sums(count * width, zero);
+        sums = k.loop(k.cst(0), pageCount, 1, sums,
+                      [&](Value p, ValueRange sofar) {
+                        return addOutputs(pageOf(p), {}, p, d, width, query,
+                                          count, sofar);
+                      });
+        for (int64_t i = 0; i < count * width; ++i) {
+          Value n = k.cst(query + i / width);
+          use(n, d + i % width * kLanes, sumOfValues(n, sums[size_t(i)]));
+        }
       });
+    // Pages are read once, one after the other: sums are in memory meanwhile.
+    k.loop(k.cst(0), k.cst(group * spec.headDim * 4), kLanes * 4,
+           [&](Value o) { k.store(zero, k.ptr(running, o)); });
+    k.loop(k.cst(0), pageCount, 1, [&](Value p) {
+      Value page = pageOf(p);
+      Value fetched = pageAfter(p, spec.valuesOffset(), keysAfter);
+      forEachPart([&](int64_t d, int64_t query, int64_t count) {
+        Values sums, places;
+        for (int64_t i = 0; i < count * width; ++i) {
+          const int64_t n = query + i / width;
+          places.push_back(
+              k.ptr(running, (n * spec.headDim + d + i % width * kLanes) * 4));
+          sums.push_back(k.load(zero.getType(), places.back()));
+        }
+        sums = addOutputs(page, fetched, p, d, width, query, count, sums);
+        for (auto [sum, place] : llvm::zip_equal(sums, places))
+          k.store(sum, place);
+      });
+    });
+    forEachQuery([&](Value query) {
+      for (int64_t d = 0; d < spec.headDim; d += kLanes)
+        use(query, d,
+            sumOfValues(query,
+                        k.load(zero.getType(), runningOf(query), d * 4)));
+    });
+  }
+
+  /// Adds probabilities * values of page `p` of a partition: of `width` vectors
+  /// of features from `d` on. Beside them the first queries fetch a share of
+  /// another page, if any, as emitScores does.
+  Values addOutputs(Value page, Value fetched, Value p, int64_t d,
+                    int64_t width, int64_t query, int64_t count,
+                    ValueRange sofar) {
+    const int64_t bytes = spec.valueBytes(), step = spec.valuesAtOnce();
+    Value values = k.ptr(page, spec.valuesOffset() + d * step * bytes);
+    Value firstInPage = k.mul(p, kPage);
+    Value limit = k.min(k.sub(inside, firstInPage), k.cst(kPage));
+    return k.loop(
+        k.cst(0), limit, step, Values(sofar), [&](Value j, ValueRange in) {
+          Values sums(in), v;
+          Value line = k.ptr(values, k.mul(j, spec.headDim * bytes));
+          Value factors = k.ptr(
+              k.scratch, k.mul(k.add(firstInPage, j), products.factorBytes()));
+          if (fetched && query == 0)
+            k.prefetch(k.ptr(k.ptr(fetched, k.mul(j, width * kLanes * bytes)),
+                             d * kPage * bytes),
+                       width * kLanes * bytes * step);
+          for (int64_t i = 0; i < width; ++i)
+            v.push_back(products.loadCached(line, i * kLanes * bytes * step));
+          for (int64_t n = 0; n < count; ++n) {
+            Values factor =
+                products.loadFactor(factors, (query + n) * kPartition * 4);
+            for (int64_t i = 0; i < width; ++i) {
+              Value &sum = sums[n * width + i];
+              sum = products.multiplyAdd(factor, v[i], sum);
+            }
+          }
+          return sums;
+        });
   }
 
   void
-  emitOutputsInTiles(Value firstPage, Value pageCount, Value inside,
-                     const std::function<void(Value, int64_t, Value)> &use) {
+  emitOutputsInTiles(const std::function<void(Value, int64_t, Value)> &use) {
     CacheTiles tiles(k, spec, rows * group);
     auto valuesIn = [&](Value p) {
-      return k.ptr(pagePtr(k.add(firstPage, p)), spec.valuesOffset());
+      return k.ptr(pageOf(p), spec.valuesOffset());
     };
     Value last = k.add(pageCount, -1);
     Value written = k.sub(inside, k.mul(last, kPage));
@@ -759,8 +770,13 @@ private:
       return arith::SelectOp::create(k.b, k.loc, k.equal(p, copied), lastValues,
                                      valuesIn(p));
     };
-    tiles.emitOutputs(pageCount, k.scratch, kPartition * 4, valuesOf,
-                      shareOfPageAhead(spec.valuesOffset()), use);
+    auto fetch = [&](Value p, int64_t share, int64_t count) {
+      if (keysAfter)
+        prefetchShare(pageAfter(p, spec.valuesOffset(), keysAfter), share,
+                      count);
+    };
+    tiles.emitOutputs(pageCount, k.scratch, kPartition * 4, valuesOf, fetch,
+                      use);
   }
 };
 } // namespace

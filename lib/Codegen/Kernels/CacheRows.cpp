@@ -26,7 +26,11 @@ Value CacheRows::pages(Value row) {
   return k.ptr(pageTables, k.mul(k.mul(sequence(row), pageStride), 4));
 }
 
-Value CacheRows::page(Value table, Value index) { return entry(table, index); }
+Value CacheRows::pageOffset(const KVLayout &layout, Value table, Value index) {
+  Value page = entry(table, index);
+  return k.add(k.mul(k.div(page, rt::kPartitionPages), layout.groupBytes()),
+               k.mul(k.rem(page, rt::kPartitionPages), layout.keysStride()));
+}
 
 Value CacheRows::follows(Value first, Value second) {
   Value same = k.equal(sequence(second), sequence(first));

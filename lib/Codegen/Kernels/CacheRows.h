@@ -7,6 +7,7 @@
 #pragma once
 
 #include "isthmus/Codegen/KernelBuilder.h"
+#include "isthmus/Weights/KVLayout.h"
 
 namespace isthmus {
 
@@ -19,8 +20,10 @@ public:
   mlir::Value sequence(mlir::Value row);
   /// The page table of the row's sequence.
   mlir::Value pages(mlir::Value row);
-  /// The number of page `index` of a page table.
-  mlir::Value page(mlir::Value table, mlir::Value index);
+  /// Offset in a cache of page `index` of a page table: of the keys of its
+  /// first head.
+  mlir::Value pageOffset(const KVLayout &layout, mlir::Value table,
+                         mlir::Value index);
 
   /// Whether row `second` is at the position after that of `first`, in the same
   /// sequence.

@@ -18,9 +18,9 @@ CacheTiles::CacheTiles(KernelBuilder &k, const KVLayout &layout,
       tiles(queries / queriesOfTile),
       type(LLVM::LLVMX86AMXType::get(k.b.getContext())) {}
 
-void CacheTiles::emitScores(Value keys, Value queries, Value scores,
-                            int64_t stride, Value page,
-                            const EachShare &eachShare) {
+void CacheTiles::emitScores(
+    Value keys, Value queries, Value scores, int64_t stride,
+    const std::function<void(int64_t, int64_t)> &eachShare) {
   const int64_t queryBytes = layout.headDim * 2;
   const int64_t shares = kPage / kLanes * (layout.headDim / kFactors);
   int64_t share = 0;
@@ -41,7 +41,7 @@ void CacheTiles::emitScores(Value keys, Value queries, Value scores,
           sums[size_t(t)] = multiplyAdd(sums[size_t(t)], factors, cached);
         }
         if (first == 0)
-          eachShare(page, share++, shares);
+          eachShare(share++, shares);
       }
       for (int64_t t = 0; t < count; ++t)
         store(
@@ -54,7 +54,8 @@ void CacheTiles::emitScores(Value keys, Value queries, Value scores,
 
 void CacheTiles::emitOutputs(
     Value pages, Value factors, int64_t stride,
-    const std::function<Value(Value)> &valuesOf, const EachShare &eachShare,
+    const std::function<Value(Value)> &valuesOf,
+    const std::function<void(Value, int64_t, int64_t)> &eachShare,
     const std::function<void(Value, int64_t, Value)> &use) {
   const int64_t sumBytes = queriesOfTile * kLine;
   Value stored = k.stackBuffer(kMostSums * sumBytes);

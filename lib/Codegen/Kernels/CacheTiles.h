@@ -21,28 +21,27 @@ public:
   ///                them.
   CacheTiles(KernelBuilder &k, const KVLayout &layout, int64_t queries);
 
-  /// What is done beside share 0, 1, ... of `count` that the products with page
-  /// `page` come in.
-  using EachShare =
-      std::function<void(mlir::Value page, int64_t share, int64_t count)>;
-
   /// Queries with the keys of a page.
   ///
-  /// \param queries bf16 [query][headDim].
-  /// \param scores  f32 [page positions], those of a query `stride` bytes after
-  ///                those of the one before.
-  /// \param page    for `eachShare`.
-  void emitScores(mlir::Value keys, mlir::Value queries, mlir::Value scores,
-                  int64_t stride, mlir::Value page, const EachShare &eachShare);
+  /// \param queries   bf16 [query][headDim].
+  /// \param scores    f32 [page positions], those of a query `stride` bytes
+  ///                  after those of the one before.
+  /// \param eachShare what is done beside share 0, 1, ... of `count` that the
+  ///                  products come in.
+  void emitScores(
+      mlir::Value keys, mlir::Value queries, mlir::Value scores, int64_t stride,
+      const std::function<void(int64_t share, int64_t count)> &eachShare);
 
   /// Factors with the values of some pages, positions ascending.
   ///
   /// \param factors  bf16 [position], strided as scores are.
   /// \param valuesOf gives the values of a page.
+  /// \param eachShare as for emitScores, beside the products with `page`.
   /// \param use      takes a query and 16 of its sums, from a feature on.
   void emitOutputs(mlir::Value pages, mlir::Value factors, int64_t stride,
                    const std::function<mlir::Value(mlir::Value)> &valuesOf,
-                   const EachShare &eachShare,
+                   const std::function<void(mlir::Value page, int64_t share,
+                                            int64_t count)> &eachShare,
                    const std::function<void(mlir::Value query, int64_t feature,
                                             mlir::Value sums)> &use);
 

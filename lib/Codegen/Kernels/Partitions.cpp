@@ -7,6 +7,14 @@ using namespace mlir;
 using namespace isthmus;
 using Values = KernelBuilder::Values;
 
+int64_t AttentionSpec::partialBytes() const {
+  return group() * (headDim + 2 * kLanes) * 4;
+}
+
+int64_t AttentionSpec::partialRowBytes() const {
+  return kvHeads * partitions * partialBytes();
+}
+
 MergeFactors isthmus::mergePartition(KernelBuilder &k,
                                      const AttentionSpec &spec,
                                      RunningSoftmax &running, Value maximum,

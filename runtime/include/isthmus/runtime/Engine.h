@@ -80,6 +80,7 @@ private:
 
   // Only the engine's thread touches these.
   std::vector<Sequence> active;
+  /// Descending: a sequence gets the first ones, which lie side by side.
   std::vector<int32_t> freePages;
   StepBatch batch;
   StepResult result;

@@ -11,7 +11,7 @@
 
 namespace isthmus::rt {
 
-inline constexpr uint32_t kKernelABI = 5;
+inline constexpr uint32_t kKernelABI = 6;
 
 /// Positions that one page of the KV cache holds.
 inline constexpr int64_t kPagePositions = 32;
@@ -19,6 +19,10 @@ inline constexpr int64_t kPagePositions = 32;
 /// Positions over which attention keeps one softmax state before merging
 /// (docs/numerics.md).
 inline constexpr int64_t kPartitionPositions = 256;
+
+/// Pages of a cache lie in groups of as many as a partition reads: a cache has
+/// whole groups (isthmus/Weights/KVLayout.h).
+inline constexpr int64_t kPartitionPages = kPartitionPositions / kPagePositions;
 
 /// Most operands that a launch may have.
 inline constexpr size_t kMaxOperands = 10;

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "bundle.pb.h"
+#include "isthmus/runtime/KernelABI.h"
 
 #include <cstdint>
 #include <string>
@@ -48,6 +49,12 @@ struct LinkedBuffer {
   uint64_t offset = 0, rowBytes = 0;
   bundle::RowKind rows = bundle::TOKENS;
 };
+
+/// Pages of a cache with room for `pages`: it has whole groups (KernelABI.h).
+constexpr uint64_t pagesInGroups(uint64_t pages) {
+  constexpr uint64_t kGroup = kPartitionPages;
+  return (pages + kGroup - 1) / kGroup * kGroup;
+}
 
 /// One stage, linked. Refers to the manifest, which must outlive it.
 struct LinkedStage {
