@@ -107,7 +107,7 @@ std::span<const ScheduleField> isthmus::scheduleFields() {
        none},
       {"prefetch_near",
        &S::prefetchNear,
-       {1 << 10, 2 << 10, 4 << 10},
+       {512, 1 << 10, 2 << 10, 4 << 10},
        ScheduleField::Decode,
        {"int4", "bf16"},
        none},

@@ -58,7 +58,7 @@ static TargetDescription avx2() {
       .dot = DotProduct::Avx2Madd,
       .vectorRegisters = 16,
       .vectorBits = 256,
-      .schedule = {.panels = 2,
+      .schedule = {.panels = 1,
                    .dotRows = 4,
                    .nibbleRows = 4,
                    .wholeRows = 4,
@@ -66,7 +66,8 @@ static TargetDescription avx2() {
                    .pairRows = 6,
                    .attentionQueries = 12,
                    .attentionSums = 4,
-                   .unrollGroups = 1},
+                   .unrollGroups = 1,
+                   .prefetchNear = 1 << 10},
   };
 }
 

@@ -11,22 +11,22 @@
 // RUN: awk -f %S/loops.awk %t.s | FileCheck %s --check-prefix=NEON
 
 // As int8 in groups of 32.
-// AVX2: linear_q8_0_128x256: 243 instructions, 32 dots, 4 fmas, 18 prefetches, 0 spills, 0 shuffles
+// AVX2: linear_q8_0_128x256: 127 instructions, 16 dots, 2 fmas, 9 prefetches, 0 spills, 0 shuffles
 // AVX2: linear_q8_0_128x256: 705 instructions, 128 dots, 16 fmas, 0 prefetches, 36 spills, 0 shuffles
 // Fewer instructions than int4: a scale is converted at once, and the zero of nibbles is where
 // their sums start.
-// AVX2: linear_q4_0_128x256: 185 instructions, 32 dots, 4 fmas, 10 prefetches, 2 spills, 0 shuffles
+// AVX2: linear_q4_0_128x256: 98 instructions, 16 dots, 2 fmas, 5 prefetches, 0 spills, 0 shuffles
 // AVX2: linear_q4_0_128x256: 498 instructions, 128 dots, 16 fmas, 0 prefetches, 34 spills, 0 shuffles
-// AVX2: linear_q4_1_128x256: 204 instructions, 32 dots, 8 fmas, 10 prefetches, 14 spills, 0 shuffles
+// AVX2: linear_q4_1_128x256: 101 instructions, 16 dots, 4 fmas, 5 prefetches, 0 spills, 0 shuffles
 // AVX2: linear_q4_1_128x256: 500 instructions, 128 dots, 32 fmas, 0 prefetches, 44 spills, 0 shuffles
 // Upper bits take a shift, a mask and an or each, which many rows share.
-// AVX2: linear_q5_0_128x256: 322 instructions, 32 dots, 4 fmas, 12 prefetches, 6 spills, 0 shuffles
+// AVX2: linear_q5_0_128x256: 164 instructions, 16 dots, 2 fmas, 6 prefetches, 2 spills, 0 shuffles
 // AVX2: linear_q5_0_128x256: 661 instructions, 128 dots, 16 fmas, 0 prefetches, 74 spills, 0 shuffles
-// AVX2: linear_q4_k_128x256: 229 instructions, 32 dots, 8 fmas, 10 prefetches, 18 spills, 0 shuffles
+// AVX2: linear_q4_k_128x256: 110 instructions, 16 dots, 4 fmas, 5 prefetches, 0 spills, 0 shuffles
 // AVX2: linear_q4_k_128x256: 520 instructions, 128 dots, 32 fmas, 0 prefetches, 42 spills, 0 shuffles
 // Half as many inputs a scale.
-// AVX2: linear_q6_k_128x256: 174 instructions, 16 dots, 4 fmas, 8 prefetches, 0 spills, 0 shuffles
-// AVX2: linear_q6_k_128x256: 806 instructions, 128 dots, 32 fmas, 0 prefetches, 118 spills, 0 shuffles
+// AVX2: linear_q6_k_128x256: 91 instructions, 8 dots, 2 fmas, 4 prefetches, 0 spills, 0 shuffles
+// AVX2: linear_q6_k_128x256: 808 instructions, 128 dots, 32 fmas, 0 prefetches, 123 spills, 0 shuffles
 
 // The dots beyond 32 and 128 make what sums start from.
 // VNNI: linear_q8_0_128x256: 138 instructions, 32 dots, 4 fmas, 36 prefetches, 0 spills, 0 shuffles
@@ -35,11 +35,11 @@
 // VNNI: linear_q4_0_128x256: 246 instructions, 136 dots, 16 fmas, 0 prefetches, 0 spills, 0 shuffles
 // VNNI: linear_q4_1_128x256: 162 instructions, 32 dots, 8 fmas, 20 prefetches, 2 spills, 0 shuffles
 // VNNI: linear_q4_1_128x256: 240 instructions, 128 dots, 32 fmas, 0 prefetches, 0 spills, 0 shuffles
-// VNNI: linear_q5_0_128x256: 222 instructions, 33 dots, 4 fmas, 24 prefetches, 2 spills, 0 shuffles
+// VNNI: linear_q5_0_128x256: 219 instructions, 33 dots, 4 fmas, 24 prefetches, 0 spills, 0 shuffles
 // VNNI: linear_q5_0_128x256: 289 instructions, 136 dots, 16 fmas, 0 prefetches, 8 spills, 0 shuffles
-// VNNI: linear_q4_k_128x256: 192 instructions, 32 dots, 8 fmas, 20 prefetches, 15 spills, 0 shuffles
+// VNNI: linear_q4_k_128x256: 179 instructions, 32 dots, 8 fmas, 24 prefetches, 10 spills, 0 shuffles
 // VNNI: linear_q4_k_128x256: 249 instructions, 128 dots, 32 fmas, 0 prefetches, 0 spills, 0 shuffles
-// VNNI: linear_q6_k_128x256: 130 instructions, 17 dots, 4 fmas, 16 prefetches, 0 spills, 0 shuffles
+// VNNI: linear_q6_k_128x256: 134 instructions, 17 dots, 4 fmas, 20 prefetches, 0 spills, 0 shuffles
 // VNNI: linear_q6_k_128x256: 422 instructions, 160 dots, 32 fmas, 0 prefetches, 48 spills, 0 shuffles
 
 // NEON: linear_q8_0_128x256: 121 instructions, 64 dots, 8 fmas, 0 prefetches, 0 spills, 0 shuffles

@@ -25,7 +25,8 @@ constexpr int64_t tileRegistersFor(int64_t rows, int64_t panels) {
 }
 
 struct KernelSchedule {
-  int64_t panels = 1;           ///< panels that one row takes at once
+  int64_t panels = 1;           ///< panels that one row takes at once; half as
+                                ///< many of each weight of a gated unit
   int64_t dotRows = 1;          ///< rows that int8 products take at once
   int64_t nibbleRows = 1;       ///< rows that int4 products take at once
   int64_t wholeRows = 1;        ///< rows that int8 products with one scale a
@@ -42,9 +43,9 @@ struct KernelSchedule {
   /// Bytes of activations that the tiles of a product share; the same for all
   /// targets of a bundle.
   int64_t tileBytes = 448 << 10;
-  /// With one row the same place of the panels that come next is prefetched;
-  /// where that is further than `prefetchFarthest` bytes, what lies
-  /// `prefetchNear` bytes ahead.
+  /// With one row what lies `prefetchNear` bytes ahead is prefetched; beside
+  /// several panels at once the same place of those that come next, unless that
+  /// is further than `prefetchFarthest` bytes.
   int64_t prefetchFarthest = 64 << 10;
   int64_t prefetchNear = 2 << 10;
 

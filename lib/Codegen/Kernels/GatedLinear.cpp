@@ -31,15 +31,17 @@ public:
 
   void emitOneRow() {
     k.loop(k.begin, k.end, 1, [&](Value tile) {
-      // Two panels of each weight at once.
       Values gated;
-      for (int64_t p = 0; p < tilePanels; p += 2) {
-        Values panels{panel(gate, tile, p), panel(gate, tile, p + 1),
-                      panel(up, tile, p), panel(up, tile, p + 1)};
-        Values sums = product.sums(panels, {x}, /*ahead=*/2);
-        for (size_t i = 0; i < 2; ++i) {
-          gated.push_back(apply(sums[i], sums[2 + i]));
-          store(tile, p + int64_t(i), k.cst(0), gated);
+      const int64_t atOnce = std::max<int64_t>(1, product.panelsOfRow() / 2);
+      for (int64_t p = 0; p < tilePanels; p += atOnce) {
+        Values panels;
+        for (Value weight : {gate, up})
+          for (int64_t i = 0; i < atOnce; ++i)
+            panels.push_back(panel(weight, tile, p + i));
+        Values sums = product.sums(panels, {x}, /*ahead=*/atOnce);
+        for (int64_t i = 0; i < atOnce; ++i) {
+          gated.push_back(apply(sums[size_t(i)], sums[size_t(atOnce + i)]));
+          store(tile, p + i, k.cst(0), gated);
         }
       }
     });

@@ -36,7 +36,7 @@ public:
   }
 
   void emitOneRow() {
-    forEachPanels(k.begin, k.end, k.target.schedule.panels,
+    forEachPanels(k.begin, k.end, product.panelsOfRow(),
                   [&](Value tile, int64_t panels) {
                     Values sums = product.sums(panelsFrom(tile, panels), {x},
                                                /*ahead=*/panels);

@@ -224,17 +224,50 @@ Product::Values Product::sums(const Values &panels, const Values &rows,
 }
 
 /// With one row memory sets the pace, and a panel is too short a stream for the
-/// hardware to run ahead of: fetch what lies at the same place in the panels
-/// that come next, or further on in this one where that would be too far.
-void Product::prefetchAhead(Value at, int64_t bytes, int64_t ahead,
-                            size_t rows) {
+/// hardware to run ahead of: beside `bytes` of each panel, from `offset` on, as
+/// much is fetched of what is read next. A panel that is read alone is one
+/// stream with those behind it: that is further on. Of panels side by side it
+/// is the same place of those behind them, unless that is too far.
+void Product::prefetchNext(const Values &panels, Value offset, int64_t bytes,
+                           int64_t ahead, size_t rows) {
   if (rows > 1 || isUnpacked)
     return;
   const KernelSchedule &schedule = k.target.schedule;
   int64_t distance = ahead * layout.panelBytes();
-  if (distance > schedule.prefetchFarthest)
+  if (ahead == 1 || distance > schedule.prefetchFarthest)
     distance = schedule.prefetchNear;
-  k.prefetch(k.ptr(at, distance), bytes);
+  for (Value panel : panels)
+    k.prefetch(k.ptr(k.ptr(panel, offset), distance), bytes);
+}
+
+/// The same beside one of the `parts` that each group of the weight is
+/// multiplied in, which `index` counts through all groups.
+void Product::prefetchGroup(const Values &panels, Value index, int64_t parts,
+                            int64_t ahead, size_t rows) {
+  if (ahead == 1) { // Values and factors are one stream too.
+    const int64_t bytes = layout.panelBytes() / layout.groups() / parts;
+    return prefetchNext(panels, k.mul(index, bytes), bytes, ahead, rows);
+  }
+  const int64_t bytes = layout.valueBytes() / parts;
+  for (Value panel : panels)
+    prefetchNext({valuesOf(panel, k.cst(0))}, k.mul(index, bytes), bytes, ahead,
+                 rows);
+  if (parts == 1)
+    prefetchFactors(panels, index, ahead, rows);
+}
+
+/// The same of a group's factors alone, where they are no part of the stream.
+void Product::prefetchFactors(const Values &panels, Value group, int64_t ahead,
+                              size_t rows) {
+  if (ahead == 1)
+    return;
+  for (Value panel : panels) {
+    prefetchNext({factorsOf(panel, group)}, k.cst(0), layout.factorBytes(),
+                 ahead, rows);
+    if (hasSuperBlocks(layout.format))
+      prefetchNext({superFactorsOf(panel, group)}, k.cst(0),
+                   layout.superBytes(), ahead, rows);
+  }
 }
 
 /// Many rows outrun what the hardware fetches: each of the first four blocks
@@ -333,6 +366,8 @@ Product::Values Product::sumFloats(const Values &w, const Values &xs,
       Values acc(state);
       prefetchShare(w, k.mul(i, vectorBytes), unroll * vectorBytes, ahead,
                     block);
+      prefetchNext(w, k.mul(i, vectorBytes), unroll * vectorBytes, ahead,
+                   xs.size());
       // (An index that LLVM does not know to be the same: it would keep what
       // was loaded of the rows.)
       Value again = halves ? k.inOrder(i) : Value();
@@ -354,8 +389,6 @@ Product::Values Product::sumFloats(const Values &w, const Values &xs,
         Values columns;
         for (Value panel : w) {
           Value at = k.ptr(panel, k.mul(i, vectorBytes));
-          if (u == 0)
-            prefetchAhead(at, unroll * vectorBytes, ahead, xs.size());
           columns.push_back(loadColumn(at, u * vectorBytes));
         }
         for (auto [r, row] : llvm::enumerate(xs)) {
@@ -434,11 +467,11 @@ Product::Values Product::sumInt8(const Values &w, const Values &xs,
   const int64_t inputs = unroll ? layout.group() : PackedLayout::kInt4Group;
   const int64_t parts = layout.group() / inputs;
   auto addGroup = [&](Value group, ValueRange totals) {
+    if (parts > 1)
+      prefetchFactors(w, group, ahead, xs.size());
     Values blocks, sums, out;
     for (Value panel : w) {
       blocks.push_back(valuesOf(panel, group));
-      prefetchAhead(factorsOf(panel, group), layout.factorBytes(), ahead,
-                    xs.size());
       for (Value row : xs)
         sums.push_back(emitDotStart(k, layout, xs.size(), [&] {
           return k.load(k.i32(), k.ptr(row, k.mul(group, 4)),
@@ -448,12 +481,12 @@ Product::Values Product::sumInt8(const Values &w, const Values &xs,
     sums = overParts(parts, unroll, sums, [&](Value part, Values in) {
       Values values, added;
       Value index = k.add(k.mul(group, parts), part);
+      prefetchGroup(w, index, parts, ahead, xs.size());
       for (Value row : xs)
         values.push_back(k.ptr(row, k.mul(index, inputs)));
       for (auto [p, first] : llvm::enumerate(blocks)) {
         const int64_t bytes = PackedLayout::kPanel * inputs;
         Value block = k.ptr(first, k.mul(part, bytes));
-        prefetchAhead(block, bytes, ahead, xs.size());
         auto own = llvm::ArrayRef(in).slice(p * xs.size(), xs.size());
         added.append(
             emitGroupDot(k, layout, inputs, {block}, values, Values(own)));
@@ -480,11 +513,8 @@ Product::Values Product::sumInt8Rows(const Values &w, const Values &xs,
                                      int64_t ahead) {
   const QRowsLayout qrows{layout.inputs, /*whole=*/true};
   Values starts, sums, values;
-  for (Value panel : w) {
+  for (Value panel : w)
     values.push_back(valuesOf(panel, k.cst(0)));
-    prefetchAhead(factorsOf(panel, k.cst(0)), layout.factorBytes(), ahead,
-                  xs.size());
-  }
   for (Value row : xs)
     starts.push_back(emitDotStart(k, layout, xs.size(), [&] {
       return k.load(k.i32(), row, qrows.correctionOffset());
@@ -493,9 +523,8 @@ Product::Values Product::sumInt8Rows(const Values &w, const Values &xs,
     sums.append(starts);
   sums = emitLongDot(
       k, layout, layout.inputs, values, xs, sums, [&](Value at, int64_t count) {
-        for (Value panel : values)
-          prefetchAhead(k.ptr(panel, k.mul(at, PackedLayout::kPanel)),
-                        PackedLayout::kPanel * count, ahead, xs.size());
+        prefetchNext(values, k.mul(at, PackedLayout::kPanel),
+                     PackedLayout::kPanel * count, ahead, xs.size());
       });
   return scaled(w, xs, sums);
 }
@@ -532,6 +561,7 @@ Product::Values Product::sumInt4Rows(const Values &w, const Values &xs,
       k.cst(0), k.cst(layout.groups()), 1,
       Values(w.size() * xs.size(), k.cst(ints, 0)),
       [&](Value group, ValueRange totals) {
+        prefetchGroup(w, group, /*parts=*/1, ahead, xs.size());
         Values inputs, starts, next;
         auto sumOf = [&](Value row) {
           Value sum =
@@ -546,8 +576,6 @@ Product::Values Product::sumInt4Rows(const Values &w, const Values &xs,
         }
         for (auto [p, panel] : llvm::enumerate(w)) {
           Value block = valuesOf(panel, group), own = factorsOf(panel, group);
-          prefetchAhead(block, layout.valueBytes(), ahead, xs.size());
-          prefetchAhead(own, layout.factorBytes(), ahead, xs.size());
           Values dots =
               emitGroupDot(k, layout, layout.group(), {block}, inputs, starts);
           Value factors = emitSteppedFactors(k, own);
@@ -605,10 +633,6 @@ Product::Values Product::sumGroups(const Values &w, const Values &xs,
   // Few registers: offsets are added when products let go of them.
   const bool isLate = unroll && k.target.hasFewRegisters();
   auto addGroup = [&](Value group, ValueRange before) {
-    if (hasSuperBlocks(layout.format))
-      for (Value panel : w)
-        prefetchAhead(superFactorsOf(panel, k.mul(group, parts)),
-                      layout.superBytes(), ahead, xs.size());
     auto indexOf = [&](Value part) { return k.add(k.mul(group, parts), part); };
     auto sumOf = [&](Value row, Value index) {
       return splatEntry(row, index, qrows.sumsOffset());
@@ -619,6 +643,7 @@ Product::Values Product::sumGroups(const Values &w, const Values &xs,
     state = overParts(parts, unroll, state, [&](Value part, Values next) {
       Values inputs, rowSums, starts;
       Value index = indexOf(part);
+      prefetchGroup(w, index, /*parts=*/1, ahead, xs.size());
       for (Value row : xs) {
         inputs.push_back(k.ptr(row, k.mul(index, layout.group())));
         rowSums.push_back(isLate || !hasOffsets ? Value() : sumOf(row, index));
@@ -627,9 +652,6 @@ Product::Values Product::sumGroups(const Values &w, const Values &xs,
       }
       for (auto [p, panel] : llvm::enumerate(w)) {
         Value block = valuesOf(panel, index);
-        prefetchAhead(block, layout.valueBytes(), ahead, xs.size());
-        prefetchAhead(factorsOf(panel, index), layout.factorBytes(), ahead,
-                      xs.size());
         Values dots =
             emitGroupDot(k, layout, layout.group(), {block}, inputs, starts);
         GroupFactors factors = loadFactors(panel, index);

@@ -87,6 +87,14 @@ public:
   int64_t unpackedBytes() const;
   void unpack(mlir::Value panel, mlir::Value to);
 
+  /// Panels that one row takes at once. (Sums of f32 come one multiply-add
+  /// after another: those of a single panel would wait for each other.)
+  int64_t panelsOfRow() const {
+    const bool isLong = layout.format == PackedFormat::F32 ||
+                        layout.format == PackedFormat::F16;
+    return std::max<int64_t>(isLong ? 2 : 1, k.target.schedule.panels);
+  }
+
   /// Sums of all rows with all panels, vector<16xf32> each, indexed
   /// [panel * rows + row].
   ///
@@ -151,7 +159,12 @@ private:
   /// What sums of a group of the weight start from, that its integers count
   /// from their zero.
   mlir::Value startOf(mlir::Value row, mlir::Value group, size_t rows);
-  void prefetchAhead(mlir::Value at, int64_t bytes, int64_t ahead, size_t rows);
+  void prefetchNext(const Values &panels, mlir::Value offset, int64_t bytes,
+                    int64_t ahead, size_t rows);
+  void prefetchFactors(const Values &panels, mlir::Value group, int64_t ahead,
+                       size_t rows);
+  void prefetchGroup(const Values &panels, mlir::Value index, int64_t parts,
+                     int64_t ahead, size_t rows);
   void prefetchShare(const Values &panels, mlir::Value at, int64_t bytes,
                      int64_t ahead, const Block *block);
 
