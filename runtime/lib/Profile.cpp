@@ -40,7 +40,8 @@ LaunchCost isthmus::rt::costOf(const bundle::Launch &launch,
 //===----------------------------------------------------------------------===//
 
 MachineLimits::MachineLimits(const KernelLibrary &kernels, ThreadPool &pool)
-    : read(kernels.lookup(kProbeRead)),
+    : readProbes{
+          {{kernels.lookup(kProbeRead)}, {kernels.lookup(kProbeReadAhead)}}},
       arithmetic{{bundle::Cost::F32, {kernels.lookup(kProbeF32)}},
                  {bundle::Cost::BF16, {kernels.lookup(kProbeBF16)}},
                  {bundle::Cost::INT8, {kernels.lookup(kProbeInt8)}}},
@@ -72,11 +73,13 @@ void MachineLimits::probeRead(std::span<const std::byte> data) {
   auto tiles = int64_t(data.size()) / kProbeReadBytes;
   if (tiles == 0)
     return;
-  reads.push_back(double(tiles * kProbeReadBytes) /
-                  runTiles(read, data.data(), tiles));
-  std::vector<double> sorted = reads;
-  std::sort(sorted.begin(), sorted.end());
-  readRate = sorted[sorted.size() / 2];
+  readRate = 0;
+  for (ReadProbe &probe : readProbes) {
+    const double rate = double(tiles * kProbeReadBytes) /
+                        runTiles(probe.kernel, data.data(), tiles);
+    probe.rates.insert(std::ranges::lower_bound(probe.rates, rate), rate);
+    readRate = std::max(readRate, probe.rates[probe.rates.size() / 2]);
+  }
 }
 
 void MachineLimits::probeArithmetic() {

@@ -11,7 +11,8 @@
 
 // One function for each distinct kernel, however many launches it has.
 // CHECK-LABEL: module @kernels attributes {isthmus.target = "x86-64-avx2"}
-// CHECK: func.func @probe_read
+// CHECK: func.func @probe_read(
+// CHECK: func.func @probe_read_ahead(
 // CHECK: func.func @probe_f32
 // CHECK: func.func @probe_bf16
 // CHECK: func.func @probe_int8

@@ -274,7 +274,7 @@ void emitAttentionPartitions(KernelBuilder &k, const AttentionSpec &spec);
 void emitAttentionMerge(KernelBuilder &k, const AttentionSpec &spec);
 
 /// Appends the kernels by which a runtime measures what the machine can do:
-/// `probe_read`, `probe_f32`, `probe_bf16` and `probe_int8` (KernelABI.h).
+/// the names in KernelABI.h that begin with `kProbe`.
 void emitProbes(mlir::ModuleOp kernels, const TargetDescription &target,
                 mlir::Location loc);
 

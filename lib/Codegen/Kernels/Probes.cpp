@@ -19,8 +19,10 @@ namespace {
 using Values = KernelBuilder::Values;
 
 /// Adds up everything it reads; the sum is stored, so that nothing is dropped.
-void emitProbeRead(KernelBuilder &k) {
-  constexpr int64_t kVectors = 8, kPrefetchDistance = 16 << 10;
+/// Fetches `ahead` bytes further on, unless 0: which is faster depends on what
+/// the hardware fetches alone.
+void emitProbeRead(KernelBuilder &k, int64_t ahead) {
+  constexpr int64_t kVectors = 8;
   VectorType ints = k.vec(kLanes, k.i32());
   Value data = k.operand(0);
   k.loop(k.begin, k.end, 1, [&](Value tile) {
@@ -29,9 +31,8 @@ void emitProbeRead(KernelBuilder &k) {
         k.cst(0), k.cst(rt::kProbeReadBytes), kVectors * 64,
         Values(kVectors, k.cst(ints, 0)), [&](Value offset, ValueRange in) {
           Values out(in);
-          // As the products do: the hardware alone fetches less.
-          k.prefetch(k.ptr(k.ptr(from, offset), kPrefetchDistance),
-                     kVectors * 64);
+          if (ahead)
+            k.prefetch(k.ptr(k.ptr(from, offset), ahead), kVectors * 64);
           for (int64_t i = 0; i < kVectors; ++i)
             out[i] = k.add(out[i], k.load(ints, k.ptr(from, offset), i * 64));
           return out;
@@ -140,7 +141,9 @@ void isthmus::emitProbes(ModuleOp kernels, const TargetDescription &target,
     emit(k);
     k.finish();
   };
-  add(rt::kProbeRead, emitProbeRead);
+  add(rt::kProbeRead, [](KernelBuilder &k) { emitProbeRead(k, 0); });
+  add(rt::kProbeReadAhead,
+      [](KernelBuilder &k) { emitProbeRead(k, 16 << 10); });
   add(rt::kProbeF32, emitProbeF32);
   add(rt::kProbeBF16, emitProbeBF16);
   add(rt::kProbeInt8, emitProbeInt8);

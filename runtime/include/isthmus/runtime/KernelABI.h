@@ -100,10 +100,11 @@ using GraphKernel = void (*)(GraphArgs *args, int64_t begin, int64_t end,
 
 /// Kernels of every library that measure the limits of a machine with the
 /// instructions of its target. `probe_read` reads operand 0 in tiles of
-/// kProbeReadBytes; a tile of the others makes
-/// kProbeMultiplyAdds multiply-adds out of registers or the first cache. They
-/// need kProbeScratchBytes of scratch.
+/// kProbeReadBytes, `probe_read_ahead` with prefetch instructions too; a tile
+/// of the others makes kProbeMultiplyAdds multiply-adds out of registers or the
+/// first cache. They need kProbeScratchBytes of scratch.
 inline constexpr const char *kProbeRead = "probe_read";
+inline constexpr const char *kProbeReadAhead = "probe_read_ahead";
 inline constexpr const char *kProbeF32 = "probe_f32";
 inline constexpr const char *kProbeBF16 = "probe_bf16";
 inline constexpr const char *kProbeInt8 = "probe_int8";

@@ -3,6 +3,7 @@
 
 #include "isthmus/runtime/StageExecutor.h"
 
+#include <array>
 #include <chrono>
 #include <map>
 #include <string>
@@ -21,8 +22,9 @@ class MachineLimits {
 public:
   MachineLimits(const KernelLibrary &kernels, ThreadPool &pool);
 
-  /// Reads all of `data` once. The limit is the median of all reads: best cases
-  /// of a shared machine are as little typical as worst ones.
+  /// Reads all of `data` once with each probe. The limit is that of the faster
+  /// one, the median of its reads: best cases of a shared machine are as little
+  /// typical as worst ones.
   void probeRead(std::span<const std::byte> data);
   /// Measures the arithmetic rates; keeps the best seen.
   void probeArithmetic();
@@ -49,11 +51,14 @@ private:
     Kernel kernel;
     double rate = 0; ///< operations a second
   };
-  Kernel read;
+  struct ReadProbe {
+    Kernel kernel;
+    std::vector<double> rates = {}; ///< bytes a second, ascending
+  };
+  std::array<ReadProbe, 2> readProbes;
   std::map<bundle::Cost::Arithmetic, Probe> arithmetic;
   ThreadPool &pool;
   HostMemory scratch;
-  std::vector<double> reads;
   double readRate = 0;
 };
 
