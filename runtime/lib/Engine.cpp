@@ -4,6 +4,7 @@
 #include "isthmus/runtime/Error.h"
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 
 using namespace isthmus::rt;

@@ -6,7 +6,7 @@ from test_numerics import PROMPT
 
 # As far from every default as the fields allow.
 STRANGE = ("dot_rows=3,nibble_rows=5,unroll_groups=0,whole_rows=5,whole_panels=1,float_rows=5,pair_rows=5,float_panels=1,"
-           "attention_queries=5,attention_sums=5,tile_bytes=4096,panels=3,prefetch_farthest=64,prefetch_near=192")
+           "attention_queries=5,attention_sums=5,tile_bytes=4096,panels=6,prefetch_farthest=64,prefetch_near=192")
 
 
 def target_of(isthmus, bundle):

@@ -9,6 +9,8 @@
 #include "RowWise.h"
 #include "TileProduct.h"
 
+#include <numeric>
+
 using namespace mlir;
 using namespace isthmus;
 
@@ -32,7 +34,9 @@ public:
   void emitOneRow() {
     k.loop(k.begin, k.end, 1, [&](Value tile) {
       Values gated;
-      const int64_t atOnce = std::max<int64_t>(1, product.panelsOfRow() / 2);
+      // As many panels of each weight, and none beyond those of the tile.
+      const int64_t atOnce =
+          std::gcd(tilePanels, std::max<int64_t>(1, product.panelsOfRow() / 2));
       for (int64_t p = 0; p < tilePanels; p += atOnce) {
         Values panels;
         for (Value weight : {gate, up})
